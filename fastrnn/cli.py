@@ -1,0 +1,232 @@
+"""The command `fastrnn`: demo, bench and info.
+
+Whatever a user got wrong ends in one line on stderr and exit code 2; a traceback is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import fastrnn
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message says what."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own). Returns 0, or ends with SystemExit as argparse does."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        parser.exit(2, f"fastrnn {args.command}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\nfastrnn {args.command}: interrupted\n")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fastrnn", description="Recurrent networks, fast on a CPU.")
+    parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_bench(commands)
+    _add_info(commands)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Keeps errors to one line: argparse would print the usage above each."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+# demo ------------------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="train a network that reads handwritten digits row by row",
+        description="Train a recurrent network that reads handwritten digits, one row per time step, and names them.",
+    )
+    parser.add_argument("--cell", choices=("lstm", "gru", "rnn"), default="lstm", help="default: %(default)s; rnn has tanh")
+    parser.add_argument("--hidden-size", type=_whole_number(1), default=128, metavar="H", help="units of the layer (default: %(default)s)")
+    parser.add_argument("--epochs", type=_whole_number(1), default=20, help="passes over the training digits (default: %(default)s)")
+    parser.add_argument("--batch-size", type=_whole_number(1), default=32, metavar="N", help="digits per update (default: %(default)s)")
+    parser.add_argument("--lr", type=_positive_number, default=2e-3, help="learning rate of Adam (default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="folder with IDX files, gzipped or not, of MNIST or Fashion-MNIST (default: the 2,000 digits that come "
+        "with fastrnn)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fastrnn-demo"),
+        metavar="DIR",
+        help="where model and learning curve are written (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=_whole_number(0), default=0, help="of weights and shuffling (default: %(default)s)")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_run_demo)
+
+
+def _run_demo(args: argparse.Namespace) -> None:
+    from fastrnn import demo
+
+    try:
+        digits = demo.load_digits(args.data)
+    except (OSError, ValueError) as error:
+        raise UserError(error) from error
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {error}") from error
+    demo.run(
+        digits,
+        args.output,
+        cell=args.cell,
+        hidden_size=args.hidden_size,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.lr,
+        seed=args.seed,
+        progress=not args.no_progress,
+    )
+
+
+# bench -----------------------------------------------------------------------------------------------------------------
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time the kernels against NumPy, PyTorch and ONNX Runtime",
+        description="Time forward and forward+backward against the NumPy reference, and against PyTorch and "
+        "ONNX Runtime where they are installed. All run in turns in this process, on the same weights and inputs, "
+        "and are timed only after their results were found equal.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: under two minutes")
+    parser.add_argument(
+        "--cell", type=_names("lstm", "gru", "rnn"), metavar="CELL[,CELL]", help="lstm, gru, rnn (default: all)"
+    )
+    parser.add_argument("--shapes", type=_shape, nargs="+", metavar="T,N,D,H", help="instead of the usual ones")
+    parser.add_argument(
+        "--peers",
+        type=_names("numpy", "torch", "onnxruntime"),
+        metavar="PEER[,PEER]",
+        help="numpy, torch, onnxruntime (default: all that are installed)",
+    )
+    parser.add_argument("--threads", type=_whole_number(1), metavar="N", help="for fastrnn, torch and onnxruntime")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
+    parser.set_defaults(run=_run_bench)
+
+
+def _run_bench(args: argparse.Namespace) -> None:
+    from fastrnn import bench
+    from fastrnn.bench import table
+
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        raise UserError(f"--json: no folder {args.json.absolute().parent}")
+
+    report = bench.run(
+        args.cell or bench.CELLS,
+        args.shapes or (bench.QUICK_SHAPES if args.quick else bench.SHAPES),
+        peers=args.peers or tuple(bench.PEERS),
+        plan=bench.QUICK if args.quick else bench.FULL,
+        num_threads=args.threads,
+        on_start=lambda report: print(table.format_head(report, bench.MODES), flush=True),
+        on_results=lambda report, results: print(table.format_row(results, report.peers), flush=True),
+    )
+    print("", table.format_summary(report), sep="\n")
+    if args.json is not None:
+        try:
+            args.json.write_text(report.to_json() + "\n")
+        except OSError as error:
+            raise UserError(f"--json: {error}") from error
+        print(f"numbers: {args.json}")
+
+
+# info ------------------------------------------------------------------------------------------------------------------
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="version, CPU, instruction set, threads",
+        description="Print what fastrnn is and what it found on this machine.",
+    )
+    parser.set_defaults(run=_run_info)
+
+
+def _run_info(args: argparse.Namespace) -> None:
+    import platform
+
+    import numpy
+
+    config = fastrnn.show_config()
+    lines = {
+        "fastrnn": config["version"],
+        "CPU": config["cpu"],
+        "instruction set": f"{config['isa']} (available: {', '.join(config['isa_available'])})",
+        "threads": config["num_threads"],
+        "NumPy": numpy.__version__,
+        "Python": platform.python_version(),
+    }
+    for name, value in lines.items():
+        print(f"{name + ':':17}{value}")
+
+
+# argument types --------------------------------------------------------------------------------------------------------
+
+
+def _whole_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, came {text!r}")
+        return number
+
+    return parse
+
+
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, came {text!r}")
+    return number
+
+
+def _names(*known: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(text.split(",")))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"expected {', '.join(known)} (separated by commas), came {name!r}")
+        return names
+
+    return parse
+
+
+def _shape(text: str):
+    from fastrnn.bench.shapes import Shape
+
+    try:
+        return Shape.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

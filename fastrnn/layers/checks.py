@@ -1,0 +1,67 @@
+"""Checks of constructor arguments that several layers share. Each raises one error that names the argument."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def check_size(name: str, value: Any) -> int:
+    """A whole number of at least 1."""
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number, came {value!r}") from None
+    if size < 1 or isinstance(value, bool):
+        raise ValueError(f"{name}: expected a whole number of at least 1, came {value!r}")
+    return size
+
+
+def check_probability(name: str, value: Any) -> float:
+    """A dropout probability, 0 <= p < 1: at 1 nothing would be left to scale up."""
+    try:
+        p = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a probability, came {value!r}") from None
+    if not 0 <= p < 1:
+        raise ValueError(f"{name}: expected a probability 0 <= p < 1, came {value!r}")
+    return p
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
+    if value not in (known := tuple(known)):
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, came {value!r}")
+    return value
+
+
+def check_dtype(name: str, value: Any) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected float32 or float64, came {value!r}") from None
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name}: expected float32 or float64, came {dtype}")
+    return dtype
+
+
+def as_generator(name: str, rng: Any) -> np.random.Generator:
+    """The Generator itself, one with that whole number as its seed, or a freshly seeded one for None."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None:
+        return np.random.default_rng()
+    try:
+        seed = operator.index(rng)
+    except TypeError:
+        raise TypeError(f"{name}: expected None, a whole number or a numpy Generator, came {rng!r}") from None
+    if seed < 0:
+        raise ValueError(f"{name}: expected a seed of at least 0, came {seed}")
+    return np.random.default_rng(seed)
+
+
+def own_generator(rng: np.random.Generator) -> np.random.Generator:
+    """A new Generator seeded by a draw from `rng`: its owner can save and restore it without touching others'."""
+    return np.random.default_rng(rng.integers(2**63))

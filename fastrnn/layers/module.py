@@ -1,0 +1,149 @@
+"""What every layer is: parameters, gradients, a forward, a backward, and a description that rebuilds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checks import check_dtype
+
+Array = NDArray[Any]
+
+_classes: dict[str, type[Module]] = {}
+
+
+class Module:
+    """A layer. `y = layer(x, training=True)`, then `dx = layer.backward(dy)`, which adds to `layer.grads`.
+
+    Only a call with training=True keeps what a backward needs, in place of what an earlier one kept, and one backward
+    consumes it: a second raises RuntimeError. A call with training=False writes nothing on the layer, so several
+    threads may make such calls at the same time. Between a training call and its backward leave x and y as they are.
+
+    A layer of your own derives from this class, calls `super().__init__()` and `add_param`, and defines `__call__`,
+    `backward` and `config`. A model that contains it can be loaded once its class has been defined.
+    """
+
+    batch_first: bool | None = None
+    """Which layout the layer reads, (N, T, ...) if True, (T, N, ...) if False; None: it does not look at those axes."""
+    keeps_time: bool = True
+    """False for a layer that has a time axis in x but none in y."""
+    takes_lengths: bool = False
+    """True for a layer that can be called with `lengths`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _classes[_class_name(cls)] = cls
+
+    def __init__(self) -> None:
+        self._params: dict[str, Array] = {}
+        self._grads: dict[str, Array] = {}
+        self._cache: Any = None
+        self._rng: np.random.Generator | None = None
+
+    def __call__(self, x: Array, *, training: bool = False) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} defines no __call__")
+
+    def backward(self, dy: Array) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able arguments of the constructor, with the class's name under "class". `build(config)` turns it back
+        into a layer like this one, with new weights."""
+        raise NotImplementedError(f"{type(self).__name__} defines no config")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Module:
+        return cls(**{name: value for name, value in config.items() if name != "class"})
+
+    # --- parameters ----------------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """Name -> parameter. The arrays are those the layer computes with: change them in place."""
+        return self._params
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """Name -> gradient, of the parameter's shape and dtype. Each backward adds to it."""
+        return self._grads
+
+    def add_param(self, name: str, value: Array) -> None:
+        """Give the layer a parameter, and a gradient of zeros to go with it."""
+        check_dtype(name, value.dtype)
+        self._params[name] = np.ascontiguousarray(value)
+        self._grads[name] = np.zeros(value.shape, value.dtype)
+
+    def zero_grad(self) -> None:
+        for grad in self.grads.values():
+            grad.fill(0)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Name -> copy of the parameter."""
+        return {name: param.copy() for name, param in self.params.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Copy values of exactly these names and shapes into the parameters, converted to the layer's dtype.
+
+        Values are arrays or what np.asarray takes, so a PyTorch module's state_dict works for the layers that share
+        its names. Raises ValueError for a name that is missing or unknown and for a wrong shape, TypeError for what is
+        not floating point; the parameters are then unchanged.
+        """
+        params = self.params
+        missing = [name for name in params if name not in mapping]
+        unknown = [name for name in mapping if name not in params]
+        if missing or unknown:
+            said = [f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names]
+            raise ValueError(f"mapping: expected the parameters of {type(self).__name__}, came {'; '.join(said)}")
+        values = {name: np.asarray(value) for name, value in mapping.items()}
+        for name, value in values.items():
+            if value.dtype.kind != "f":
+                raise TypeError(f"{name}: expected floating point, came {value.dtype}")
+            if value.shape != params[name].shape:
+                raise ValueError(f"{name}: expected shape {params[name].shape}, came {value.shape}")
+        for name, value in values.items():
+            params[name][...] = value
+
+    # --- what training keeps -------------------------------------------------------------------------------------------
+
+    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        """Name and Generator of all that draws random numbers in training (dropout), for checkpoints."""
+        if self._rng is not None:
+            yield "", self._rng
+
+    def _kept(self) -> Any:
+        """What the last call with training=True kept."""
+        if self._cache is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: expected a call with training=True before each backward, came none "
+                "since the last"
+            )
+        return self._cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles and deep copies go without the cache, which belongs to a call under way."""
+        return self.__dict__ | {"_cache": None}
+
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in self.config().items() if name != "class")
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def build(config: Mapping[str, Any]) -> Module:
+    """The layer that `layer.config()` describes, with new weights. Raises ValueError for an unknown class."""
+    try:
+        cls = _classes[config["class"]]
+    except KeyError:
+        raise ValueError(
+            f"class: expected a layer of fastrnn or a subclass of Module defined before, came {config.get('class')!r}"
+        ) from None
+    return cls.from_config(config)
+
+
+def _class_name(cls: type) -> str:
+    """Layers of fastrnn go by their bare names; no class from elsewhere can take one of those."""
+    if cls.__module__.startswith("fastrnn."):
+        return cls.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,267 @@
+"""Losses: each function returns ``(loss, dlogits)``, the value and its gradient.
+
+Letters: T time steps, N batch, M classes.
+
+All losses share the keyword ``reduction``:
+
+``"mean"``
+    the mean over all elements (cross entropy: over all targets that count), as in PyTorch.
+``"sum"``
+    the sum.
+``"sequence"``
+    the loss of RNN texts, L = sum_t L_t, where L_t is the mean of step t's elements over every
+    other axis, that is over the batch (Goodfellow, Bengio and Courville 2016, section 10.2).
+    ``time_axis`` says which axis is time: 0 for time-major (T, N, ...), 1 for (N, T, ...).
+``"none"``
+    no reduction: the loss is an array, and the gradient is that of its sum.
+
+A reduced loss is a Python float, summed in float64. Arrays keep the dtype of the logits. The mean of
+no elements at all is nan, with a gradient of zeros, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
+
+REDUCTIONS = ("mean", "sum", "none", "sequence")
+
+
+def cross_entropy(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    time_axis: int = 0,
+) -> tuple[Any, np.ndarray]:
+    """Softmax cross entropy of integer classes, -log softmax(logits)[target].
+
+    With p = softmax(logits): loss = logsumexp(logits) - logits[target] and
+    dloss/dlogits = p - onehot(target).
+
+    Parameters
+    ----------
+    logits : float32 or float64, shape (..., M): (N, M), (T, N, M) or any other leading axes.
+    targets : integers, shape (...), each in 0..M-1 or equal to ``ignore_index``.
+    reduction : "mean" over the targets that are not ignored, "sum", "none" or "sequence".
+        In "sequence" an ignored target counts as a zero and L_t is still the mean over the whole
+        batch, so that every sequence keeps the same weight however long its neighbours are.
+    ignore_index : targets of this value add nothing to the loss and get a gradient of exactly zero.
+    time_axis : for "sequence": the axis of ``targets`` that is time.
+
+    Returns
+    -------
+    loss : float; with reduction="none" an array of the shape of ``targets``, 0 where ignored.
+        Where all targets are ignored, "mean" is nan and the gradient zero.
+    dlogits : gradient, shape and dtype of ``logits``.
+
+    Raises
+    ------
+    TypeError : logits not float32 or float64, targets not integers.
+    ValueError : shapes that do not fit, a target out of range, an unknown reduction.
+    """
+    logits = _float_array("logits", logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, came {logits.shape}")
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets: expected integer classes, came {targets.dtype}")
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, "
+            f"came {targets.shape}"
+        )
+    num_classes = logits.shape[-1]
+    keep = _counted(targets, num_classes, ignore_index)
+    counted = targets.size if keep is None else int(np.count_nonzero(keep))
+    divisor = _divisor(reduction, targets.shape, counted, time_axis)
+
+    flat = logits.reshape(-1, num_classes)
+    classes = targets.reshape(-1)
+    if keep is not None:
+        classes = np.where(keep, classes, 0)  # any valid class: its loss is set to zero below
+    own = np.arange(0, flat.size, num_classes) + classes.astype(np.intp, copy=False)
+    # Infinite logits make inf - inf; the nan that comes of it is the answer, not a warning.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        dlogits = flat - np.maximum.reduce(flat, axis=1, keepdims=True)
+        losses = -dlogits.reshape(-1)[own]
+        np.exp(dlogits, out=dlogits)
+        normaliser = np.add.reduce(dlogits, axis=1)
+        losses += np.log(normaliser)
+        dlogits /= (normaliser * divisor)[:, None]  # softmax and mean in one pass
+    dlogits.reshape(-1)[own] -= 1.0 / divisor
+    if keep is not None:
+        losses[~keep] = 0.0
+        dlogits[~keep] = 0.0
+    dlogits = dlogits.reshape(logits.shape)
+    if reduction == "none":
+        return losses.reshape(targets.shape), dlogits
+    return _reduced(losses, reduction, counted, divisor), dlogits
+
+
+def binary_cross_entropy_with_logits(
+    logits: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0
+) -> tuple[Any, np.ndarray]:
+    """Binary cross entropy of sigmoid(logits), elementwise.
+
+    loss = -t log(s) - (1 - t) log(1 - s) with s = sigmoid(x), computed as
+    max(x, 0) - x t + log(1 + exp(-|x|)), which overflows for no x; dloss/dx = s - t.
+
+    Parameters
+    ----------
+    logits : float32 or float64, any shape.
+    targets : the same shape, booleans, integers or floats in [0, 1]; converted to the logits' dtype.
+    reduction : "mean", "sum", "none" or "sequence"; see the module's docstring.
+    time_axis : for "sequence": the axis that is time.
+
+    Returns
+    -------
+    loss : float; with reduction="none" an array of the shape of ``logits``.
+    dlogits : gradient, shape and dtype of ``logits``.
+
+    Raises
+    ------
+    TypeError : logits not float32 or float64, targets not real numbers.
+    ValueError : shapes that differ, a target outside [0, 1], an unknown reduction.
+    """
+    logits = _float_array("logits", logits)
+    targets = _targets_like("logits", logits, targets)
+    if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
+        raise ValueError(
+            f"targets: expected probabilities in [0, 1], came values in [{targets.min()}, {targets.max()}]"
+        )
+    divisor = _divisor(reduction, logits.shape, logits.size, time_axis)
+    decayed = np.exp(-np.abs(logits))
+    with np.errstate(invalid="ignore"):  # inf * 0 for an infinite logit and its own class: nan
+        losses = np.maximum(logits, 0) - logits * targets + np.log1p(decayed)
+    dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
+    dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
+    if reduction == "none":
+        return losses, dlogits
+    return _reduced(losses, reduction, logits.size, divisor), dlogits
+
+
+def mse(
+    prediction: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0
+) -> tuple[Any, np.ndarray]:
+    """Squared error, elementwise: loss = (y - t)^2, dloss/dy = 2 (y - t).
+
+    Parameters
+    ----------
+    prediction : float32 or float64, any shape.
+    targets : the same shape (nothing is broadcast), real numbers; converted to the prediction's dtype.
+    reduction : "mean", "sum", "none" or "sequence"; see the module's docstring. L_t is the mean over
+        batch and features.
+    time_axis : for "sequence": the axis that is time.
+
+    Returns
+    -------
+    loss : float; with reduction="none" an array of the shape of ``prediction``.
+    dprediction : gradient, shape and dtype of ``prediction``.
+
+    Raises
+    ------
+    TypeError : prediction not float32 or float64, targets not real numbers.
+    ValueError : shapes that differ, an unknown reduction.
+    """
+    prediction = _float_array("prediction", prediction)
+    targets = _targets_like("prediction", prediction, targets)
+    divisor = _divisor(reduction, prediction.shape, prediction.size, time_axis)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf and nan in the answer say it already
+        difference = prediction - targets
+        losses = np.square(difference)
+        dprediction = np.asarray(difference * (2.0 / divisor))
+    if reduction == "none":
+        return losses, dprediction
+    return _reduced(losses, reduction, prediction.size, divisor), dprediction
+
+
+_LOSSES: dict[str, Callable[..., tuple[Any, np.ndarray]]] = {
+    "cross_entropy": cross_entropy,
+    "bce": binary_cross_entropy_with_logits,
+    "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
+    "mse": mse,
+}
+
+
+def get(loss: str | Callable[..., tuple[Any, np.ndarray]]) -> Callable[..., tuple[Any, np.ndarray]]:
+    """The loss of that name; a callable ``(prediction, targets) -> (loss, gradient)`` is returned as it is.
+
+    Raises ValueError for an unknown name and TypeError for what is neither a name nor callable.
+    """
+    if callable(loss):
+        return loss
+    if not isinstance(loss, str):
+        raise TypeError(f"loss: expected a name or a callable, came {type(loss).__name__}")
+    try:
+        return _LOSSES[loss]
+    except KeyError:
+        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, came {loss!r}") from None
+
+
+def _float_array(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype != np.float32 and array.dtype != np.float64:
+        raise TypeError(f"{name}: expected float32 or float64, came {array.dtype}")
+    return array
+
+
+def _targets_like(name: str, like: np.ndarray, targets: Any) -> np.ndarray:
+    """Real-valued targets in the dtype and exactly the shape of ``like``."""
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "biuf":
+        raise TypeError(f"targets: expected real numbers like {name}, came {targets.dtype}")
+    if targets.shape != like.shape:
+        raise ValueError(f"targets: expected shape {like.shape} like {name}, came {targets.shape}")
+    return targets.astype(like.dtype, copy=False)
+
+
+def _counted(targets: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray | None:
+    """Flat mask of the targets that count, None if all do; refuses a class out of range."""
+    classes = targets.reshape(-1)
+    if not 0 <= ignore_index < num_classes and _in_range(classes, num_classes):
+        return None
+    keep = classes != ignore_index
+    if not _in_range(classes[keep], num_classes):
+        wrong = classes[keep & ((classes < 0) | (classes >= num_classes))][0]
+        raise ValueError(
+            f"targets: expected classes 0..{num_classes - 1} (or ignore_index {ignore_index}), came {wrong}"
+        )
+    return keep
+
+
+def _in_range(classes: np.ndarray, num_classes: int) -> bool:
+    return not classes.size or (
+        bool(np.minimum.reduce(classes) >= 0) and bool(np.maximum.reduce(classes) < num_classes)
+    )
+
+
+def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: int) -> int:
+    """What the sum of the element losses is divided by (1 where there is nothing to divide)."""
+    if reduction == "mean":
+        return max(counted, 1)
+    if reduction == "sum" or reduction == "none":
+        return 1
+    if reduction != "sequence":
+        raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, came {reduction!r}")
+    if len(shape) < 2:
+        raise ValueError(
+            f'reduction: "sequence" needs a time and a batch axis, came elements of shape {shape}'
+        )
+    axis = operator.index(time_axis)
+    if not 0 <= axis < len(shape):
+        raise ValueError(f"time_axis: expected an axis 0..{len(shape) - 1}, came {time_axis}")
+    return max(math.prod(shape[:axis] + shape[axis + 1 :]), 1)
+
+
+def _reduced(losses: np.ndarray, reduction: str, counted: int, divisor: int) -> float:
+    if reduction == "mean" and counted == 0:
+        return math.nan
+    return float(losses.sum(dtype=np.float64)) / divisor

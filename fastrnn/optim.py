@@ -1,0 +1,394 @@
+"""Optimisers with PyTorch's names, defaults and formulas, and gradient clipping.
+
+``optimizer.step(params, grads)`` updates the arrays of ``params`` in place. Both are dicts of arrays by
+name, as every layer's ``params`` and ``grads`` are. In the formulas p is a parameter, g its gradient,
+t the number of the step, from 1. How the arrays are walked stands in ``_flat``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ._flat import BLOCK, FlatParameters
+
+__all__ = [
+    "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop",
+    "clip_grad_norm", "clip_grad_value", "from_config", "get",
+]  # fmt: skip
+
+
+class Optimizer:
+    """Base of the optimisers: walks the parameters, keeps the state and the configuration.
+
+    ``lr`` may be changed between steps (a schedule does so). The other hyperparameters are fixed once made.
+    A subclass lists its hyperparameters, names its state in ``_slots`` and has the formula in ``_update``.
+    """
+
+    name: ClassVar[str]
+    hyperparameters: ClassVar[tuple[str, ...]]
+    _decoupled: ClassVar[bool] = False  # weight decay shrinks the parameter itself, not through the gradient
+
+    def __init__(self, lr: float, weight_decay: float) -> None:
+        self.lr = lr
+        self.weight_decay = _number("weight_decay", weight_decay)
+        self.steps = 0
+        self._flat: FlatParameters | None = None  # from the first step on
+        self._loaded: dict[str, np.ndarray] = {}  # a loaded state, as long as there was no step
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = _number("lr", value)
+
+    def step(self, params: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> None:
+        """Update every array of ``params`` in place by its gradient in ``grads``.
+
+        All parameters are C-contiguous and of one dtype, float32 or float64, and have the same names and
+        shapes at every step. ``grads`` needs an array of the same shape and dtype for each; it is not
+        changed, and what it has beyond ``params`` is left alone: passing fewer parameters freezes the rest.
+
+        Raises TypeError for a dtype, ValueError for a name, shape or layout that does not fit; then
+        nothing has been updated.
+        """
+        flat = self._flat or self._first(params)
+        flat_params, flat_grads = flat.flatten(params, grads)
+        self._flat = flat
+        self._loaded = {}
+        self.steps += 1
+        couple = 0.0 if self._decoupled else self.weight_decay
+        shrink = 1.0 - self._lr * self.weight_decay if self._decoupled else 1.0
+        for block in flat.blocks:
+            gradient, scratch = block.gradient, block.scratch
+            np.concatenate([flat_grads[i][part] for i, part, _ in block.pieces], out=gradient)
+            if couple:
+                np.concatenate([flat_params[i][part] for i, part, _ in block.pieces], out=scratch)
+                scratch *= couple
+                gradient += scratch
+            self._update(gradient, scratch, *block.slots)
+            for i, part, within in block.pieces:
+                param = flat_params[i][part]
+                if shrink != 1.0:
+                    param *= shrink
+                param -= gradient[within]
+
+    def _slots(self) -> dict[str, float]:
+        """The state's arrays, all of the parameters' shape, and the value each begins with."""
+        return {}
+
+    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
+        """Overwrite ``gradient`` with what is subtracted from the parameters; bring ``slots`` up to date."""
+        raise NotImplementedError
+
+    def _first(self, params: Mapping[str, np.ndarray]) -> FlatParameters:
+        flat = FlatParameters(params, self._slots())
+        if self._loaded:
+            flat.restore(self._loaded)
+        return flat
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the state: "step" (int) and one array per slot and parameter, named "slot.parameter".
+
+        Before the first step there are no arrays. The hyperparameters are in ``config()``.
+        """
+        arrays = self._flat.state() if self._flat is not None else self._loaded
+        return {"step": self.steps, **{name: array.copy() for name, array in arrays.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a ``state_dict()`` of the same kind of optimiser; the next steps are bitwise as without saving.
+
+        Raises ValueError for a missing or an unknown entry or a wrong shape, TypeError for a wrong dtype:
+        at once where there was a step already, else as far as they can be told without the parameters,
+        and the rest at the next ``step``.
+        """
+        arrays = {name: np.array(array) for name, array in state.items() if name != "step"}
+        steps = np.asarray(state.get("step"))
+        if steps.ndim or steps.dtype.kind not in "iu" or steps < 0:
+            raise ValueError(f"state['step']: expected an integer >= 0, came {state.get('step')!r}")
+        slots = self._slots()
+        for name in arrays:
+            if name.partition(".")[0] not in slots:
+                raise ValueError(f"state: {self!r} keeps {', '.join(slots) or 'nothing'}, came {name!r}")
+        if slots and steps and not arrays:
+            raise ValueError(f"state: expected arrays of {', '.join(slots)} after {steps} steps, came none")
+        if self._flat is not None and (arrays or not slots):
+            self._flat.restore(arrays)
+        else:  # no step yet here, or none there: the next one begins anew
+            self._flat = None
+            self._loaded = arrays
+        self.steps = int(steps)
+
+    def config(self) -> dict[str, Any]:
+        """The name and the hyperparameters, JSON-able; ``from_config`` makes the optimiser from it again."""
+        values = {key: getattr(self, key) for key in self.hyperparameters}
+        return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{key}={getattr(self, key)!r}" for key in self.hyperparameters)
+        return f"{type(self).__name__}({values})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum (Sutskever et al. 2013).
+
+    g += weight_decay p;  b = momentum b + g;  p -= lr b  (without momentum: p -= lr g)
+    Nesterov, in PyTorch's form: p -= lr (g + momentum b).
+    """
+
+    name = "sgd"
+    hyperparameters = ("lr", "momentum", "nesterov", "weight_decay")
+
+    def __init__(
+        self, lr: float = 1e-3, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.momentum = _number("momentum", momentum)
+        self.nesterov = _boolean("nesterov", nesterov)
+        if nesterov and not momentum:
+            raise ValueError("nesterov: expected a momentum > 0 with it, came momentum=0")
+
+    def _slots(self) -> dict[str, float]:
+        return {"momentum_buffer": 0.0} if self.momentum else {}
+
+    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
+        if slots:
+            (buffer,) = slots
+            buffer *= self.momentum
+            buffer += gradient
+            if self.nesterov:
+                np.multiply(buffer, self.momentum, out=scratch)
+                gradient += scratch
+                gradient *= self._lr
+            else:
+                np.multiply(buffer, self._lr, out=gradient)
+        else:
+            gradient *= self._lr
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5), PyTorch's form: eps is added to the root.
+
+    g += weight_decay p;  v = alpha v + (1 - alpha) g^2;  u = g / (sqrt(v) + eps);  p -= lr u
+    With momentum: b = momentum b + u;  p -= lr b.
+    """
+
+    name = "rmsprop"
+    hyperparameters = ("lr", "alpha", "eps", "weight_decay", "momentum")
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.alpha = _number("alpha", alpha, below=1.0)
+        self.eps = _number("eps", eps)
+        self.momentum = _number("momentum", momentum)
+
+    def _slots(self) -> dict[str, float]:
+        return {"square_avg": 0.0} | ({"momentum_buffer": 0.0} if self.momentum else {})
+
+    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
+        square_avg = slots[0]
+        _decay_squares(square_avg, gradient, self.alpha, scratch)
+        np.sqrt(square_avg, out=scratch)
+        scratch += self.eps
+        gradient /= scratch
+        if self.momentum:
+            buffer = slots[1]
+            buffer *= self.momentum
+            buffer += gradient
+            np.multiply(buffer, self._lr, out=gradient)
+        else:
+            gradient *= self._lr
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi, Hazan and Singer 2011).
+
+    g += weight_decay p;  s += g^2;  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
+    """
+
+    name = "adagrad"
+    hyperparameters = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        *,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.lr_decay = _number("lr_decay", lr_decay)
+        self.initial_accumulator_value = _number("initial_accumulator_value", initial_accumulator_value)
+        self.eps = _number("eps", eps)
+
+    def _slots(self) -> dict[str, float]:
+        return {"sum": self.initial_accumulator_value}
+
+    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
+        (squares,) = slots
+        np.multiply(gradient, gradient, out=scratch)
+        squares += scratch
+        np.sqrt(squares, out=scratch)
+        scratch += self.eps
+        gradient /= scratch
+        gradient *= self._lr / (1.0 + (self.steps - 1) * self.lr_decay)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015), weight decay through the gradient.
+
+    g += weight_decay p;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+    p -= lr m' / (sqrt(v') + eps)  with  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
+    """
+
+    name = "adam"
+    hyperparameters = ("lr", "betas", "eps", "weight_decay")
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas: expected two numbers, came {betas!r}")
+        self.betas = (_number("betas[0]", betas[0], below=1.0), _number("betas[1]", betas[1], below=1.0))
+        self.eps = _number("eps", eps)
+
+    def _slots(self) -> dict[str, float]:
+        return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+
+    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
+        exp_avg, exp_avg_sq = slots
+        beta1, beta2 = self.betas
+        correction1 = 1.0 - beta1**self.steps
+        correction2 = math.sqrt(1.0 - beta2**self.steps)
+        np.subtract(gradient, exp_avg, out=scratch)
+        scratch *= 1.0 - beta1
+        exp_avg += scratch
+        _decay_squares(exp_avg_sq, gradient, beta2, scratch)
+        # m' / (sqrt(v') + eps) with both corrections drawn into scalars: two passes less.
+        np.sqrt(exp_avg_sq, out=scratch)
+        scratch += self.eps * correction2
+        np.divide(exp_avg, scratch, out=gradient)
+        gradient *= self._lr * correction2 / correction1
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): p *= 1 - lr weight_decay, then Adam's step."""
+
+    name = "adamw"
+    _decoupled = True
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+def clip_grad_norm(grads: Mapping[str, np.ndarray], max_norm: float) -> float:
+    """Scale all gradients in place so that their common Euclidean norm is at most ``max_norm`` (Pascanu et al. 2013).
+
+    Returns the norm before clipping. The factor is PyTorch's, min(1, max_norm / (norm + 1e-6)). So is what
+    happens to a norm that is not finite: nan makes every gradient nan; infinity makes the infinite entries
+    nan and all others 0. The norm returned tells.
+    """
+    max_norm = _number("max_norm", max_norm, finite=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total_norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads.values()))
+        factor = max_norm / (total_norm + 1e-6)
+        if not factor >= 1.0:  # nan goes on into the gradients
+            for grad in grads.values():
+                np.multiply(grad, factor, out=grad)
+    return total_norm
+
+
+def clip_grad_value(grads: Mapping[str, np.ndarray], value: float) -> None:
+    """Limit every entry of every gradient to [-value, value], in place. A nan stays nan."""
+    value = _number("value", value, finite=False)
+    for grad in grads.values():
+        np.maximum(grad, -value, out=grad)
+        np.minimum(grad, value, out=grad)
+
+
+_OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop, Adagrad, Adam, AdamW)}
+
+
+def get(optimizer: str | Optimizer, **hyperparameters: Any) -> Optimizer:
+    """The optimiser of that name with these hyperparameters; an Optimizer is returned as it is.
+
+    Raises ValueError for an unknown name, TypeError for hyperparameters that the optimiser does not have.
+    """
+    if isinstance(optimizer, Optimizer):
+        if hyperparameters:
+            raise TypeError(f"{', '.join(hyperparameters)}: {optimizer!r} has its hyperparameters already")
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(f"optimizer: expected a name or an Optimizer, came {type(optimizer).__name__}")
+    if optimizer not in _OPTIMIZERS:
+        raise ValueError(f"optimizer: expected one of {', '.join(_OPTIMIZERS)}, came {optimizer!r}")
+    return _OPTIMIZERS[optimizer](**hyperparameters)
+
+
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """The optimiser that ``Optimizer.config()`` describes."""
+    hyperparameters = dict(config)
+    return get(hyperparameters.pop("name"), **hyperparameters)
+
+
+def _decay_squares(average: np.ndarray, gradient: np.ndarray, beta: float, scratch: np.ndarray) -> None:
+    """average = beta average + (1 - beta) gradient^2"""
+    np.multiply(gradient, gradient, out=scratch)
+    scratch *= 1.0 - beta
+    average *= beta
+    average += scratch
+
+
+def _sum_of_squares(grad: np.ndarray) -> float:
+    # Not numpy.dot: its BLAS may start threads of its own, which then compete with the library's.
+    flat = grad.reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, BLOCK):
+        part = flat[start : start + BLOCK]
+        total += float(np.add.reduce(part * part))
+    return total
+
+
+def _number(name: str, value: Any, *, below: float = math.inf, finite: bool = True) -> float:
+    """``value`` as a float in [0, below), or an error that names it."""
+    wanted = "a number >= 0" if below == math.inf else f"a number in [0, {below:g})"
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected {wanted}, came {value!r}")
+    number = float(value)
+    if not 0 <= number < below and not (number == math.inf and not finite):
+        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+    return number
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, came {value!r}")
+    return bool(value)

@@ -1,0 +1,109 @@
+/* The contract between the loops over time (_native.pyx) and the kernels (kernels.c).
+ *
+ * The loops know no cell, no dtype and no instruction set; the kernels know no time beyond "this step, the one before".
+ * What they share is one fr_sequence: the user's arrays, the sizes, and the workspaces of one pass over one sequence.
+ *
+ * T time steps, N batch, D input_size, H hidden_size, G gates, S saved slots per unit.
+ * VL lanes of a vector; HB = ceil(H / VL) unit blocks; Hp = HB * VL padded hidden size.
+ * `s` counts processing steps 0..T-1; a reversed direction is a negative time stride, so the kernels need not know it.
+ */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+
+#include <stddef.h>
+
+enum fr_cell_kind { FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN };
+enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY };
+
+/* A user's array over time: element (s, n, i) is at data + s * step + n * row + i. */
+typedef struct {
+    void *data;
+    long step, row;
+} fr_series;
+
+typedef struct {
+    long T, N, D, H;
+    int cell, activation;
+    int training; /* keep what backward needs */
+    int fused;    /* the input projection runs in the same K loop as the recurrent product */
+
+    /* Forward, the user's arrays. */
+    fr_series x;                         /* (T, N, D) in */
+    fr_series output;                    /* (T, N, H) out; also where h of the step before is read */
+    const void *h0;                      /* (N, H) */
+    const void *weight_ih, *weight_hh;   /* (G*H, D), (G*H, H) */
+    const void *bias_ih, *bias_hh;       /* (G*H,) or NULL */
+
+    /* Forward, workspaces. */
+    void *panels; /* packed weights, (D+H, columns) per panel */
+    void *bias;   /* summed biases in panel order */
+    void *inputs; /* (steps of a chunk, N, HB, accumulators, VL) projected inputs, where not fused */
+    long inputs_start;
+    void *gates; /* (T, N, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *c;     /* (T+1, N, Hp), row 0 the initial cell state (LSTM) */
+    void *reset; /* (T, N, Hp) r * h of the GRU with reset before */
+    long gates_step, c_step, reset_step; /* elements from step to step: 0 where one buffer serves all steps */
+
+    /* Backward. The user's arrays are added to where it says +=. */
+    fr_series doutput;       /* (T, N, H) or data NULL */
+    const void *dh_n;        /* (N, H) or NULL */
+    fr_series dx;            /* (T, N, D) = or, with dx_add, += */
+    int dx_add;
+    void *dh0;               /* (N, H) = */
+    void *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh; /* += ; biases may be NULL */
+    void *carry;             /* (N, Hp): dc of the LSTM, the direct part of dh of the GRUs */
+    void *panels_h, *panels_x; /* weights packed for dh and for dx */
+    void *scratch;           /* per-thread scratch of grad_weights, scratch_size elements each */
+    long scratch_size;
+} fr_sequence;
+
+/* A thread's part of the work: unit panels of all rows, or all panels of its blocks of rows. */
+typedef struct {
+    int id, threads, by_units;
+} fr_share;
+
+/* What one build (instruction set x dtype) of kernels.c offers. */
+typedef struct {
+    int lanes, itemsize;
+    int (*gates)(int cell);  /* G: rows of the weights / H */
+    int (*slots)(int cell);  /* S: vectors saved per unit block */
+    int (*passes)(int cell); /* products that one time step chains one after the other */
+
+    /* Sizes in elements of the workspaces that depend on the packing. */
+    long (*panels_size)(const fr_sequence *);
+    long (*bias_size)(const fr_sequence *);
+    long (*inputs_row)(const fr_sequence *);
+    long (*panels_h_size)(const fr_sequence *);
+    long (*panels_x_size)(const fr_sequence *);
+    long (*scratch_size)(const fr_sequence *);
+
+    void (*pack_forward)(const fr_sequence *, fr_share);
+    void (*project)(const fr_sequence *, long s_begin, long s_end, fr_share);
+    void (*step_forward)(const fr_sequence *, int pass, long s, fr_share);
+
+    void (*pack_backward)(const fr_sequence *, fr_share);
+    void (*step_backward)(const fr_sequence *, int pass, long s, fr_share);
+    void (*grad_state)(const fr_sequence *, fr_share);
+    void (*grad_input)(const fr_sequence *, long s_begin, long s_end, fr_share);
+    void (*grad_weights)(const fr_sequence *, long s_begin, long s_end, fr_share);
+
+    /* (rows, width) <-> (rows, padded width); pads are written as zeros, and not read. */
+    void (*pad)(void *padded, const void *plain, long rows, long width);
+    void (*unpad)(void *plain, const void *padded, long rows, long width);
+} fr_kernels;
+
+/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two
+ * threads get the same. */
+#define FR_ROW_BLOCK 6
+static inline long fr_row_blocks(long n) {
+    const long blocks = (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK;
+    return blocks > 1 ? blocks + blocks % 2 : blocks;
+}
+
+/* dispatch.c: the builds that this machine can run. */
+int fr_isa_count(void);
+const char *fr_isa_name(int index);
+int fr_isa_supported(int index);
+const fr_kernels *fr_kernels_for(int index, int itemsize);
+
+#endif

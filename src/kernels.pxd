@@ -1,0 +1,84 @@
+# What the C side offers; each name is explained in its header.
+
+cdef extern from "fastrnn.h" nogil:
+    enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
+    enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY
+    enum: FR_ROW_BLOCK
+
+    ctypedef struct fr_series:
+        void *data
+        long step, row
+
+    ctypedef struct fr_sequence:
+        long T, N, D, H
+        int cell, activation, training, fused
+        fr_series x, output
+        const void *h0
+        const void *weight_ih
+        const void *weight_hh
+        const void *bias_ih
+        const void *bias_hh
+        void *panels
+        void *bias
+        void *inputs
+        long inputs_start
+        void *gates
+        void *c
+        void *reset
+        long gates_step, c_step, reset_step
+        fr_series doutput
+        const void *dh_n
+        fr_series dx
+        int dx_add
+        void *dh0
+        void *dweight_ih
+        void *dweight_hh
+        void *dbias_ih
+        void *dbias_hh
+        void *carry
+        void *panels_h
+        void *panels_x
+        void *scratch
+        long scratch_size
+
+    ctypedef struct fr_share:
+        int id, threads, by_units
+
+    ctypedef struct fr_kernels:
+        int lanes, itemsize
+        int (*gates)(int cell) noexcept nogil
+        int (*slots)(int cell) noexcept nogil
+        int (*passes)(int cell) noexcept nogil
+        long (*panels_size)(const fr_sequence *) noexcept nogil
+        long (*bias_size)(const fr_sequence *) noexcept nogil
+        long (*inputs_row)(const fr_sequence *) noexcept nogil
+        long (*panels_h_size)(const fr_sequence *) noexcept nogil
+        long (*panels_x_size)(const fr_sequence *) noexcept nogil
+        long (*scratch_size)(const fr_sequence *) noexcept nogil
+        void (*pack_forward)(const fr_sequence *, fr_share) noexcept nogil
+        void (*project)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
+        void (*step_forward)(const fr_sequence *, int step_pass, long s, fr_share) noexcept nogil
+        void (*pack_backward)(const fr_sequence *, fr_share) noexcept nogil
+        void (*step_backward)(const fr_sequence *, int step_pass, long s, fr_share) noexcept nogil
+        void (*grad_state)(const fr_sequence *, fr_share) noexcept nogil
+        void (*grad_input)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
+        void (*grad_weights)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
+        void (*pad)(void *padded, const void *plain, long rows, long width) noexcept nogil
+        void (*unpad)(void *plain, const void *padded, long rows, long width) noexcept nogil
+
+    int fr_isa_count()
+    const char *fr_isa_name(int index)
+    int fr_isa_supported(int index)
+    const fr_kernels *fr_kernels_for(int index, int itemsize)
+    long fr_row_blocks(long n)
+
+cdef extern from "pool.h" nogil:
+    enum: FR_MAX_THREADS
+    ctypedef struct fr_barrier:
+        pass
+    void fr_parallel(int threads, void (*body)(void *arg, int id, int threads) noexcept nogil, void *arg)
+    void fr_barrier_wait(fr_barrier *, int threads)
+    int fr_cpus()
+    void *fr_acquire(size_t size)
+    void fr_release(void *)
+    size_t fr_kept_bytes()

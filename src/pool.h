@@ -1,0 +1,28 @@
+/* The library's own threads, and its own memory for workspaces. See pool.c and workspace.c. */
+#ifndef FASTRNN_POOL_H
+#define FASTRNN_POOL_H
+
+#include <stddef.h>
+
+#define FR_MAX_THREADS 256
+
+/* Run body(arg, id, threads) on up to `threads` threads, the caller being id 0, and wait for all. Where the pool is busy
+ * with another caller's work, or threads cannot be started, the caller runs it alone: body(arg, 0, 1). Denormals are
+ * flushed to zero inside body and treated as before outside. */
+void fr_parallel(int threads, void (*body)(void *arg, int id, int threads), void *arg);
+
+/* Meet the other threads of this fr_parallel. Zero-initialise one per call. */
+typedef struct {
+    int arrived __attribute__((aligned(64)));
+    int round __attribute__((aligned(64)));
+} fr_barrier;
+void fr_barrier_wait(fr_barrier *, int threads);
+
+int fr_cpus(void); /* that this process may run on */
+
+/* Aligned memory, kept for reuse after fr_release up to a bound; contents undefined. NULL when there is none. */
+void *fr_acquire(size_t bytes);
+void fr_release(void *);
+size_t fr_kept_bytes(void);
+
+#endif

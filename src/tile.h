@@ -1,0 +1,123 @@
+/* The register tile: every flop of the library that is not an activation is done here.
+ *
+ *     c[m][v] = init[m][v] + sum over products, over k of a[m][k] * panel[k][v]        m < rows, v < NV vectors
+ *
+ * # Design:
+ * a) Rows and NV are compile-time constants of each instance, so the accumulators live in registers: 6 x 4 of 32, or
+ *    3 x 4 of 16 registers. Panels are packed, so the inner loop streams one array; a is broadcast from memory.
+ * b) A tile takes a list of products, so that x @ W_ih and h @ W_hh run into the same accumulators without a stop.
+ * c) Few accumulators (rows * NV <= 8) leave the multipliers waiting for each other; such tiles run several sums over k
+ *    side by side. That changes the order of a sum, hence the result's last bits, with the number of rows: `in_order`
+ *    forbids it where the cut into tiles depends on the thread count or on T.
+ * d) Accumulators go out through memory (L1) and the cell's activations come as a second small function, not inlined
+ *    into each of the tile's instances: about 2% slower at D + H = 64, unmeasurable from 128 on, and a third of the
+ *    instances to compile.
+ */
+#ifndef FASTRNN_TILE_H
+#define FASTRNN_TILE_H
+
+#include "fastrnn.h"
+#include "simd.h"
+
+/* One left operand and its panel. Row m, k-th of block b of a is at a + m*row + b*block + k (or + k*VL, see `lanes_k`). */
+typedef struct {
+    const real *a;
+    long row, block;
+    long blocks, depth; /* K = blocks * depth */
+    const real *panel;  /* (K, NV, VL) */
+} product;
+
+#define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
+
+/* lanes_k: a is packed (K, VL) and its rows are lanes; else a's rows are strided and k is contiguous. */
+INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
+    vec acc[MR][NV];
+    UNROLL for (int m = 0; m < MR; m++)
+        UNROLL for (int v = 0; v < NV; v++) acc[m][v] = init ? load(init + m * init_row + v * VL) : (vec){0};
+    for (const product *p = products; p < products + n_products; p++) {
+        const real *b = p->panel;
+        const long row = lanes_k ? 1 : p->row, step = lanes_k ? VL : 1;
+        for (long block = 0; block < p->blocks; block++) {
+            const real *a = p->a + block * p->block;
+            long k = 0;
+            if (MR * NV <= 8 && !in_order) {
+                enum { CHAINS = 4 };
+                const int chains = MR * NV <= 4 ? 4 : 2;
+                vec more[CHAINS - 1][MR][NV];
+                UNROLL for (int q = 0; q < chains - 1; q++)
+                    UNROLL for (int m = 0; m < MR; m++)
+                        UNROLL for (int v = 0; v < NV; v++) more[q][m][v] = (vec){0};
+                for (; k + chains <= p->depth; k += chains, a += chains * step, b += chains * NV * VL)
+                    UNROLL for (int q = 0; q < chains; q++)
+                        UNROLL for (int v = 0; v < NV; v++) {
+                            vec w = load(b + (q * NV + v) * VL);
+                            UNROLL for (int m = 0; m < MR; m++) {
+                                vec *sum = q ? &more[q - 1][m][v] : &acc[m][v];
+                                *sum += a[m * row + q * step] * w;
+                            }
+                        }
+                UNROLL for (int q = 0; q < chains - 1; q++)
+                    UNROLL for (int m = 0; m < MR; m++)
+                        UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
+            }
+            _Pragma("GCC unroll 4") for (; k < p->depth; k++, a += step, b += NV * VL) {
+                vec w[NV];
+                UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + v * VL);
+                UNROLL for (int m = 0; m < MR; m++) {
+                    vec s = splat(a[m * row]);
+                    UNROLL for (int v = 0; v < NV; v++) acc[m][v] += s * w[v];
+                }
+            }
+        }
+    }
+    UNROLL for (int m = 0; m < MR; m++)
+        UNROLL for (int v = 0; v < NV; v++) store(c + m * c_row + v * VL, acc[m][v]);
+}
+
+#define TILE(MR, NV) \
+    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { tile(MR, NV, 0, c, c_row, init, init_row, products, n_products, in_order); } \
+    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { tile(MR, NV, 1, c, c_row, init, init_row, products, n_products, in_order); }
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
+TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
+TILE(1, 4) TILE(2, 4) TILE(3, 4)
+#if VECTOR_REGISTERS == 32
+TILE(5, 3) TILE(6, 3) TILE(4, 4) TILE(5, 4) TILE(6, 4)
+#define LARGE_TILE(kind, MR, NV) kind##_##MR##_##NV
+static const int max_rows[5] = {0, 6, 6, 6, 6};
+#else
+#define LARGE_TILE(kind, MR, NV) 0
+static const int max_rows[5] = {0, 6, 6, 4, 3};
+#endif
+
+typedef void tile_function(TILE_ARGS);
+#define TILES(kind) { \
+    {0}, \
+    {0, kind##_1_1, kind##_2_1, kind##_3_1, kind##_4_1, kind##_5_1, kind##_6_1}, \
+    {0, kind##_1_2, kind##_2_2, kind##_3_2, kind##_4_2, kind##_5_2, kind##_6_2}, \
+    {0, kind##_1_3, kind##_2_3, kind##_3_3, kind##_4_3, LARGE_TILE(kind, 5, 3), LARGE_TILE(kind, 6, 3)}, \
+    {0, kind##_1_4, kind##_2_4, kind##_3_4, LARGE_TILE(kind, 4, 4), LARGE_TILE(kind, 5, 4), LARGE_TILE(kind, 6, 4)}}
+static tile_function *const tiles[5][7] = TILES(tile);
+static tile_function *const outer_tiles[5][7] = TILES(outer);
+
+/* The next part when `left` rows are cut into equal parts of at most `most`. */
+INLINE int next_rows(long left, int most) {
+    long parts = (left + most - 1) / most;
+    return (int)((left + parts - 1) / parts);
+}
+
+/* A tile of any number of rows: as few register tiles as hold them. Moves the products' left operands. */
+INLINE void multiply(int NV, long rows, TILE_ARGS) {
+    product moved[4];
+    memcpy(moved, products, n_products * sizeof(product));
+    while (rows > 0) {
+        int part = next_rows(rows, max_rows[NV]);
+        tiles[NV][part](c, c_row, init, init_row, moved, n_products, in_order);
+        rows -= part;
+        c += part * c_row;
+        if (init) init += part * init_row;
+        for (int i = 0; i < n_products; i++) moved[i].a += part * moved[i].row;
+    }
+}
+
+#endif
