@@ -193,8 +193,12 @@ def _cell_forward(kind: str, forward: Callable, x: Any, state: tuple, weights: t
     _, *next_state, sequence = forward(x[None], *state, *weights, **options)
     if weight_hy is None:
         return *next_state, _CellCache(kind, sequence, None)
-    a, linear = _linear_forward(next_state[0], weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
-    y = _OUTPUT_ACTIVATIONS[output_activation][0](a)
+    h = next_state[0]
+    if np.ndim(weight_hy) != 2 or np.shape(weight_hy)[1] != h.shape[1]:
+        raise ValueError(f"weight_hy: expected shape (M, {h.shape[1]}), came {np.shape(weight_hy)}")
+    a, linear = _linear_forward(h, weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN follow IEEE arithmetic, silently
+        y = _OUTPUT_ACTIVATIONS[output_activation][0](a)
     return *next_state, y, _CellCache(kind, sequence, (linear, output_activation, y))
 
 
@@ -205,15 +209,17 @@ def _cell_backward(kind: str, backward: Callable, dstate: tuple, cache: Any, dy:
     if cache.head is None:
         if dy is not None:
             raise ValueError("dy: expected None, as the forward had no weight_hy")
-        return backward(None, *dstate, cache.sequence)
+        gradients = backward(None, *dstate, cache.sequence)
+        return gradients | {"x": gradients["x"][0]}
     linear, output_activation, y = cache.head
     if dy is None:
         dy = np.zeros_like(y)
-    if np.shape(dy) != y.shape:
-        raise ValueError(f"dy: expected shape {y.shape}, came {np.shape(dy)}")
-    head = linear_backward(_OUTPUT_ACTIVATIONS[output_activation][1](dy, y), linear)
+    _check(dy, "dy", y.shape, y.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        da = _OUTPUT_ACTIVATIONS[output_activation][1](dy, y)
+    head = linear_backward(da, linear)
     gradients = backward(head["x"][None], *dstate, cache.sequence)
-    return gradients | {"weight_hy": head["weight"], "bias_y": head["bias"]}
+    return gradients | {"x": gradients["x"][0], "weight_hy": head["weight"], "bias_y": head["bias"]}
 
 
 # Forward g2(a) and, beside it, dy -> da in terms of y = g2(a).
@@ -259,11 +265,23 @@ def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = No
     for name, array in (into or {}).items():
         if name not in _LINEAR_KEYS:
             raise ValueError(f"into: expected keys among {', '.join(_LINEAR_KEYS)}, came {name!r}")
-        given[_LINEAR_KEYS[name]] = array.reshape(1, -1, cache.shape[-1]) if name == "x" else array
-    rows = dy.reshape(1, -1, cache.outputs)
-    gradients = _native.backward("linear_forward", (_RNN,), cache.sequence, rows, None, None, given)
-    dx = into["x"] if into and "x" in into else gradients["x"].reshape(cache.shape)
+        given[_LINEAR_KEYS[name]] = array
+    dx = given.pop("x", None)
+    if dx is not None:
+        _check(dx, "into['x']", cache.shape, cache.dtype)
+        if dx.flags.c_contiguous:
+            given["x"] = _rows(dx)
+    gradients = _native.backward("linear_forward", (_RNN,), cache.sequence, _rows(dy), None, None, given)
+    if dx is None:
+        dx = gradients["x"].reshape(cache.shape)
+    elif not dx.flags.c_contiguous:
+        dx += gradients["x"].reshape(cache.shape)
     return {"x": dx, "weight": gradients["weight_ih"], "bias": gradients["bias_ih"]}
+
+
+def _rows(x: Array) -> Array:
+    """x (..., D) as one time step with all rows in its batch; no rows are a sequence of T = 0."""
+    return x.reshape(1, -1, x.shape[-1]) if x.size else x.reshape(0, 1, x.shape[-1])
 
 
 _LINEAR_KEYS = {"x": "x", "weight": "weight_ih", "bias": "bias_ih"}
@@ -284,11 +302,8 @@ def _linear_forward(x: Array, weight: Array, bias: Maybe, names: tuple[str, str,
     _check(x, names[0], (*np.shape(x)[:-1], D), weight.dtype)
     if bias is not None:
         _check(bias, names[2], (M,), weight.dtype)
-    rows = x.reshape(1, -1, D)
-    if not rows.shape[1]:
-        return np.empty((*x.shape[:-1], M), x.dtype), None
     y, _, _, sequence = _native.forward(
-        _RNN, _NONLINEARITIES["identity"], rows, None, None, weight, None, bias, None, None, True)
+        _RNN, _NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, True)
     return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype)
 
 

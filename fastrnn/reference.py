@@ -523,7 +523,7 @@ def _check_states(names, arrays, shape, dtype):
 
 
 def _check_option(name: str, value: Any, known: dict[str, Any]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError("%s: expected one of %s, came %r" % (name, ", ".join(map(repr, known)), value))
 
 

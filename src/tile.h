@@ -31,7 +31,7 @@ typedef struct {
 
 /* lanes_k: a is packed (K, VL) and its rows are lanes; else a's rows are strided and k is contiguous. */
 INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
-    vec acc[MR][NV];
+    vec acc[6][4]; /* the largest tile: sizes that depend on MR and NV would make it a VLA, kept in memory */
     UNROLL for (int m = 0; m < MR; m++)
         UNROLL for (int v = 0; v < NV; v++) acc[m][v] = init ? load(init + m * init_row + v * VL) : (vec){0};
     for (const product *p = products; p < products + n_products; p++) {
@@ -43,7 +43,7 @@ INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
             if (MR * NV <= 8 && !in_order) {
                 enum { CHAINS = 4 };
                 const int chains = MR * NV <= 4 ? 4 : 2;
-                vec more[CHAINS - 1][MR][NV];
+                vec more[CHAINS - 1][6][4];
                 UNROLL for (int q = 0; q < chains - 1; q++)
                     UNROLL for (int m = 0; m < MR; m++)
                         UNROLL for (int v = 0; v < NV; v++) more[q][m][v] = (vec){0};
@@ -61,7 +61,7 @@ INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
                         UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
             _Pragma("GCC unroll 4") for (; k < p->depth; k++, a += step, b += NV * VL) {
-                vec w[NV];
+                vec w[4];
                 UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + v * VL);
                 UNROLL for (int m = 0; m < MR; m++) {
                     vec s = splat(a[m * row]);

@@ -43,9 +43,9 @@ def expect(case: Case) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=None)
-def case_and_expected(index: int, shape: tuple, dtype: str, seed: int = 0) -> tuple[Case, dict[str, Any]]:
+def case_and_expected(index: int, shape: tuple[int, ...], dtype: str) -> tuple[Case, dict[str, Any]]:
     """Cached, as every instruction set meets the same cases; `index` is into CELLS."""
-    case = make_case(*CELLS[index], shape, dtype, seed=seed)
+    case = make_case(*CELLS[index], shape, dtype)
     return case, expect(case)
 
 
@@ -74,14 +74,14 @@ def test_matches_reference(cell, options, dtype, shape, isa):
 @every_cell
 def test_every_tile_edge(cell, options, dtype, isa):
     """Every row remainder against hidden sizes around every vector width, D cycling through its own."""
-    index, k = CELLS.index((cell, options)), 0
+    k = 0
     for H in (1, 7, 8, 16, 33, 64, 100):
         for N in range(1, 14):
             shape = (2, N, (1, 16, 28, 70)[k % 4], H)
             k += 1
-            case, expected = case_and_expected(index, shape, dtype, 1)
+            case = make_case(cell, options, shape, dtype)
             try:
-                assert_results_close(case.run(functional), expected, dtype)
+                assert_results_close(case.run(functional), expect(case), dtype)
             except AssertionError as error:
                 raise AssertionError(f"(T, N, D, H) = {shape}") from error
 
@@ -140,7 +140,9 @@ def test_cells_match_reference(cell, options, dtype, output_activation, isa):
         *outputs, cache = getattr(module, cell + "_cell_forward")(
             case.x[0], *case.state, *case.weights, **options, **head
         )
-        grads = getattr(module, cell + "_cell_backward")(*case.dstate, cache, dy=dy.astype(case.x.dtype) if head else None)
+        grads = getattr(module, cell + "_cell_backward")(
+            *case.dstate, cache, dy=dy.astype(case.x.dtype) if head else None
+        )
         names = [s + "_next" for s in STATES[cell]] + ["y"] * bool(head)
         return dict(zip(names, outputs, strict=True)) | {"d" + name: grad for name, grad in grads.items()}
 
@@ -188,10 +190,25 @@ def test_linear_matches_reference(dtype, bias, leading, isa):
 
     expected = run(reference, *(a.astype(np.float64) for a in (x, weight, b, dy)))
     assert_results_close(run(functional, x, weight, b, dy), expected, dtype)
-    into = {"weight": np.ones((10, 19), dtype)}
-    grads = functional.linear_backward(dy, functional.linear_forward(x, weight)[1], into=into)
-    assert grads["weight"] is into["weight"]
-    assert_output_close(into["weight"] - 1, expected["dweight"], dtype)
+
+
+@every_dtype
+def test_linear_into_accumulates(dtype, isa):
+    """Also into an x that is a strided view, as the columns of a wider buffer are."""
+    rng = np.random.default_rng(8)
+    x, weight, bias, dy = (rng.standard_normal(size).astype(dtype) for size in [(3, 2, 6), (4, 6), (4,), (3, 2, 4)])
+    _, cache = functional.linear_forward(x, weight, bias)
+    expected = functional.linear_backward(dy, cache)
+    wide = np.ones((2, 3, 9), dtype)
+    into = {"x": wide.swapaxes(0, 1)[..., 2:8], "weight": np.ones((4, 6), dtype), "bias": np.ones(4, dtype)}
+    for chosen in (["x"], ["weight"], ["x", "weight", "bias"]):
+        wide[...], into["weight"][...], into["bias"][...] = 1, 1, 1
+        _, cache = functional.linear_forward(x, weight, bias)
+        grads = functional.linear_backward(dy, cache, into={name: into[name] for name in chosen})
+        for name in ("x", "weight", "bias"):
+            assert (grads[name] is into[name]) == (name in chosen)
+            assert_output_close(grads[name], expected[name] + (1 if name in chosen else 0), dtype, name)
+    assert (wide[..., :2] == 1).all() and (wide[..., 8:] == 1).all(), "wrote beside into"
 
 
 # --- Arguments that may be missing, strided, or given to write into ---------------------------------------------------
@@ -270,8 +287,10 @@ def test_other_layouts_are_right_or_refused(cell, options, isa):
 
     variants = {"x": replace(case, x=spread(case.x)), "doutput": replace(case, doutput=spread(case.doutput))}
     for k, s in enumerate(STATES[cell]):
-        changed = {f: tuple(spread(a) if i == k else a for i, a in enumerate(getattr(case, f))) for f in ("state", "dstate")}
-        variants |= {s + "0": replace(case, state=changed["state"]), f"d{s}_n": replace(case, dstate=changed["dstate"])}
+        state, dstate = list(case.state), list(case.dstate)
+        state[k], dstate[k] = spread(state[k]), spread(dstate[k])
+        variants[s + "0"] = replace(case, state=tuple(state))
+        variants[f"d{s}_n"] = replace(case, dstate=tuple(dstate))
     for k, name in enumerate(["weight_ih", "weight_hh", "bias_ih", "bias_hh"]):
         weights = tuple(spread(w) if i == k else w for i, w in enumerate(case.weights))
         variants[name] = replace(case, weights=weights)
@@ -290,7 +309,8 @@ def test_into_accumulates(cell, options, dtype, isa):
     case, expected = case_and_expected(CELLS.index((cell, options)), (7, 3, 5, 17), dtype)
     names = [name[1:] for name in expected if name.startswith("d")]
     for chosen in (names, ["weight_hh", "bias_ih"], ["x"]):
-        into = {name: np.random.default_rng(1).standard_normal(expected["d" + name].shape).astype(dtype) for name in chosen}
+        rng = np.random.default_rng(1)
+        into = {name: rng.standard_normal(expected["d" + name].shape).astype(dtype) for name in chosen}
         before = {name: array.copy() for name, array in into.items()}
         grads = case.backward(functional, case.forward(functional)[-1], into=into)
         assert list(grads) == names
@@ -300,6 +320,24 @@ def test_into_accumulates(cell, options, dtype, isa):
                 assert_output_close(grads[name], before[name] + expected["d" + name], dtype, name)
             else:
                 assert_gradient_close(grads[name], expected["d" + name], dtype, name)
+
+
+@every_cell
+def test_into_a_strided_view(cell, options, isa):
+    """Right or refused, never added to a copy that is thrown away."""
+    case, expected = case_and_expected(CELLS.index((cell, options)), (4, 3, 5, 6), "float64")
+    for name in [name[1:] for name in expected if name.startswith("d")]:
+        shape = expected["d" + name].shape
+        wide = np.ones((*shape[:-1], 2 * shape[-1]))
+        for view in (wide[..., : shape[-1]], wide[..., ::2], wide[..., : shape[-1]][::-1]):
+            wide[...] = 1
+            try:
+                grads = case.backward(functional, case.forward(functional)[-1], into={name: view})
+            except ValueError as error:
+                assert name in str(error)
+            else:
+                assert grads[name] is view
+                assert_output_close(view, 1 + expected["d" + name], "float64", name)
 
 
 @every_cell
@@ -350,6 +388,22 @@ def test_saturation(cell, options, dtype, isa):
         assert np.isfinite(expected["output"]).all()
     for name in ["output", *(s + "_n" for s in STATES[cell]), "dx", *(f"d{s}0" for s in STATES[cell])]:
         assert_output_close(results[name], expected[name], dtype, name)
+
+
+@pytest.mark.parametrize("output_activation", OUTPUT_ACTIVATIONS)
+@every_dtype
+def test_extreme_cell_outputs(dtype, output_activation, isa):
+    """h = x through the identity, y = g2(+-h): saturation, infinities and NaN, without a warning."""
+    x = np.array([0.5, 90, 20000, np.inf, -np.inf, np.nan], dtype)[:, None]
+    one, weight_hy, dy = np.ones((1, 1), dtype), np.array([[1], [-1]], dtype), np.tile(np.array([1, 3], dtype), (6, 1))
+    head = {"nonlinearity": "identity", "weight_hy": weight_hy, "output_activation": output_activation}
+    results = []
+    for module, cast in ((functional, lambda a: a), (reference, lambda a: a.astype(np.float64))):
+        head["weight_hy"] = cast(weight_hy)
+        h, y, cache = module.rnn_cell_forward(cast(x), None, cast(one), cast(one), None, None, **head)
+        results.append((h, y, module.rnn_cell_backward(None, cache, dy=cast(dy))["x"]))
+    for actual, expected, name in zip(*results, ["h_next", "y", "dx"]):
+        assert_output_close(actual, expected, dtype, name)
 
 
 @pytest.mark.parametrize("cell, options", SATURATING, ids=str)
@@ -561,17 +615,17 @@ def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 
 # argument, the wrong value as a function of (T, N, D, H, G*H), error, what its message must have after "argument: "
 WRONG_INPUTS = [
-    ("x", lambda T, N, D, H, GH: zeros(T, N, D + 1), ValueError, r"expected shape \(T, N, 5\), came \(3, 2, 6\)"),
-    ("x", lambda T, N, D, H, GH: zeros(N, D), ValueError, r"expected shape \(T, N, 5\), came \(2, 5\)"),
+    ("x", lambda T, N, D, H, GH: zeros(T, N, D + 1), ValueError, r"expected shape \(T, N, 5\).*, came \(3, 2, 6\)"),
+    ("x", lambda T, N, D, H, GH: zeros(N, D), ValueError, r"expected shape \(T, N, 5\).*, came \(2, 5\)"),
     ("x", lambda T, N, D, H, GH: zeros(1, T, N, D), ValueError, r"expected .*came \(1, 3, 2, 5\)"),
     ("x", lambda T, N, D, H, GH: zeros(T, 0, D), ValueError, r"expected .*came \(3, 0, 5\)"),
-    ("x", lambda T, N, D, H, GH: zeros(T, N, D, dtype=np.float64), TypeError, "expected float32 like weight_ih, came float64"),
-    ("x", lambda T, N, D, H, GH: zeros(T, N, D, dtype=np.int64), TypeError, "expected float32 like weight_ih, came int64"),
+    ("x", lambda T, N, D, H, GH: zeros(T, N, D, dtype=np.float64), TypeError, "expected float32.*, came float64"),
+    ("x", lambda T, N, D, H, GH: zeros(T, N, D, dtype=np.int64), TypeError, "expected float32.*, came int64"),
     ("x", lambda T, N, D, H, GH: zeros(T, N, D).tolist(), TypeError, "expected .*array, came list"),
-    ("h0", lambda T, N, D, H, GH: zeros(N, H + 1), ValueError, r"expected shape \(2, 4\), came \(2, 5\)"),
-    ("h0", lambda T, N, D, H, GH: zeros(N + 1, H), ValueError, r"expected shape \(2, 4\), came \(3, 4\)"),
-    ("h0", lambda T, N, D, H, GH: zeros(1, N, H), ValueError, r"expected shape \(2, 4\), came \(1, 2, 4\)"),
-    ("h0", lambda T, N, D, H, GH: zeros(N, H, dtype=np.float64), TypeError, "expected float32 like weight_ih, came float64"),
+    ("h0", lambda T, N, D, H, GH: zeros(N, H + 1), ValueError, r"expected shape \(2, 4\).*, came \(2, 5\)"),
+    ("h0", lambda T, N, D, H, GH: zeros(N + 1, H), ValueError, r"expected shape \(2, 4\).*, came \(3, 4\)"),
+    ("h0", lambda T, N, D, H, GH: zeros(1, N, H), ValueError, r"expected shape \(2, 4\).*, came \(1, 2, 4\)"),
+    ("h0", lambda T, N, D, H, GH: zeros(N, H, dtype=np.float64), TypeError, "expected float32.*, came float64"),
     ("weight_ih", lambda T, N, D, H, GH: zeros(GH, D, dtype=np.int32), TypeError, "expected float32 or float64, came int32"),
     ("weight_ih", lambda T, N, D, H, GH: zeros(GH, D, dtype=np.float16), TypeError, "expected float32 or float64, came float16"),
     ("weight_ih", lambda T, N, D, H, GH: zeros(GH), ValueError, r"expected .*came \("),
@@ -579,15 +633,15 @@ WRONG_INPUTS = [
     ("weight_ih", lambda T, N, D, H, GH: None, TypeError, "expected .*array, came NoneType"),
     ("weight_hh", lambda T, N, D, H, GH: zeros(GH, H + 1), ValueError, r"expected .*came \(\d+, 5\)"),
     ("weight_hh", lambda T, N, D, H, GH: zeros(GH + 1, H), ValueError, r"expected .*came \("),
-    ("weight_hh", lambda T, N, D, H, GH: zeros(GH, H, dtype=np.float64), TypeError, "expected float32 like weight_ih, came float64"),
+    ("weight_hh", lambda T, N, D, H, GH: zeros(GH, H, dtype=np.float64), TypeError, "expected float32.*, came float64"),
     ("bias_ih", lambda T, N, D, H, GH: zeros(GH + 1), ValueError, r"expected .*came \(\d+,\)"),
-    ("bias_ih", lambda T, N, D, H, GH: zeros(GH, dtype=np.float64), TypeError, "expected float32 like weight_ih, came float64"),
+    ("bias_ih", lambda T, N, D, H, GH: zeros(GH, dtype=np.float64), TypeError, "expected float32.*, came float64"),
     ("bias_hh", lambda T, N, D, H, GH: zeros(1, GH), ValueError, r"expected .*came \(1, \d+\)"),
-    ("bias_hh", lambda T, N, D, H, GH: zeros(GH, dtype=np.float64), TypeError, "expected float32 like weight_ih, came float64"),
-    ("out", lambda T, N, D, H, GH: zeros(T, N, H + 1), ValueError, r"expected shape \(3, 2, 4\), came \(3, 2, 5\)"),
-    ("out", lambda T, N, D, H, GH: zeros(N, T, H), ValueError, r"expected shape \(3, 2, 4\), came \(2, 3, 4\)"),
-    ("out", lambda T, N, D, H, GH: zeros(T, N, H, dtype=np.float64), TypeError, "expected float32 like weight_ih, came float64"),
-    ("out", lambda T, N, D, H, GH: np.broadcast_to(np.float32(0), (T, N, H)), ValueError, "expected a writable array"),
+    ("bias_hh", lambda T, N, D, H, GH: zeros(GH, dtype=np.float64), TypeError, "expected float32.*, came float64"),
+    ("out", lambda T, N, D, H, GH: zeros(T, N, H + 1), ValueError, r"expected shape \(3, 2, 4\).*, came \(3, 2, 5\)"),
+    ("out", lambda T, N, D, H, GH: zeros(N, T, H), ValueError, r"expected shape \(3, 2, 4\).*, came \(2, 3, 4\)"),
+    ("out", lambda T, N, D, H, GH: zeros(T, N, H, dtype=np.float64), TypeError, "expected float32.*, came float64"),
+    ("out", lambda T, N, D, H, GH: np.broadcast_to(np.float32(0), (T, N, H)), ValueError, "expected a writ"),
 ]  # fmt: skip
 T, N, D, H = 3, 2, 5, 4
 
@@ -611,18 +665,18 @@ def test_wrong_forward_argument(module, cell, name, wrong, error, message):
 @both_twins
 def test_wrong_cell_state(module):
     inputs = valid_inputs("lstm")
-    with pytest.raises(ValueError, match=r"^c0: expected shape \(2, 4\), came \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"^c0: expected shape \(2, 4\).*, came \(4, 2\)"):
         module.lstm_forward(**inputs | {"c0": zeros(H, N)})
-    with pytest.raises(TypeError, match="^c0: expected float32 like weight_ih, came float64"):
+    with pytest.raises(TypeError, match="^c0: expected float32.*, came float64"):
         module.lstm_forward(**inputs | {"c0": zeros(N, H, dtype=np.float64)})
-    with pytest.raises(ValueError, match=r"^c0: expected shape \(2, 4\), came \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"^c0: expected shape \(2, 4\).*, came \(4, 2\)"):
         module.lstm_cell_forward(**inputs | {"x": zeros(N, D), "c0": zeros(H, N)})
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @both_twins
 def test_weight_rows_must_be_whole_gates(module, cell):
-    with pytest.raises(ValueError, match=rf"^weight_ih: expected shape \({GATES[cell]}\*H, D\), came \(13, 5\)"):
+    with pytest.raises(ValueError, match=rf"^weight_ih: expected shape \({GATES[cell]}\*H, D\).*, came \(13, 5\)"):
         getattr(module, cell + "_forward")(**valid_inputs(cell) | {"weight_ih": zeros(13, D)})
 
 
@@ -630,7 +684,8 @@ def test_weight_rows_must_be_whole_gates(module, cell):
 def test_unknown_options(module):
     inputs = valid_inputs("rnn")
     for name in ("softplus", "Tanh", "softmax", "", None):
-        with pytest.raises(ValueError, match="^nonlinearity: expected .*tanh.*relu.*sigmoid.*identity.*, came " + repr(name)):
+        message = "^nonlinearity: expected .*tanh.*relu.*sigmoid.*identity.*, came " + repr(name)
+        with pytest.raises(ValueError, match=message):
             module.rnn_forward(**inputs, nonlinearity=name)
     step = inputs | {"x": zeros(N, D)}
     with pytest.raises(ValueError, match="^nonlinearity: expected .*, came 'relu6'"):
@@ -646,26 +701,26 @@ def test_wrong_cell_argument(module, cell):
     inputs = valid_inputs(cell) | {"x": zeros(N, D)}
     head = {"weight_hy": zeros(3, H), "bias_y": zeros(3)}
     nothing = (None,) * (len(STATES[cell]) - 1)
-    with pytest.raises(ValueError, match=r"^x: expected shape \(N, 5\), came \(3, 2, 5\)"):
+    with pytest.raises(ValueError, match=r"^x: expected shape \(N, .*, came \(3, 2, 5\)"):
         forward(**inputs | {"x": zeros(T, N, D)})
-    with pytest.raises(ValueError, match=r"^weight_hy: expected shape \(M, 4\), came \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"^weight_hy: expected shape \(M, 4\).*, came \(3, 5\)"):
         forward(**inputs, **head | {"weight_hy": zeros(3, H + 1)})
-    with pytest.raises(TypeError, match="^weight_hy: expected float32 like weight_ih, came float64"):
+    with pytest.raises(TypeError, match="^weight_hy: expected float32.*, came float64"):
         forward(**inputs, **head | {"weight_hy": zeros(3, H, dtype=np.float64)})
-    with pytest.raises(ValueError, match=r"^bias_y: expected shape \(3,\), came \(4,\)"):
+    with pytest.raises(ValueError, match=r"^bias_y: expected shape \(3,\).*, came \(4,\)"):
         forward(**inputs, **head | {"bias_y": zeros(4)})
     with pytest.raises(ValueError, match="^bias_y: expected None"):
         forward(**inputs, bias_y=zeros(3))
     with pytest.raises(ValueError, match="^dy: expected None"):
         backward(None, *nothing, forward(**inputs)[-1], dy=zeros(N, 3))
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\), came \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\).*, came \(2, 4\)"):
         backward(None, *nothing, forward(**inputs, **head)[-1], dy=zeros(N, 4))
-    with pytest.raises(TypeError, match="^dy: expected float32 like weight_ih, came float64"):
+    with pytest.raises(TypeError, match="^dy: expected float32.*, came float64"):
         backward(None, *nothing, forward(**inputs, **head)[-1], dy=zeros(N, 3, dtype=np.float64))
-    with pytest.raises(ValueError, match=r"^dh_next: expected shape \(2, 4\), came \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"^dh_next: expected shape \(2, 4\).*, came \(2, 3\)"):
         backward(zeros(N, 3), *nothing, forward(**inputs)[-1])
     if cell == "lstm":
-        with pytest.raises(ValueError, match=r"^dc_next: expected shape \(2, 4\), came \(4,\)"):
+        with pytest.raises(ValueError, match=r"^dc_next: expected shape \(2, 4\).*, came \(4,\)"):
             backward(None, zeros(H), forward(**inputs)[-1])
     cache = forward(**inputs)[-1]
     backward(zeros(N, H), *nothing, cache)
@@ -682,24 +737,24 @@ def test_wrong_backward_argument(module, cell):
         replace(case, **changed).backward(module, case.forward(module)[-1] if cache == 0 else cache, into=into)
 
     none = (None,) * (len(STATES[cell]) - 1)
-    with pytest.raises(ValueError, match=r"^doutput: expected shape \(3, 2, 4\), came \(3, 2, 5\)"):
+    with pytest.raises(ValueError, match=r"^doutput: expected shape \(3, 2, 4\).*, came \(3, 2, 5\)"):
         backward(doutput=zeros(T, N, D))
-    with pytest.raises(ValueError, match=r"^doutput: expected shape \(3, 2, 4\), came \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"^doutput: expected shape \(3, 2, 4\).*, came \(2, 4\)"):
         backward(doutput=zeros(N, H))
-    with pytest.raises(TypeError, match="^doutput: expected float32 like weight_ih, came float64"):
+    with pytest.raises(TypeError, match="^doutput: expected float32.*, came float64"):
         backward(doutput=zeros(T, N, H, dtype=np.float64))
-    with pytest.raises(ValueError, match=r"^dh_n: expected shape \(2, 4\), came \(1, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"^dh_n: expected shape \(2, 4\).*, came \(1, 2, 4\)"):
         backward(dstate=(zeros(1, N, H), *none))
-    with pytest.raises(TypeError, match="^dh_n: expected float32 like weight_ih, came float64"):
+    with pytest.raises(TypeError, match="^dh_n: expected float32.*, came float64"):
         backward(dstate=(zeros(N, H, dtype=np.float64), *none))
     if cell == "lstm":
-        with pytest.raises(ValueError, match=r"^dc_n: expected shape \(2, 4\), came \(4, 2\)"):
+        with pytest.raises(ValueError, match=r"^dc_n: expected shape \(2, 4\).*, came \(4, 2\)"):
             backward(dstate=(None, zeros(H, N)))
     with pytest.raises(ValueError, match="^into: expected .*weight_hh.*, came 'weight'"):
         backward(into={"weight": zeros(H, D)})
-    with pytest.raises(ValueError, match=r"^into\['x'\]: expected shape \(3, 2, 5\), came \(2, 3, 5\)"):
+    with pytest.raises(ValueError, match=r"^into\['x'\]: expected shape \(3, 2, 5\).*, came \(2, 3, 5\)"):
         backward(into={"x": zeros(N, T, D)})
-    with pytest.raises(TypeError, match=r"^into\['x'\]: expected float32 like weight_ih, came float64"):
+    with pytest.raises(TypeError, match=r"^into\['x'\]: expected float32.*, came float64"):
         backward(into={"x": zeros(T, N, D, dtype=np.float64)})
     unbiased = make_case(cell, {}, (T, N, D, H), "float32", bias=False)
     with pytest.raises(ValueError, match="^into: expected .*weight_hh.*, came 'bias_ih'"):
@@ -725,16 +780,16 @@ def test_wrong_cache(module, cell):
 def test_wrong_linear_argument(module):
     with pytest.raises(ValueError, match=r"^x: expected shape .*7\), came \(2, 6\)"):
         module.linear_forward(zeros(2, 6), zeros(3, 7))
-    with pytest.raises(TypeError, match="^x: expected float32 like weight, came float64"):
+    with pytest.raises(TypeError, match="^x: expected float32.*, came float64"):
         module.linear_forward(zeros(2, 7, dtype=np.float64), zeros(3, 7))
     with pytest.raises(TypeError, match="^weight: expected float32 or float64, came int64"):
         module.linear_forward(zeros(2, 7), zeros(3, 7, dtype=np.int64))
-    with pytest.raises(ValueError, match=r"^weight: expected shape \(M, D\), came \(7,\)"):
+    with pytest.raises(ValueError, match=r"^weight: expected .*\(M, D\).*, came \(7,\)"):
         module.linear_forward(zeros(2, 7), zeros(7))
-    with pytest.raises(ValueError, match=r"^bias: expected shape \(3,\), came \(7,\)"):
+    with pytest.raises(ValueError, match=r"^bias: expected shape \(3,\).*, came \(7,\)"):
         module.linear_forward(zeros(2, 7), zeros(3, 7), zeros(7))
     _, cache = module.linear_forward(zeros(2, 7), zeros(3, 7), zeros(3))
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\), came \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\).*, came \(3, 2\)"):
         module.linear_backward(zeros(3, 2), cache)
     _, cache = module.linear_forward(zeros(2, 7), zeros(3, 7), zeros(3))
     module.linear_backward(zeros(2, 3), cache)

@@ -163,7 +163,8 @@ def column(*values: float) -> np.ndarray:
 def test_rnn_by_hand():
     """T=2, everything of size 1: h1 = tanh(2*0.5 + 0.1 + 3*0.2 - 0.4), h2 = tanh(2*(-1) + 0.1 + 3*h1 - 0.4)."""
     x = np.array([0.5, -1.0]).reshape(2, 1, 1)
-    output, h_n, cache = reference.rnn_forward(x, column(0.2), column(2.0), column(3.0), np.array([0.1]), np.array([-0.4]))
+    weights = column(2.0), column(3.0), np.array([0.1]), np.array([-0.4])
+    output, h_n, cache = reference.rnn_forward(x, column(0.2), *weights)
     h1 = math.tanh(1.3)
     h2 = math.tanh(-2.3 + 3 * h1)
     np.testing.assert_allclose(output.ravel(), [h1, h2], rtol=1e-15)
@@ -223,7 +224,8 @@ def test_sigmoid_is_stable(dtype):
     a = np.array([-np.inf, -20000, -80, -20, -1, 0, 1, 20, 20000, np.inf, np.nan], dtype)
     one = np.ones((1, 1), dtype)
     h, _ = reference.rnn_cell_forward(a[:, None], None, one, one, None, None, nonlinearity="sigmoid")
-    expected = [0, 0, math.exp(-80), math.exp(-20) / (1 + math.exp(-20)), sigmoid(-1), 0.5, sigmoid(1), sigmoid(20), 1, 1, np.nan]
+    tail = math.exp(-20) / (1 + math.exp(-20))
+    expected = [0, 0, math.exp(-80), tail, sigmoid(-1), 0.5, sigmoid(1), sigmoid(20), 1, 1, np.nan]
     assert h.dtype == dtype
     np.testing.assert_allclose(h.ravel(), expected, rtol=10 * np.finfo(dtype).eps)
 
@@ -406,7 +408,8 @@ def public_functions(module: Any) -> set[str]:
 def test_functional_is_the_twin():
     """Same names, same parameters, kinds and defaults."""
     names = {"linear_forward", "linear_backward"}
-    names |= {f"{cell}_{kind}" for cell, _ in CELLS for kind in ("cell_forward", "cell_backward", "forward", "backward")}
+    kinds = ("cell_forward", "cell_backward", "forward", "backward")
+    names |= {f"{cell}_{kind}" for cell, _ in CELLS for kind in kinds}
     assert public_functions(reference) == public_functions(functional) == names
     for name in names:
         twins = [inspect.signature(getattr(module, name)).parameters.values() for module in (reference, functional)]

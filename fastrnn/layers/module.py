@@ -23,7 +23,7 @@ class Module:
     threads may make such calls at the same time. Between a training call and its backward leave x and y as they are.
 
     A layer of your own derives from this class, calls `super().__init__()` and `add_param`, and defines `__call__`,
-    `backward` and `config`. A model that contains it can be loaded once its class has been defined.
+    `backward` and `arguments`. A model that contains it can be loaded once its class has been defined.
     """
 
     batch_first: bool | None = None
@@ -49,10 +49,13 @@ class Module:
     def backward(self, dy: Array) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
+    def arguments(self) -> dict[str, Any]:
+        """JSON-able keyword arguments of the constructor that make a layer like this one."""
+        raise NotImplementedError(f"{type(self).__name__} defines no arguments")
+
     def config(self) -> dict[str, Any]:
-        """JSON-able arguments of the constructor, with the class's name under "class". `build(config)` turns it back
-        into a layer like this one, with new weights."""
-        raise NotImplementedError(f"{type(self).__name__} defines no config")
+        """`arguments` with the class's name under "class"; `build(config)` makes the layer, with new weights."""
+        return {"class": _class_name(type(self))} | self.arguments()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Module:
@@ -127,7 +130,7 @@ class Module:
         return self.__dict__ | {"_cache": None}
 
     def __repr__(self) -> str:
-        arguments = (f"{name}={value!r}" for name, value in self.config().items() if name != "class")
+        arguments = (f"{name}={value!r}" for name, value in self.arguments().items())
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 

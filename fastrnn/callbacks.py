@@ -1,0 +1,123 @@
+"""What may happen between epochs: early stopping, checkpoints, learning-rate schedules, and your own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+class Callback:
+    """Base class: each method does nothing until overridden. Epochs and batches count from 0, epochs through all calls
+    of `fit`. `logs` is what the history gets; at the end of a batch it holds the batch's loss and metrics. Setting
+    `trainer.stop_training = True` ends training after the epoch."""
+
+    def on_fit_begin(self, trainer: Trainer) -> None: ...
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None: ...
+
+    def on_batch_end(self, trainer: Trainer, batch: int, logs: dict[str, float]) -> None: ...
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None: ...
+
+    def on_fit_end(self, trainer: Trainer) -> None: ...
+
+
+class _Monitor(Callback):
+    """Follows one number of the logs and tells when it is the best so far. mode: "min", "max", or "auto", which means
+    "max" for what ends in "accuracy" and "min" for all else."""
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode: expected 'auto', 'min' or 'max', came {mode!r}")
+        if not min_delta >= 0:
+            raise ValueError(f"min_delta: expected a number of at least 0, came {min_delta!r}")
+        self.monitor = monitor
+        self.mode = mode
+        self.min_delta = min_delta
+        self._sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith("accuracy")) else 1
+        self.best = self._sign * math.inf
+        self.best_epoch: int | None = None
+
+    def _forget(self) -> None:
+        self.best, self.best_epoch = self._sign * math.inf, None
+
+    def _improved(self, epoch: int, logs: dict[str, float]) -> bool:
+        if self.monitor not in logs:
+            raise ValueError(f"monitor: expected one of {', '.join(logs)}, came {self.monitor!r}")
+        value = logs[self.monitor]
+        better = self._sign * (self.best - value) > self.min_delta  # False for nan
+        if better:
+            self.best, self.best_epoch = value, epoch
+        return better
+
+
+class EarlyStopping(_Monitor):
+    """Stop once `monitor` has not improved by more than `min_delta` for `patience` epochs in a row.
+
+    With restore_best the parameters go back, at the end of fit, to those of the best epoch; the optimiser's state stays.
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, mode: str = "auto",
+        restore_best: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(monitor, mode, min_delta)
+        if patience < 1:
+            raise ValueError(f"patience: expected at least 1 epoch, came {patience!r}")
+        self.patience = patience
+        self.restore_best = restore_best
+        self._best_params: dict[str, Any] | None = None
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self._forget()
+        self._waited = 0
+        self._best_params = None
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+        if self._improved(epoch, logs):
+            self._waited = 0
+            if self.restore_best:
+                self._best_params = trainer.model.state_dict()
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            trainer.stop_training = True
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self._best_params is not None:
+            trainer.model.load_state_dict(self._best_params)
+
+
+class ModelCheckpoint(_Monitor):
+    """Save the trainer to `path` after each epoch: save="best" when `monitor` is the best so far, save="last" always.
+
+    `path` is replaced as a whole, so there is a complete checkpoint in it at all times.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, save: str = "best", monitor: str = "val_loss", mode: str = "auto"
+    ) -> None:
+        super().__init__(monitor, mode)
+        if save not in ("best", "last"):
+            raise ValueError(f"save: expected 'best' or 'last', came {save!r}")
+        self.path = path
+        self.save = save
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+        if self.save == "last" or self._improved(epoch, logs):
+            trainer.save(self.path)
+
+
+class LearningRateSchedule(Callback):
+    """Set the optimiser's learning rate to schedule(epoch) at the beginning of each epoch, counted from 0."""
+
+    def __init__(self, schedule: Callable[[int], float]) -> None:
+        self.schedule = schedule
+
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
+        trainer.optimizer.lr = self.schedule(epoch)

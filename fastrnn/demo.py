@@ -1,0 +1,130 @@
+"""`fastrnn demo`: a network reads handwritten digits, one row per time step, and learns to name them.
+
+Letters: N images, T rows, D columns, H hidden_size, M classes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastrnn
+from fastrnn.callbacks import Callback
+
+CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
+MODEL_FILE = "model.safetensors"
+CURVE_FILE = "learning_curve.png"
+
+
+class Digits(NamedTuple):
+    """Images float32 (N, T, D) with entries in 0..1, and their classes, integers (N,)."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def load_digits(path: str | os.PathLike[str] | None = None) -> Digits:
+    """The digits that come with fastrnn, or those in a folder of IDX files. Errors as `datasets.mnist` raises them."""
+    train, test = fastrnn.datasets.mnist(path)
+    return Digits(*train, *test)
+
+
+def build_model(cell: str, D: int, H: int, M: int, rng: np.random.Generator) -> fastrnn.Sequential:
+    """A recurrent layer over the rows, and the classes' logits from its last output."""
+    return fastrnn.Sequential(
+        CELLS[cell](D, H, batch_first=True, rng=rng),
+        fastrnn.LastStep(batch_first=True),
+        fastrnn.Linear(H, M, rng=rng),
+    )
+
+
+def run(
+    digits: Digits,
+    output: Path,
+    *,
+    cell: str = "lstm",
+    hidden_size: int = 128,
+    epochs: int = 20,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> float:
+    """Train, say on stdout how it goes, write model and learning curve into the folder `output`.
+
+    Returns the accuracy on the test digits.
+    """
+    x_train, y_train, x_test, y_test = digits
+    _, T, D = x_train.shape
+    M = int(max(y_train.max(), y_test.max())) + 1
+    print(
+        f"{len(x_train)} digits to train on, {len(x_test)} to test; {cell} reads T={T} rows of D={D}, "
+        f"H={hidden_size}, M={M} classes"
+    )
+    trainer = fastrnn.Trainer(
+        build_model(cell, D, hidden_size, M, np.random.default_rng(seed)),
+        loss="cross_entropy",
+        optimizer=fastrnn.Adam(lr=learning_rate),
+        callbacks=[_Reporter(epochs, -(-len(x_train) // batch_size), progress)],
+        rng=seed,
+    )
+    history = trainer.fit(
+        x_train, y_train, epochs=epochs, batch_size=batch_size, validation_data=(x_test, y_test), progress=False
+    )
+    accuracy = trainer.evaluate(x_test, y_test)["accuracy"]
+    seconds = sum(history["seconds"])
+    print(f"test accuracy {accuracy:.4f}; trained on {epochs * len(x_train) / seconds:.0f} samples per second")
+
+    trainer.save(output / MODEL_FILE)
+    print(f"model: {output / MODEL_FILE}")
+    if importlib.util.find_spec("matplotlib") is None:
+        print('no learning curve, as matplotlib is missing: pip install "fastrnn[plot]"')
+    else:
+        save_learning_curve(history, output / CURVE_FILE)
+        print(f"learning curve: {output / CURVE_FILE}")
+    return accuracy
+
+
+def save_learning_curve(history: fastrnn.History, path: Path) -> None:
+    """Loss and accuracy by epoch, on training and test digits, as PNG. Needs matplotlib."""
+    from matplotlib.figure import Figure  # not pyplot: no window system is needed
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = range(1, history.epochs + 1)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        axes.plot(epochs, history[name], marker=".", label="training")
+        axes.plot(epochs, history[f"val_{name}"], marker=".", label="test")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+class _Reporter(Callback):
+    """One line per epoch on stdout and, below them on stderr, one progress bar for the whole training."""
+
+    def __init__(self, epochs: int, batches_per_epoch: int, progress: bool) -> None:
+        from tqdm import tqdm
+
+        self.epochs = epochs
+        self.bar = tqdm(total=epochs * batches_per_epoch, unit="batch", leave=False, disable=not progress)
+
+    def on_batch_end(self, trainer: Any, batch: int, logs: dict[str, float]) -> None:
+        self.bar.update()
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: dict[str, float]) -> None:
+        self.bar.write(
+            f"epoch {epoch + 1:{len(str(self.epochs))}}/{self.epochs}  loss {logs['loss']:.4f}  "
+            f"accuracy {logs['accuracy']:.4f}  test accuracy {logs['val_accuracy']:.4f}  {logs['seconds']:.2f} s"
+        )
+
+    def on_fit_end(self, trainer: Any) -> None:
+        self.bar.close()

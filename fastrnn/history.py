@@ -1,0 +1,34 @@
+"""What training reports, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+
+class History(dict[str, "list[float | None]"]):
+    """Name -> one number per epoch: loss, metrics, val_loss, val_..., seconds, samples_per_second.
+
+    loss and metrics are means over the epoch's training batches while the weights changed; seconds and
+    samples_per_second tell of the training pass, without validation. All lists are of the same length; None stands
+    where an epoch has no such number. A plain dict of lists, so `json.dumps` takes it.
+    """
+
+    @property
+    def epochs(self) -> int:
+        return max(map(len, self.values()), default=0)
+
+    def append(self, logs: Mapping[str, float]) -> None:
+        """Add one epoch."""
+        before = self.epochs
+        for name in logs:
+            self.setdefault(name, [None] * before)
+        for name, values in self.items():
+            values.append(logs.get(name))
+
+    def epoch(self, index: int) -> dict[str, float]:
+        """The numbers of one epoch, counted from 0; -1 is the last."""
+        return {name: values[index] for name, values in self.items() if values[index] is not None}
+
+    def to_json(self) -> str:
+        return json.dumps(self)

@@ -1,0 +1,47 @@
+"""Dropout (Srivastava et al. 2014), inverted: what is kept is scaled up in training, so inference is the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .checks import as_generator, check_probability, own_generator
+from .module import Array, Module
+
+
+def dropout_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Array:
+    """0 with probability p, otherwise 1 / (1 - p), so that x * mask has the expectation x."""
+    keep = rng.random(shape, dtype=dtype) >= p
+    return np.multiply(keep, 1 / (1 - p), dtype=dtype)
+
+
+class Dropout(Module):
+    """y = x * mask in training, y = x otherwise, for x of any shape, float32 or float64.
+
+    Each entry is dropped with probability p, independently. `rng` (None, a seed or a Generator) starts a Generator of
+    the layer's own. Raises ValueError unless 0 <= p < 1.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
+        super().__init__()
+        self.p = check_probability("p", p)
+        self._rng = own_generator(as_generator("rng", rng))
+
+    def arguments(self) -> dict[str, Any]:
+        return {"p": self.p}
+
+    def __call__(self, x: Array, *, training: bool = False) -> Array:
+        if not training:
+            return x
+        mask = dropout_mask(self._rng, x.shape, self.p, x.dtype)
+        self._cache = mask
+        return x * mask
+
+    def backward(self, dy: Array) -> Array:
+        """dx = dy * mask."""
+        mask = self._kept()
+        if dy.shape != mask.shape:
+            raise ValueError(f"dy: expected shape {mask.shape}, came {dy.shape}")
+        self._cache = None
+        return dy * mask

@@ -1,0 +1,120 @@
+"""What a trainer minimises and reports: a loss and metrics of one batch, with the weight each has in an epoch's mean.
+
+Letters: N samples, T time steps, M classes; `...` any axes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import losses
+
+Array = NDArray[Any]
+Loss = Callable[[Array, Array], "tuple[float, Array]"]
+Metric = Callable[[Array, Array], float]
+
+
+def accuracy(outputs: Array, targets: Array) -> float:
+    """Share of right answers: of classes, outputs (..., M) and integer targets (...), by the largest output; of yes or
+    no, both of one shape, by outputs > 0 (the logit) against targets > 0.5."""
+    if outputs.shape[:-1] == targets.shape:
+        return float(np.mean(outputs.argmax(axis=-1) == targets))
+    if outputs.shape == targets.shape:
+        return float(np.mean((outputs > 0) == (targets > 0.5)))
+    raise ValueError(f"targets: expected shape {outputs.shape[:-1]} or {outputs.shape}, came {targets.shape}")
+
+
+_METRICS: dict[str, Metric] = {"accuracy": accuracy}
+
+
+class Objective:
+    """`loss`: a name of `fastrnn.losses`, one of its functions, a functools.partial of one with options, such as
+    partial(cross_entropy, reduction="sequence"), or any function (outputs, targets) -> (loss, doutputs).
+    `metrics`: names ("accuracy") and functions (outputs, targets) -> number, which go by their __name__; None for
+    accuracy where the loss is one of classes or of yes and no.
+    """
+
+    def __init__(self, loss: str | Loss, metrics: Sequence[str | Metric] | None = None) -> None:
+        self.loss = losses.get(loss)
+        self._function, self._options = _parts(self.loss)
+        if metrics is None:
+            classifies = self._function in (losses.cross_entropy, losses.binary_cross_entropy_with_logits)
+            metrics = ("accuracy",) if classifies else ()
+        self.metrics = dict(map(_metric, metrics))
+
+    def __call__(self, outputs: Array, targets: Array, samples: int) -> tuple[dict[str, tuple[float, int]], Array]:
+        """Name -> (value, weight) of the loss and of each metric, and the gradient of the loss.
+
+        Values are means, so the weight is what they are means over: the samples, or the targets that count where
+        cross_entropy ignores some. Such targets are kept from the metrics too.
+        """
+        loss, doutputs = self.loss(outputs, targets)
+        if np.ndim(loss) != 0:
+            raise ValueError(f"loss: expected one number, came an array of shape {np.shape(loss)}")
+        weight, counted = samples, samples
+        if self._function is losses.cross_entropy:
+            keep = targets != self._options.get("ignore_index", -100)
+            counted = int(np.count_nonzero(keep))
+            if self._options.get("reduction", "mean") == "mean":
+                weight = counted
+            if self.metrics and counted < keep.size:
+                outputs, targets = outputs[keep], targets[keep]
+        values = {"loss": (float(loss), weight)}
+        if counted:
+            values |= {name: (float(metric(outputs, targets)), counted) for name, metric in self.metrics.items()}
+        return values, doutputs
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able. Functions that fastrnn does not have by name are noted as {"function": name}."""
+        name = getattr(self._function, "__name__", type(self._function).__name__)
+        known = _is_known(self._function)
+        return {
+            "loss": {"name": name, "options": self._options} if known else {"function": name},
+            "metrics": [name if _METRICS.get(name) is f else {"function": name} for name, f in self.metrics.items()],
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], loss: str | Loss | None = None, metrics: Sequence[str | Metric] | None = None
+    ) -> Objective:
+        """From `config()`; `loss` and `metrics` replace what it says, and have to where that was a function of the
+        user's own: ValueError otherwise."""
+        if loss is None:
+            saved = config["loss"]
+            if "function" in saved:
+                raise ValueError(f"loss: expected the function {saved['function']} that it was saved with, came None")
+            function = losses.get(saved["name"])
+            loss = functools.partial(function, **saved["options"]) if saved["options"] else function
+        if metrics is None:
+            metrics = config["metrics"]
+            own = [metric["function"] for metric in metrics if not isinstance(metric, str)]
+            if own:
+                raise ValueError(f"metrics: expected the functions {', '.join(own)} that it was saved with, came None")
+        return cls(loss, metrics)
+
+
+def _parts(loss: Loss) -> tuple[Any, dict[str, Any]]:
+    """The function of fastrnn.losses behind a loss and its options; any other callable as it is."""
+    if isinstance(loss, functools.partial) and not loss.args and _is_known(loss.func):
+        return loss.func, dict(loss.keywords)
+    return loss, {}
+
+
+def _is_known(function: Any) -> bool:
+    name = getattr(function, "__name__", None)
+    return name in losses.__all__ and getattr(losses, name) is function and name != "get"
+
+
+def _metric(metric: str | Metric) -> tuple[str, Metric]:
+    if isinstance(metric, str):
+        if metric not in _METRICS:
+            raise ValueError(f"metrics: expected a function or one of {', '.join(_METRICS)}, came {metric!r}")
+        return metric, _METRICS[metric]
+    if not callable(metric):
+        raise TypeError(f"metrics: expected names and functions, came {metric!r}")
+    return getattr(metric, "__name__", type(metric).__name__), metric

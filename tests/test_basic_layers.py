@@ -1,0 +1,581 @@
+"""Linear, Activation, Embedding, Dropout, LastStep and Sequential.
+
+Letters: T time steps, N batch, D input features, H hidden size, M outputs, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import assert_gradient_close, assert_output_close, every_dtype
+from test_reference import assert_gradients_match_differences
+
+from fastrnn.layers import (
+    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, build,
+)  # fmt: skip
+
+T, N, D, H, M, V = 6, 4, 3, 5, 2, 7
+
+
+def normal(*shape: int, seed: int = 0, dtype: Any = np.float64) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def check_differences(layer: Module, x: np.ndarray, dy: np.ndarray, **kwargs: Any) -> None:
+    """dx and all parameter gradients of a layer against finite differences of sum(y * dy)."""
+    floats = {"x": x} if x.dtype.kind == "f" else {}
+    inputs = floats | {name: param.copy() for name, param in layer.params.items()}
+
+    def forward(inputs, **training):
+        layer.load_state_dict({name: inputs[name] for name in layer.params})
+        return layer(inputs.get("x", x), **kwargs, **training)
+
+    layer.zero_grad()
+    forward(inputs, training=True)
+    dx = layer.backward(dy)
+    assert (dx is None) == (not floats)
+    grads = ({"x": dx} if floats else {}) | {name: grad.copy() for name, grad in layer.grads.items()}
+    assert_gradients_match_differences(lambda inputs: (forward(inputs) * dy).sum(), inputs, grads)
+
+
+# --- Linear -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
+@every_dtype
+def test_linear_agrees_with_torch(dtype, bias):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Linear(D, M, bias=bias, dtype=getattr(torch, dtype))
+    layer = Linear(D, M, bias=bias, dtype=dtype)
+    layer.load_state_dict({name: value.numpy() for name, value in module.state_dict().items()})
+    x, dy = normal(T, N, D, dtype=dtype), normal(T, N, M, dtype=dtype)
+    y = layer(x, training=True)
+    dx = layer.backward(dy)
+    module = module.double()
+    inputs = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    expected = module(inputs)
+    expected.backward(torch.tensor(dy, dtype=torch.float64))
+    assert_output_close(y, expected.detach().numpy(), dtype)
+    assert_gradient_close(dx, inputs.grad.numpy(), dtype)
+    for name, param in module.named_parameters():
+        assert_gradient_close(layer.grads[name], param.grad.numpy(), dtype, name)
+
+
+@pytest.mark.parametrize("lead", [(), (N,), (T, N)])
+def test_linear_gradients(lead):
+    check_differences(Linear(D, M, dtype=np.float64, rng=0), normal(*lead, D), normal(*lead, M))
+
+
+def test_linear_gradients_add_up_and_strided_arrays_will_do():
+    layer = Linear(D, M, rng=0)
+    x, dy = normal(T, N, D, dtype="f4"), normal(T, N, M, dtype="f4")
+    layer(x, training=True)
+    layer.backward(dy)
+    once = {name: grad.copy() for name, grad in layer.grads.items()}
+    y = layer(x.swapaxes(0, 1).copy().swapaxes(0, 1), training=True)
+    layer.backward(dy.swapaxes(0, 1).copy().swapaxes(0, 1))
+    np.testing.assert_array_equal(y, layer(x))
+    for name, grad in layer.grads.items():
+        assert_gradient_close(grad, 2 * once[name], "float32", name)
+
+
+def test_linear_starts_as_in_torch():
+    layer = Linear(100, 80, rng=0)
+    for name, param in layer.params.items():
+        assert 0.085 < np.abs(param).max() <= 0.1, name
+        assert abs(param.var() / (0.1**2 / 3) - 1) < 5 / np.sqrt(param.size), name
+
+
+def test_linear_errors():
+    layer = Linear(D, M)
+    with pytest.raises(ValueError, match=r"^x: expected shape \(.*, 3\), came \(4, 4\)$"):
+        layer(np.zeros((N, D + 1), np.float32))
+    with pytest.raises(TypeError, match="^x: expected float32.*, came float64$"):
+        layer(np.zeros((N, D)))
+    layer(np.zeros((N, D), np.float32), training=True)
+    with pytest.raises(ValueError, match="^dy: expected shape .*, came "):
+        layer.backward(np.zeros((N, M + 1), np.float32))
+    layer.backward(np.zeros((N, M), np.float32))  # a refused backward can be repeated
+
+
+# --- Activation -------------------------------------------------------------------------------------------------------
+
+ACTIVATIONS = ["sigmoid", "tanh", "relu", "softmax", "identity"]
+every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
+
+
+@every_activation
+def test_activation_gradients(name):
+    x = normal(T, N, H)
+    x += np.where(x < 0, -0.1, 0.1)  # differences do not reach across relu's corner at 0
+    check_differences(Activation(name), x, normal(T, N, H, seed=1))
+
+
+@every_activation
+@every_dtype
+def test_activation_values(name, dtype):
+    x = 3 * normal(N, H, dtype=dtype)
+    a = x.astype(np.float64)
+    expected = {
+        "sigmoid": 1 / (1 + np.exp(-a)),
+        "tanh": np.sinh(a) / np.cosh(a),
+        "relu": np.where(a > 0, a, 0),
+        "softmax": np.exp(a) / np.exp(a).sum(axis=1, keepdims=True),
+        "identity": a,
+    }[name]
+    assert_output_close(Activation(name)(x), expected, dtype)
+
+
+@every_dtype
+def test_activations_saturate(dtype):
+    """Nothing overflows or warns, and small values keep their relative accuracy."""
+    x = np.array([-np.inf, -20000, -50, 0, 50, 20000, np.inf], dtype)
+    with np.errstate(all="raise", under="ignore"):
+        sigmoid = Activation("sigmoid")(x)
+        relu = Activation("relu")(x)
+        softmax = Activation("softmax")(x[1:-1])
+    np.testing.assert_array_equal(sigmoid[[0, 1, 3, 5, 6]], np.array([0, 0, 0.5, 1, 1], dtype))
+    np.testing.assert_allclose(sigmoid[2], np.exp(-50.0), rtol=1e-6)
+    np.testing.assert_array_equal(relu, np.maximum(x, 0))
+    np.testing.assert_array_equal(softmax, np.array([0, 0, 0, 0, 1], dtype))
+
+
+@every_activation
+def test_activations_keep_nan_in_its_row(name):
+    x = normal(2, 3)
+    x[0, 1] = np.nan
+    y = Activation(name)(x)
+    assert np.isnan(y[0, 1]) and not np.isnan(y[1]).any()
+
+
+def test_activation_errors():
+    with pytest.raises(ValueError, match="^name: expected one of 'sigmoid', .*, came 'gelu'$"):
+        Activation("gelu")
+    with pytest.raises(TypeError, match="^x: expected float32 or float64, came int64$"):
+        Activation("relu")(np.arange(3))
+    with pytest.raises(TypeError, match="^x: expected a NumPy array, came list$"):
+        Activation("relu")([1.0])
+    layer = Activation("tanh")
+    layer(np.zeros(3), training=True)
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(3,\), came \(4,\)$"):
+        layer.backward(np.zeros(4))
+
+
+# --- Embedding --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["i8", "u1", "i4"])
+@pytest.mark.parametrize("lead", [(), (N,), (T, N), (2, T, N), (0, N)])
+def test_embedding_equals_one_hot_times_weight(lead, kind):
+    layer = Embedding(V, D, dtype=np.float64, rng=0)
+    x = np.random.default_rng(1).integers(0, V - 1, lead).astype(kind)  # the last token never comes
+    one_hot = (x[..., None] == np.arange(V)).astype(np.float64)
+    y = layer(x, training=True)
+    assert y.shape == (*lead, D)
+    np.testing.assert_array_equal(y, one_hot @ layer.params["weight"])
+    dy = normal(*lead, D, seed=2)
+    assert layer.backward(dy) is None
+    expected = one_hot.reshape(-1, V).T @ dy.reshape(-1, D)
+    np.testing.assert_allclose(layer.grads["weight"], expected, rtol=0, atol=1e-12)
+    layer(x, training=True)
+    layer.backward(dy)
+    np.testing.assert_allclose(layer.grads["weight"], 2 * expected, rtol=0, atol=1e-12)
+
+
+def test_embedding_agrees_with_torch():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Embedding(V, D, dtype=torch.float64)
+    layer = Embedding(V, D, dtype=np.float64)
+    layer.load_state_dict({name: value.numpy() for name, value in module.state_dict().items()})
+    x, dy = np.random.default_rng(1).integers(0, V, (T, N)), normal(T, N, D)
+    y = layer(x, training=True)
+    layer.backward(dy.swapaxes(0, 1).copy().swapaxes(0, 1))
+    expected = module(torch.tensor(x))
+    expected.backward(torch.tensor(dy))
+    np.testing.assert_array_equal(y, expected.detach().numpy())
+    assert_gradient_close(layer.grads["weight"], module.weight.grad.numpy(), "float64")
+
+
+def test_embedding_starts_normal():
+    weight = Embedding(200, 50, rng=0).params["weight"]
+    assert abs(weight.mean()) < 0.05 and abs(weight.std() - 1) < 0.04 and np.abs(weight).max() > 3
+
+
+@pytest.mark.parametrize(
+    "x, error, message",
+    [
+        (np.array([[0, 3], [7, 1]]), IndexError, "x: expected tokens 0..6, came 7"),
+        (np.array([2, -1, 9]), IndexError, "x: expected tokens 0..6, came -1"),
+        (np.array([2**40]), IndexError, "x: expected tokens 0..6, came 1099511627776"),
+        (np.array([1.0, 2.0]), TypeError, "x: expected integer tokens, came float64"),
+        (np.array([True, False]), TypeError, "x: expected integer tokens, came bool"),
+        ("text", TypeError, "x: expected integer tokens, came <U4"),
+    ],
+)
+def test_embedding_errors(x, error, message):
+    with pytest.raises(error) as caught:
+        Embedding(V, D)(x)
+    assert str(caught.value) == message
+
+
+def test_embedding_backward_shape():
+    layer = Embedding(V, D)
+    layer(np.arange(V), training=True)
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(7, 3\), came \(6, 3\)$"):
+        layer.backward(np.zeros((V - 1, D), np.float32))
+
+
+# --- Dropout ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@every_dtype
+def test_dropout_statistics_and_gradient(dtype, p):
+    layer = Dropout(p, rng=0)
+    x = 1 + np.abs(normal(50, 40, 30, dtype=dtype))
+    y = layer(x, training=True)
+    assert y.dtype == dtype
+    dropped = y == 0
+    np.testing.assert_allclose(y[~dropped], (x / (1 - p))[~dropped], rtol=1e-6)
+    noise = np.sqrt(p * (1 - p))
+    assert abs(dropped.mean() - p) < 5 * noise / np.sqrt(x.size)
+    for axis in range(3):  # no axis is dropped as a whole
+        share = dropped.mean(axis=tuple(k for k in range(3) if k != axis))
+        assert np.abs(share - p).max() < 6 * noise / np.sqrt(x.size / x.shape[axis])
+    dy = normal(*x.shape, seed=1, dtype=dtype)
+    np.testing.assert_allclose(layer.backward(dy), np.where(dropped, 0, dy / (1 - p)), rtol=1e-6)
+    assert not np.array_equal(layer(x, training=True) == 0, dropped)
+
+
+def test_dropout_is_the_identity_in_inference_and_at_zero():
+    x = normal(N, D)
+    np.testing.assert_array_equal(Dropout(0.9)(x), x)
+    layer = Dropout(0.0)
+    np.testing.assert_array_equal(layer(x, training=True), x)
+    np.testing.assert_array_equal(layer.backward(x), x)
+
+
+def test_dropout_leaves_a_given_generator_to_others():
+    """Two layers given one Generator draw apart, and drawing from them does not move it."""
+    rng = np.random.default_rng(0)
+    one, two = Dropout(rng=rng), Dropout(rng=rng)
+    before = rng.bit_generator.state
+    x = np.ones(1000)
+    assert not np.array_equal(one(x, training=True), two(x, training=True))
+    assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("p", [1.0, -0.1, float("nan")])
+def test_dropout_errors(p):
+    with pytest.raises(ValueError, match="^p: expected a probability 0 <= p < 1, came"):
+        Dropout(p)
+    layer = Dropout()
+    layer(np.zeros((2, 3)), training=True)
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\), came \(3, 2\)$"):
+        layer.backward(np.zeros((3, 2)))
+
+
+# --- LastStep ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lengths", [None, [T, T, T, T], [1, T, 2, 3], [3, 0, T, 0], [0, 0, 0, 0]])
+@pytest.mark.parametrize("batch_first", [False, True])
+@every_dtype
+def test_last_step(dtype, batch_first, lengths):
+    x, dy = normal(T, N, H, dtype=dtype), normal(N, H, dtype=dtype)
+    expected, dx_expected = np.zeros((N, H), dtype), np.zeros((T, N, H), dtype)
+    for n, length in enumerate(lengths or [T] * N):
+        if length:
+            expected[n] = x[length - 1, n]
+            dx_expected[length - 1, n] = dy[n]
+    layer = LastStep(batch_first=batch_first)
+    given = x.swapaxes(0, 1).copy() if batch_first else x
+    y = layer(given, lengths=None if lengths is None else np.array(lengths), training=True)
+    dx = layer.backward(dy)
+    assert y.dtype == dx.dtype == dtype
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(dx.swapaxes(0, 1) if batch_first else dx, dx_expected)
+
+
+def test_last_step_does_not_read_past_the_end():
+    x = normal(T, N, H)
+    x[2:, 0] = np.nan
+    x[:, 1] = np.nan
+    y = LastStep()(x, lengths=np.array([2, 0, T, T]))
+    assert np.isfinite(y).all()
+
+
+def test_last_step_unbatched_and_without_steps():
+    x = normal(T, H)
+    layer = LastStep(batch_first=True)
+    np.testing.assert_array_equal(layer(x, training=True), x[-1])
+    dx = layer.backward(np.ones(H))
+    np.testing.assert_array_equal(dx, np.vstack([np.zeros((T - 1, H)), np.ones((1, H))]))
+    y = LastStep()(np.zeros((0, N, H)), lengths=np.zeros(N, int), training=True)
+    np.testing.assert_array_equal(y, np.zeros((N, H)))
+
+
+@pytest.mark.parametrize(
+    "x, lengths, error, message",
+    [
+        (np.zeros((0, N, H)), None, ValueError, "x: expected at least one time step, came (0, 4, 5)"),
+        (np.zeros(H), None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), came (5,)"),
+        ([1.0], None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), came list"),
+        (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), came (3,)"),
+        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, came 7"),
+        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, came -1"),
+        (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected an array of integers, came float64"),
+        (np.zeros((T, N, H)), [1, 2, 3, 4], TypeError, "lengths: expected an array of integers, came list"),
+        (np.zeros((T, H)), np.array([2]), ValueError, "lengths: expected None for x without a batch axis, came array([2])"),
+    ],
+)
+def test_last_step_errors(x, lengths, error, message):
+    with pytest.raises(error) as caught:
+        LastStep()(x, lengths=lengths)
+    assert str(caught.value) == message
+
+
+def test_last_step_backward_shape():
+    layer = LastStep()
+    layer(np.zeros((T, N, H)), training=True)
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(4, 5\), came \(6, 4, 5\)$"):
+        layer.backward(np.zeros((T, N, H)))
+
+
+# --- Every layer ------------------------------------------------------------------------------------------------------
+
+BASIC = [Linear(3, 2), Activation("softmax"), Embedding(5, 3), Dropout(0.3), LastStep(batch_first=True)]
+
+
+@pytest.mark.parametrize("layer", BASIC, ids=repr)
+def test_backward_needs_a_training_call_and_config_rebuilds(layer):
+    x = np.zeros((2, 4, 3), np.float32) if not isinstance(layer, Embedding) else np.zeros((2, 4), int)
+    y = layer(x)
+    message = f"^{type(layer).__name__}.backward: expected a call with training=True before each backward, came none"
+    with pytest.raises(RuntimeError, match=message):
+        layer.backward(y)
+    layer(x, training=True)
+    layer(x)
+    layer.backward(y)
+    with pytest.raises(RuntimeError, match=message):
+        layer.backward(y)
+    again = build(json.loads(json.dumps(layer.config())))
+    assert type(again) is type(layer) and repr(again) == repr(layer) == repr(eval(repr(layer)))
+
+
+# --- Sequential -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model, x",
+    [
+        (
+            Sequential(
+                LSTM(D, H, bidirectional=True, init="orthogonal", dtype=np.float64, rng=0), Activation("sigmoid"),
+                GRU(2 * H, H, init="orthogonal", dtype=np.float64, rng=1), LastStep(),
+                Linear(H, M, dtype=np.float64, rng=2), Activation("tanh"),
+            ),
+            normal(T, N, D),
+        ),
+        (
+            Sequential(
+                Linear(D, 4, dtype=np.float64, rng=0), Activation("tanh"),
+                GRU(4, H, batch_first=True, dtype=np.float64, rng=1),
+                RNN(H, 3, batch_first=True, dtype=np.float64, rng=2), Linear(3, M, dtype=np.float64, rng=3),
+            ),
+            normal(N, T, D),
+        ),
+        (
+            Sequential(
+                Embedding(V, D, dtype=np.float64, rng=0),
+                Sequential(GRU(D, H, reset_after=False, dtype=np.float64, rng=1), LastStep()),
+                Linear(H, M, dtype=np.float64, rng=2),
+            ),
+            np.random.default_rng(0).integers(0, V, (5 * T, N)),
+        ),
+    ],
+    ids=["time major", "sequence out", "tokens"],
+)  # fmt: skip
+def test_sequential_gradients(model, x):
+    y = model(x)
+    check_differences(model, x, normal(*y.shape))
+
+
+def test_sequential_gradients_with_lengths():
+    model = Sequential(LSTM(D, H, 2, dtype=np.float64, rng=0), LastStep(), Linear(H, M, dtype=np.float64, rng=1))
+    lengths = np.array([2, T, 3, 4])
+    check_differences(model, normal(T, N, D), normal(N, M), lengths=lengths)
+    x = normal(T, N, D)
+    y = model(x, lengths=lengths)
+    for n, length in enumerate(lengths):  # as if each sequence had been given alone
+        np.testing.assert_allclose(y[n], model(x[:length, n]), rtol=0, atol=1e-12)
+
+
+def test_sequential_agrees_with_torch():
+    torch = pytest.importorskip("torch")
+
+    class Twin(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(V, D)
+            self.lstm = torch.nn.LSTM(D, H, 2, batch_first=True)
+            self.head = torch.nn.Linear(H, M)
+
+        def forward(self, x):
+            return self.head(self.lstm(self.embed(x))[0][:, -1])
+
+    torch.manual_seed(0)
+    twin = Twin().double()
+    model = Sequential(
+        Embedding(V, D, dtype="f8"), LSTM(D, H, 2, batch_first=True, dtype="f8"), LastStep(batch_first=True),
+        Linear(H, M, dtype="f8"),
+    )  # fmt: skip
+    places = {"embed": 0, "lstm": 1, "head": 3}
+
+    def ours(name: str) -> str:
+        room, _, rest = name.partition(".")
+        return f"{places[room]}.{rest}"
+
+    model.load_state_dict({ours(name): value.numpy() for name, value in twin.state_dict().items()})
+    x, dy = np.random.default_rng(0).integers(0, V, (N, T)), normal(N, M)
+    y = model(x, training=True)
+    assert model.backward(dy) is None
+    expected = twin(torch.tensor(x))
+    expected.backward(torch.tensor(dy))
+    assert_output_close(y, expected.detach().numpy(), "float64")
+    for name, param in twin.named_parameters():
+        assert_gradient_close(model.grads[ours(name)], param.grad.numpy(), "float64", name)
+
+
+def test_sequential_names_and_parts():
+    inner = Sequential(Linear(H, H, bias=False), Activation("relu"))
+    model = Sequential(Embedding(V, D), LSTM(D, H), LastStep(), inner)
+    assert list(model.params) == [
+        "0.weight", "1.weight_ih_l0", "1.weight_hh_l0", "1.bias_ih_l0", "1.bias_hh_l0", "3.0.weight",
+    ]  # fmt: skip
+    assert list(model.grads) == list(model.params)
+    assert model.params["3.0.weight"] is inner[0].params["weight"]
+    assert len(model) == 4 and model[1].hidden_size == H and [type(layer).__name__ for layer in model][2] == "LastStep"
+    state = {name: np.full_like(value, k) for k, (name, value) in enumerate(model.state_dict().items())}
+    model.load_state_dict(state)
+    assert (inner[0].params["weight"] == 5).all()
+    model[1].grads["bias_ih_l0"][...] = 1
+    model.zero_grad()
+    assert not model[1].grads["bias_ih_l0"].any()
+    with pytest.raises(ValueError, match="^mapping: .* came missing 0.weight$"):
+        model.load_state_dict({name: value for name, value in state.items() if name != "0.weight"})
+
+
+def test_sequential_config_copies_and_generators():
+    model = Sequential(Embedding(V, D), Dropout(0.2), Sequential(GRU(D, H, 2, dropout=0.1), LastStep()), Linear(H, M))
+    again = build(json.loads(json.dumps(model.config())))
+    assert repr(again) == repr(model)
+    assert [name for name, _ in model.generators()] == ["1", "2.0"]
+    x = np.arange(V)[:, None]
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other(x), model(x))
+        np.testing.assert_array_equal(other(x, training=True), copy.deepcopy(model)(x, training=True))
+
+
+@pytest.mark.parametrize(
+    "layers, batch_first, keeps_time",
+    [
+        ((Linear(2, 2), Activation("relu")), None, True),
+        ((Embedding(3, 2), LSTM(2, 2, batch_first=True)), True, True),
+        ((GRU(2, 2), LSTM(2, 2), LastStep(), Linear(2, 2)), False, False),
+        ((Sequential(Dropout()), Sequential(RNN(2, 2, batch_first=True), LastStep(batch_first=True))), True, False),
+    ],
+)
+def test_sequential_knows_its_layout(layers, batch_first, keeps_time):
+    model = Sequential(*layers)
+    assert model.batch_first is batch_first and model.keeps_time is keeps_time
+
+
+SHARED = Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    "layers, error, message",
+    [
+        ((), ValueError, "layers: expected at least one layer, came none"),
+        ((Linear(2, 2), np.tanh), TypeError, "layers: expected layers, came ufunc at 1"),
+        ((SHARED, Dropout(), SHARED), ValueError, "layers: expected each layer once, came the same layer 2 (Linear) twice"),
+        (
+            (Linear(2, 2), LSTM(2, 2, batch_first=True), LastStep()), ValueError,
+            "layers: expected one layout, came batch_first=True in layer 1 (LSTM) and batch_first=False in layer 2 (LastStep)",
+        ),
+        (
+            (LSTM(2, 2), Sequential(Linear(2, 2), GRU(2, 2, batch_first=True))), ValueError,
+            "layers: expected one layout, came batch_first=False in layer 0 (LSTM) and batch_first=True in "
+            "layer 1 (Sequential)",
+        ),
+        (
+            (LSTM(2, 2), LastStep(), Linear(2, 2), LSTM(2, 2)), ValueError,
+            "layers: expected no layer that reads time after layer 1 (LastStep), came layer 3 (LSTM)",
+        ),
+    ],
+)  # fmt: skip
+def test_sequential_refuses(layers, error, message):
+    with pytest.raises(error) as caught:
+        Sequential(*layers)
+    assert str(caught.value) == message
+
+
+def test_sequential_lengths_errors():
+    x, lengths = np.zeros((T, N, D), np.float32), np.full(N, 2)
+    with pytest.raises(ValueError, match="^lengths: expected None, as no layer of this Sequential takes lengths$"):
+        Sequential(LSTM(D, H))(x, lengths=lengths)
+    with pytest.raises(ValueError, match=r"^lengths: expected None, as the reverse direction of layer 0 \(LSTM\)"):
+        Sequential(LSTM(D, H, bidirectional=True), LastStep())(x, lengths=lengths)
+    with pytest.raises(ValueError, match="^lengths: expected 0..6, came 8$"):
+        Sequential(LSTM(D, H), LastStep())(x, lengths=lengths * 4)
+
+
+def test_sequential_second_backward():
+    model = Sequential(LSTM(D, H), LastStep(), Linear(H, M))
+    x, dy = np.zeros((T, N, D), np.float32), np.zeros((N, M), np.float32)
+    model(x, training=True)
+    model.backward(dy)
+    with pytest.raises(RuntimeError, match="^Linear.backward: expected a call with training=True before each backward"):
+        model.backward(dy)
+
+
+class Scale(Module):
+    """A user's layer: y = k x with a learned k."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.add_param("k", np.array([start]))
+
+    def arguments(self) -> dict[str, Any]:
+        return {"start": 1.0}
+
+    def __call__(self, x, *, training=False):
+        self._cache = x if training else self._cache
+        return x * self.params["k"]
+
+    def backward(self, dy):
+        self.grads["k"] += (dy * self._kept()).sum()
+        return dy * self.params["k"]
+
+
+def test_a_layer_of_ones_own():
+    model = Sequential(GRU(D, H, dtype=np.float64, rng=0), Scale(3.0), LastStep())
+    assert list(model.params)[-1] == "1.k"
+    check_differences(model, normal(T, N, D), normal(N, H))
+    config = json.loads(json.dumps(model.config()))
+    assert isinstance(build(config)[1], Scale)
+
+
+def test_an_unfinished_layer_says_what_is_missing():
+    class Empty(Module):
+        pass
+
+    for call, what in [(lambda e: e(1), "__call__"), (lambda e: e.backward(1), "backward"), (lambda e: e.config(), "arguments")]:
+        with pytest.raises(NotImplementedError, match=f"^Empty defines no {what}$"):
+            call(Empty())

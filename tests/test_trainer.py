@@ -1,0 +1,741 @@
+"""Trainer, History, callbacks, objective and checkpoints.
+
+Letters: N samples, T time steps, D input size, H hidden size, M classes, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import stat
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn import losses, optim
+from fastrnn.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from fastrnn.checkpoint import load_model, save_model
+from fastrnn.history import History
+from fastrnn.layers import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential
+from fastrnn.objective import Objective, accuracy
+from fastrnn.trainer import Trainer
+
+TIMES = ("seconds", "samples_per_second")
+
+
+def sign_of_sum(N: int, T: int = 8, seed: int = 0, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """x (N, T, 1) and whether its sum is above zero."""
+    x = np.random.default_rng(seed).standard_normal((N, T, 1)).astype(dtype)
+    return x, (x.sum(axis=(1, 2)) > 0).astype(np.int64)
+
+
+def echo(N: int, T: int = 10, V: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (N, T) and, at each step, the token of the step before; nothing to tell (-100) at the first."""
+    x = np.random.default_rng(seed).integers(0, V, (N, T))
+    y = np.full((N, T), -100)
+    y[:, 1:] = x[:, :-1]
+    return x, y
+
+
+def classifier(cell: Any = LSTM, *, H: int = 12, batch_first: bool = False, seed: int = 1, dtype: Any = np.float32) -> Sequential:
+    return Sequential(
+        cell(1, H, batch_first=batch_first, rng=seed, dtype=dtype), LastStep(batch_first=batch_first),
+        Linear(H, 2, rng=seed, dtype=dtype),
+    )  # fmt: skip
+
+
+def tagger(*, V: int = 4, H: int = 12, batch_first: bool = False, dtype: Any = np.float32) -> Sequential:
+    return Sequential(
+        Embedding(V, 5, rng=1, dtype=dtype), GRU(5, H, batch_first=batch_first, rng=2, dtype=dtype),
+        Linear(H, V, rng=3, dtype=dtype),
+    )  # fmt: skip
+
+
+def numbers(history: dict[str, Any]) -> dict[str, Any]:
+    return {name: values for name, values in history.items() if name not in TIMES}
+
+
+def assert_same_params(a: Module, b: Module) -> None:
+    assert list(a.params) == list(b.params)
+    for name, param in a.params.items():
+        np.testing.assert_array_equal(param, b.params[name], err_msg=name)
+
+
+# --- Learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch-first"])
+@pytest.mark.parametrize("cell", [RNN, GRU, LSTM])
+def test_learns_to_classify_sequences(cell, batch_first):
+    trainer = Trainer(classifier(cell, batch_first=batch_first), optimizer=optim.Adam(lr=1e-2), clip_norm=5.0)
+    history = trainer.fit(*sign_of_sum(1000), epochs=10, batch_size=16, progress=False)
+    assert history["loss"][0] > 2 * history["loss"][-1]
+    assert trainer.evaluate(*sign_of_sum(400, seed=1))["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch-first"])
+def test_learns_to_tag_every_step(batch_first):
+    trainer = Trainer(tagger(batch_first=batch_first), optimizer=optim.Adam(lr=2e-2))
+    trainer.fit(*echo(200), epochs=12, batch_size=16, progress=False)
+    assert trainer.evaluate(*echo(100, seed=1))["accuracy"] > 0.99
+
+
+def test_learns_to_regress_and_to_say_yes_or_no():
+    x, y = sign_of_sum(500)
+    totals = x.sum(axis=1) / 3
+    model = Sequential(LSTM(1, 16, rng=0), LastStep(), Linear(16, 1, rng=1))
+    trainer = Trainer(model, loss="mse", optimizer=optim.Adam(lr=1e-2))
+    history = trainer.fit(x, totals, epochs=20, batch_size=25, validation_data=(x, totals), progress=False)
+    assert set(history) == {"loss", "val_loss", *TIMES}
+    assert history["val_loss"][-1] < 0.05 * totals.var()
+
+    model = Sequential(GRU(1, 8, rng=0), LastStep(), Linear(8, 1, rng=1))
+    trainer = Trainer(model, loss="bce", optimizer=optim.RMSprop(lr=1e-2))
+    history = trainer.fit(x, y[:, None], epochs=10, batch_size=25, progress=False)
+    assert history["accuracy"][-1] > 0.95
+
+
+def test_one_update_per_sample_learns_online():
+    trainer = Trainer(classifier(), optimizer=optim.SGD(lr=0.05))
+    history = trainer.fit(*sign_of_sum(500), epochs=2, batch_size=1, progress=False)
+    assert trainer.optimizer.steps == 1000
+    assert history["accuracy"][1] > 0.85
+
+
+def test_agrees_with_training_in_torch():
+    """Ten updates of embedding, two-layer bidirectional LSTM and linear layer with Adam and clipping."""
+    torch = pytest.importorskip("torch")
+    x, y = echo(40)
+    model = Sequential(
+        Embedding(4, 5, dtype="f8"), LSTM(5, 6, 2, bidirectional=True, batch_first=True, dtype="f8"), Linear(12, 4, dtype="f8")
+    )
+    torch.manual_seed(0)
+    twin = torch.nn.ModuleList([torch.nn.Embedding(4, 5), torch.nn.LSTM(5, 6, 2, bidirectional=True, batch_first=True),
+                                torch.nn.Linear(12, 4)]).double()  # fmt: skip
+    model.load_state_dict({name: value.numpy() for name, value in twin.state_dict().items()})
+    recorder = Recorder()
+    trainer = Trainer(model, optimizer=optim.Adam(lr=1e-2), clip_norm=0.03, callbacks=[recorder])
+    trainer.fit(x, y, epochs=2, batch_size=8, shuffle=False, progress=False)
+    adam, expected = torch.optim.Adam(twin.parameters(), lr=1e-2), []
+    for _ in range(2):
+        for start in range(0, 40, 8):
+            embedding, lstm, linear = twin
+            logits = linear(lstm(embedding(torch.tensor(x[start : start + 8])))[0])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(y[start : start + 8]).flatten())
+            adam.zero_grad()
+            loss.backward()
+            assert torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.03) > 0.03
+            adam.step()
+            expected.append(loss.item())
+    np.testing.assert_allclose([logs["loss"] for logs in recorder.batches], expected, rtol=1e-9)
+    for name, value in twin.state_dict().items():
+        np.testing.assert_allclose(model.params[name], value.numpy(), rtol=0, atol=1e-9, err_msg=name)
+
+
+# --- What one fit does ------------------------------------------------------------------------------------------------
+
+
+class Recorder(Callback):
+    """Notes what happened, in order, and the logs of batches and epochs."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.batches: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
+
+    def on_fit_begin(self, trainer):
+        self.events.append("fit")
+
+    def on_epoch_begin(self, trainer, epoch):
+        self.events.append(f"epoch {epoch}")
+
+    def on_batch_end(self, trainer, batch, logs):
+        self.events.append(f"batch {batch}")
+        self.batches.append(logs)
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        assert trainer.history.epoch(-1) == logs
+        self.events.append(f"end {epoch}")
+        self.epochs.append(logs)
+
+    def on_fit_end(self, trainer):
+        self.events.append("done")
+
+
+class Spy(Module):
+    """Passes x on and notes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[np.ndarray] = []
+
+    def __call__(self, x, *, training=False):
+        if training:
+            self.seen.append(x.copy())
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+@pytest.mark.parametrize("limit", [{}, {"clip_norm": 0.05}, {"clip_value": 0.01}])
+def test_fit_is_the_loop_one_would_write(limit):
+    x, y = sign_of_sum(20)
+    trainer = Trainer(classifier(), optimizer=optim.SGD(lr=0.5), **limit)
+    history = trainer.fit(x, y, epochs=2, batch_size=8, shuffle=False, progress=False)
+    model, sgd = classifier(), optim.SGD(lr=0.5)
+    for epoch in range(2):
+        total = right = 0.0
+        for rows in (slice(0, 8), slice(8, 16), slice(16, 20)):
+            logits = model(x[rows].swapaxes(0, 1), training=True)
+            loss, dlogits = losses.cross_entropy(logits, y[rows])
+            model.zero_grad()
+            model.backward(dlogits)
+            if "clip_norm" in limit:
+                assert optim.clip_grad_norm(model.grads, 0.05) > 0.05
+            if "clip_value" in limit:
+                optim.clip_grad_value(model.grads, 0.01)
+            sgd.step(model.params, model.grads)
+            total += loss * len(logits)
+            right += (logits.argmax(1) == y[rows]).sum()
+        np.testing.assert_allclose(history["loss"][epoch], total / 20, rtol=1e-12)
+        np.testing.assert_allclose(history["accuracy"][epoch], right / 20, rtol=1e-12)
+    assert_same_params(trainer.model, model)
+
+
+def test_each_epoch_sees_each_sample_once_in_a_new_order():
+    x, y = sign_of_sum(30)
+    spy = Spy()
+    trainer = Trainer(Sequential(spy, *classifier()))
+    trainer.fit(x, y, epochs=2, batch_size=7, progress=False)
+    assert [batch.shape[1] for batch in spy.seen] == [7, 7, 7, 7, 2] * 2
+    first, second = (np.concatenate(spy.seen[k : k + 5], axis=1)[0, :, 0] for k in (0, 5))
+    given = x[:, 0, 0]
+    assert not np.array_equal(first, given) and not np.array_equal(first, second)
+    for order in (first, second):
+        np.testing.assert_array_equal(np.sort(order), np.sort(given))
+
+
+def test_same_seed_same_result():
+    x, y = sign_of_sum(40)
+
+    def train(rng):
+        model = Sequential(LSTM(1, 6, 2, dropout=0.3, rng=1), LastStep(), Dropout(0.2, rng=2), Linear(6, 2, rng=3))
+        trainer = Trainer(model, rng=rng)
+        return trainer.model, numbers(trainer.fit(x, y, epochs=2, batch_size=8, progress=False))
+
+    (model, history), (same, same_history), (generator, _), (other, other_history) = (
+        train(rng) for rng in (7, 7, np.random.default_rng(7), 8)
+    )
+    assert history == same_history
+    assert_same_params(model, same)
+    assert_same_params(model, generator)
+    assert history != other_history
+
+
+def test_layouts_give_the_same_numbers():
+    x, y = echo(30)
+    histories = []
+    for batch_first in (False, True):
+        trainer = Trainer(tagger(batch_first=batch_first, dtype=np.float64), functools.partial(losses.cross_entropy, reduction="sequence"))
+        histories.append(numbers(trainer.fit(x, y, epochs=2, batch_size=8, validation_data=(x, y), progress=False)))
+    for name in histories[0]:
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-9, err_msg=name)
+
+
+def test_sequence_loss_sums_over_time():
+    x, y = echo(12, T=9)
+    y[:, 0] = 1
+    model = tagger()
+    mean = Trainer(model).evaluate(x, y)
+    total = Trainer(model, functools.partial(losses.cross_entropy, reduction="sequence")).evaluate(x, y)
+    np.testing.assert_allclose(total["loss"], 9 * mean["loss"], rtol=1e-6)
+    assert total["accuracy"] == mean["accuracy"]
+
+
+def test_model_without_a_layout():
+    """Embedding and Linear alone read tokens (N, T) as they are; an MLP reads (N, D)."""
+    x = np.random.default_rng(0).integers(0, 3, (60, 5))
+    trainer = Trainer(Sequential(Embedding(3, 4, rng=0), Linear(4, 3, rng=1)), optimizer=optim.Adam(lr=5e-2))
+    trainer.fit(x, (x + 1) % 3, epochs=10, batch_size=10, progress=False)
+    assert trainer.evaluate(x, (x + 1) % 3)["accuracy"] == 1
+    assert trainer.predict(x).shape == (60, 5, 3)
+    points = np.random.default_rng(1).standard_normal((200, 2)).astype(np.float32)
+    labels = (points.prod(axis=1) > 0).astype(int)
+    mlp = Sequential(Linear(2, 16, rng=0), Activation("tanh"), Linear(16, 2, rng=1))
+    trainer = Trainer(mlp, optimizer=optim.Adam(lr=5e-2))
+    trainer.fit(points, labels, epochs=20, batch_size=20, progress=False)
+    assert trainer.evaluate(points, labels)["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
+def test_evaluate_and_predict_do_not_depend_on_the_batch_size(batch_size):
+    x, y = sign_of_sum(50)
+    model = classifier()
+    trainer = Trainer(model)
+    logits = model(x.swapaxes(0, 1))
+    np.testing.assert_allclose(trainer.predict(x, batch_size), logits, rtol=1e-5, atol=1e-6)
+    scores = trainer.evaluate(x, y, batch_size)
+    assert list(scores) == ["loss", "accuracy"]
+    np.testing.assert_allclose(scores["loss"], losses.cross_entropy(logits, y)[0], rtol=1e-5)
+    np.testing.assert_allclose(scores["accuracy"], (logits.argmax(1) == y).mean(), rtol=1e-12)
+
+    x, y = echo(50)
+    y[::2, 3:] = -100  # batches then differ in how many targets count
+    model = tagger()
+    logits = model(x.T)
+    np.testing.assert_allclose(Trainer(model).predict(x, batch_size), logits.swapaxes(0, 1), rtol=1e-5, atol=1e-6)
+    scores = Trainer(model).evaluate(x, y, batch_size)
+    np.testing.assert_allclose(scores["loss"], losses.cross_entropy(logits, y.T)[0], rtol=1e-5)
+    np.testing.assert_allclose(scores["accuracy"], (logits.argmax(2) == y.T)[y.T != -100].mean(), rtol=1e-12)
+
+
+def test_evaluate_trains_nothing():
+    x, y = sign_of_sum(20)
+    model = Sequential(LSTM(1, 6, 2, dropout=0.5, rng=1), LastStep(), Dropout(0.5, rng=2), Linear(6, 2, rng=3))
+    before = model.state_dict()
+    trainer = Trainer(model)
+    assert trainer.evaluate(x, y) == trainer.evaluate(x, y)
+    for name, param in model.params.items():
+        np.testing.assert_array_equal(param, before[name])
+
+
+def test_batches_without_a_target_are_passed_over():
+    x, y = echo(6)
+    y[3] = -100
+    trainer = Trainer(tagger())
+    history = trainer.fit(x, y, epochs=1, batch_size=1, shuffle=False, progress=False)
+    assert trainer.optimizer.steps == 5 and math.isfinite(history["loss"][0])
+    assert math.isnan(trainer.evaluate(x[3:4], y[3:4])["loss"])
+
+
+# --- When numbers go wrong --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_training(value):
+    x, y = sign_of_sum(24)
+    totals = x.sum(axis=1)
+    trainer = Trainer(Sequential(GRU(1, 4, rng=0), LastStep(), Linear(4, 1, rng=0)), loss="mse")
+    trainer.fit(x, totals, epochs=1, batch_size=8, shuffle=False, progress=False)
+    trainer.fit(x[:8], totals[:8], epochs=1, batch_size=8, shuffle=False, progress=False)
+    totals[10] = value
+    # The same up to the bad batch, which has one update of the first eight samples ahead of it.
+    expected = Trainer(Sequential(GRU(1, 4, rng=0), LastStep(), Linear(4, 1, rng=0)), loss="mse")
+    good = x.sum(axis=1)
+    expected.fit(x, good, epochs=1, batch_size=8, shuffle=False, progress=False)
+    for _ in range(2):
+        expected.fit(x[:8], good[:8], epochs=1, batch_size=8, shuffle=False, progress=False)
+    with pytest.raises(FloatingPointError, match=f"^loss: expected a finite number, came {value} in epoch 3/4, batch 2/3$"):
+        trainer.fit(x, totals, epochs=2, batch_size=8, shuffle=False, progress=False)
+    assert_same_params(trainer.model, expected.model)
+    assert trainer.history.epochs == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_training():
+    def loss(outputs, targets):
+        return 1.0, np.full_like(outputs, np.nan)
+
+    trainer = Trainer(classifier(), loss=loss, clip_norm=1.0)
+    before = trainer.model.state_dict()
+    with pytest.raises(FloatingPointError, match="^gradient: expected a finite norm, came nan in epoch 1/1, batch 1/2$"):
+        trainer.fit(*sign_of_sum(10), batch_size=5, progress=False)
+    for name, param in trainer.model.params.items():
+        np.testing.assert_array_equal(param, before[name])
+
+
+# --- History, progress ------------------------------------------------------------------------------------------------
+
+
+def test_history():
+    x, y = sign_of_sum(20)
+    trainer = Trainer(classifier())
+    history = trainer.fit(x, y, epochs=2, batch_size=8, progress=False)
+    assert trainer.fit(x, y, epochs=1, batch_size=8, validation_data=(x, y), progress=False) is history
+    assert history.epochs == 3
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", *TIMES}
+    assert all(len(values) == 3 for values in history.values())
+    assert history["val_loss"][:2] == [None, None]
+    assert history["val_loss"][2] == trainer.evaluate(x, y)["loss"]
+    assert "val_loss" not in history.epoch(0) and history.epoch(-1)["val_loss"] == history["val_loss"][2]
+    assert json.loads(history.to_json()) == json.loads(json.dumps(history)) == history
+    for seconds, rate in zip(history["seconds"], history["samples_per_second"]):
+        assert 0 < seconds < 10
+        np.testing.assert_allclose(seconds * rate, 20)
+    assert History().epochs == 0
+
+
+def test_progress_bar_is_on_stderr_or_off(capfd):
+    x, y = sign_of_sum(20)
+    trainer = Trainer(classifier())
+    trainer.fit(x, y, epochs=2, batch_size=8, progress=False)
+    assert capfd.readouterr() == ("", "")
+    trainer.fit(x, y, epochs=2, batch_size=8, validation_data=(x, y))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "epoch 3/4" in err and "epoch 4/4" in err and "3/3" in err and "val_accuracy" in err
+
+
+# --- Callbacks --------------------------------------------------------------------------------------------------------
+
+
+def test_callbacks_are_called_in_order():
+    recorder = Recorder()
+    trainer = Trainer(classifier(), callbacks=[recorder])
+    x, y = sign_of_sum(10)
+    trainer.fit(x, y, epochs=2, batch_size=5, validation_data=(x, y), progress=False)
+    trainer.fit(x, y, epochs=1, batch_size=10, progress=False)
+    assert recorder.events == [
+        "fit", "epoch 0", "batch 0", "batch 1", "end 0", "epoch 1", "batch 0", "batch 1", "end 1", "done",
+        "fit", "epoch 2", "batch 0", "end 2", "done",
+    ]  # fmt: skip
+    assert [set(logs) for logs in recorder.batches] == [{"loss", "accuracy"}] * 5
+    assert [logs["loss"] for logs in recorder.epochs] == trainer.history["loss"]
+
+
+class Script(Callback):
+    """Puts given numbers into the logs, ahead of the callbacks behind it."""
+
+    def __init__(self, **scripts: list[float]) -> None:
+        self.scripts = scripts
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        trainer.model.params["2.bias"][...] = epoch
+        logs |= {name: values[epoch] for name, values in self.scripts.items()}
+
+
+def run_script(*callbacks: Callback, **scripts: list[float]) -> Trainer:
+    (values,) = scripts.values()
+    trainer = Trainer(classifier(), optimizer=optim.SGD(lr=0.0), callbacks=[Script(**scripts), *callbacks])
+    trainer.fit(*sign_of_sum(4), epochs=len(values), progress=False)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "scripts, options, epochs, best_epoch",
+    [
+        ({"val_loss": [5, 4, 4, 4, 3, 2]}, {"patience": 2}, 4, 1),
+        ({"val_loss": [5, 4, 4, 3, 3, 2]}, {"patience": 2}, 6, 5),
+        ({"val_loss": [5, 4.9, 4.8, 4.7, 3, 2]}, {"patience": 3, "min_delta": 0.5}, 4, 0),
+        ({"val_accuracy": [1, 2, 3, 2, 1, 9]}, {"patience": 1, "monitor": "val_accuracy"}, 4, 2),
+        ({"score": [1, 2, 3, 2, 1, 9]}, {"patience": 2, "monitor": "score", "mode": "max"}, 5, 2),
+        ({"val_loss": [math.nan, math.nan, 1]}, {"patience": 2}, 2, None),
+    ],
+)
+def test_early_stopping(scripts, options, epochs, best_epoch):
+    stopping = EarlyStopping(**options)
+    trainer = run_script(stopping, **scripts)
+    assert trainer.history.epochs == epochs
+    assert stopping.best_epoch == best_epoch
+    assert (trainer.model.params["2.bias"] == epochs - 1).all()
+
+
+def test_early_stopping_restores_the_best():
+    trainer = run_script(EarlyStopping(patience=2, restore_best=True), val_loss=[5, 4, 4, 4, 3, 2])
+    assert (trainer.model.params["2.bias"] == 1).all()
+
+
+def test_model_checkpoint(tmp_path):
+    best, last, top = tmp_path / "best", tmp_path / "last", tmp_path / "top"
+    run_script(
+        ModelCheckpoint(best), ModelCheckpoint(last, save="last"), ModelCheckpoint(top, mode="max"), val_loss=[5, 3, 4, 7, 6]
+    )
+    for path, epoch in [(best, 1), (last, 4), (top, 3)]:
+        trainer = Trainer.load(path)
+        assert trainer.history.epochs == epoch + 1
+        assert (trainer.model.params["2.bias"] == epoch).all()
+    assert sorted(os.listdir(tmp_path)) == ["best", "last", "top"]
+
+
+def test_learning_rate_schedule_goes_by_the_epoch():
+    rates = []
+
+    class Watch(Callback):
+        def on_batch_end(self, trainer, batch, logs):
+            rates.append(trainer.optimizer.lr)
+
+    trainer = Trainer(classifier(), callbacks=[LearningRateSchedule(lambda epoch: 0.1 * 0.5**epoch), Watch()])
+    x, y = sign_of_sum(4)
+    trainer.fit(x, y, epochs=2, batch_size=2, progress=False)
+    trainer.fit(x, y, epochs=1, batch_size=4, progress=False)
+    assert rates == [0.1, 0.1, 0.05, 0.05, 0.025]
+
+
+def test_callback_errors():
+    with pytest.raises(ValueError, match="^monitor: expected one of loss, accuracy, seconds, .*, came 'val_loss'$"):
+        Trainer(classifier(), callbacks=[EarlyStopping()]).fit(*sign_of_sum(4), progress=False)
+    for make, message in [
+        (lambda: EarlyStopping(mode="most"), "mode: expected 'auto', 'min' or 'max', came 'most'"),
+        (lambda: EarlyStopping(patience=0), "patience: expected at least 1 epoch, came 0"),
+        (lambda: EarlyStopping(min_delta=-1), "min_delta: expected a number of at least 0, came -1"),
+        (lambda: ModelCheckpoint("x", save="all"), "save: expected 'best' or 'last', came 'all'"),
+    ]:
+        with pytest.raises(ValueError) as caught:
+            make()
+        assert str(caught.value) == message
+
+
+# --- Saving and going on ----------------------------------------------------------------------------------------------
+
+
+def with_dropout() -> Sequential:
+    return Sequential(
+        LSTM(1, 6, 2, dropout=0.3, bidirectional=True, rng=1), LastStep(), Dropout(0.2, rng=2), Linear(12, 2, rng=3)
+    )
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optim.SGD(lr=0.1, momentum=0.9, nesterov=True), optim.SGD(lr=0.1), optim.RMSprop(lr=0.01),
+        optim.Adagrad(lr=0.1), optim.Adam(lr=0.01), optim.AdamW(lr=0.01),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_training_goes_on_exactly_after_load(tmp_path, optimizer):
+    x, y = sign_of_sum(40)
+    path = tmp_path / "trainer.safetensors"
+    halve = LearningRateSchedule(lambda epoch: 0.1 / (epoch + 1))
+    options = {"epochs": 2, "batch_size": 12, "validation_data": (x, y), "progress": False}
+
+    def make():
+        return Trainer(with_dropout(), optimizer=optim.from_config(optimizer.config()), clip_norm=1.0, callbacks=[halve], rng=5)
+
+    whole = make()
+    whole.fit(x, y, **options | {"epochs": 4})
+    first = make()
+    first.fit(x, y, **options)
+    first.save(path)
+    again = Trainer.load(path, callbacks=[halve])
+    again.fit(x, y, **options)
+    assert_same_params(again.model, whole.model)
+    assert numbers(again.history) == numbers(whole.history)
+    assert again.optimizer.steps == whole.optimizer.steps == 16
+    first.fit(x, y, **options)  # saving disturbed nothing
+    assert_same_params(first.model, whole.model)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_everything_is_in_the_file(tmp_path):
+    path = tmp_path / "trainer"
+    trainer = Trainer(
+        tagger(dtype=np.float64), functools.partial(losses.cross_entropy, reduction="sequence", ignore_index=3),
+        optim.RMSprop(lr=0.02, momentum=0.5), clip_norm=2.0, clip_value=0.5, metrics=["accuracy"],
+    )  # fmt: skip
+    trainer.save(path)  # before the first step
+    again = Trainer.load(path)
+    assert repr(again.model) == repr(trainer.model) and repr(again.optimizer) == repr(trainer.optimizer)
+    assert (again.clip_norm, again.clip_value, again.history) == (2.0, 0.5, {})
+    assert again.objective.config() == trainer.objective.config()
+    x, y = echo(20)
+    y[:, 0] = 0
+    for each in (trainer, again):
+        each.fit(x, y, epochs=1, progress=False)
+    assert_same_params(trainer.model, again.model)
+    assert again.evaluate(x, y) == trainer.evaluate(x, y)
+
+
+def half_absolute(outputs, targets):
+    difference = outputs - targets
+    return 0.5 * float(np.abs(difference).mean()), 0.5 * np.sign(difference) / difference.size
+
+
+def worst(outputs, targets):
+    return float(np.abs(outputs - targets).max())
+
+
+def test_own_loss_and_metric_are_asked_for(tmp_path):
+    x, _ = sign_of_sum(20)
+    path = tmp_path / "trainer"
+    trainer = Trainer(Sequential(RNN(1, 4), LastStep(), Linear(4, 1)), half_absolute, metrics=[worst])
+    history = trainer.fit(x, x[:, -1], epochs=2, progress=False)
+    assert set(history) == {"loss", "worst", *TIMES}
+    trainer.save(path)
+    for options, message in [
+        ({}, "loss: expected the function half_absolute that it was saved with, came None"),
+        ({"loss": half_absolute}, "metrics: expected the functions worst that it was saved with, came None"),
+    ]:
+        with pytest.raises(ValueError) as caught:
+            Trainer.load(path, **options)
+        assert str(caught.value) == f"{path}: {message}"
+    again = Trainer.load(path, loss=half_absolute, metrics=[worst])
+    assert again.evaluate(x, x[:, -1]) == trainer.evaluate(x, x[:, -1])
+
+
+def test_model_files(tmp_path):
+    model, x = with_dropout(), sign_of_sum(5)[0].swapaxes(0, 1)
+    model(x, training=True)  # the generators are no longer at their start
+    save_model(model, tmp_path / "model")
+    Trainer(model).save(tmp_path / "trainer")
+    for path in (tmp_path / "model", str(tmp_path / "trainer")):
+        again = load_model(path)
+        assert_same_params(model, again)
+        np.testing.assert_array_equal(again(x), model(x))
+    np.testing.assert_array_equal(load_model(tmp_path / "model")(x, training=True), model(x, training=True))
+    with pytest.raises(ValueError, match="model: expected the checkpoint of a trainer, came one without 'trainer'$"):
+        Trainer.load(tmp_path / "model")
+
+
+def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "trainer"
+    trainer = Trainer(classifier())
+    trainer.save(path)
+    before = path.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~current_umask()
+    trainer.model.params["2.bias"][...] = 3
+    for function in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, lambda *args: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="^disk full$"):
+                trainer.save(path)
+        assert path.read_bytes() == before
+        assert os.listdir(tmp_path) == ["trainer"]
+    with pytest.raises(FileNotFoundError):
+        trainer.save(tmp_path / "no folder" / "trainer")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    trainer.save(link)
+    assert link.is_symlink() and (Trainer.load(path).model.params["2.bias"] == 3).all()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_damaged_and_foreign_files(tmp_path):
+    from safetensors.numpy import save
+
+    whole, path = tmp_path / "whole", tmp_path / "model.safetensors"
+    trainer = Trainer(classifier())
+    trainer.fit(*sign_of_sum(8), progress=False)
+    trainer.save(whole)
+    data = whole.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = {f"cut at {size}": data[:size] for size in (0, 1, 7, 8, 100, len(data) // 2, len(data) - 1)}
+    damaged["longer"] = data + b"\0"
+    for place in rng.integers(8, len(data), 60):
+        damaged[f"bit at {place}"] = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    damaged["text"] = b"Dear reader,\n" * 50
+    damaged["pickle"] = b"\x80\x04\x95" + bytes(200)
+    array = {"model.weight": np.zeros(3, np.float32)}
+    damaged["another program's"] = save(array)
+    for name, entry in {"no JSON": "{", "a list": "[]", "nothing in it": "{}", "newer": '{"version": 2, "crc32": 0, "config": ""}'}.items():
+        damaged[name] = save(array, metadata={"fastrnn": entry})
+    for what, content in damaged.items():
+        path.write_bytes(content)
+        for load in (Trainer.load, load_model):
+            with pytest.raises(ValueError, match="model.safetensors: expected a fastrnn checkpoint, came a") as caught:
+                load(path)
+            assert str(caught.value).startswith(f"{path}: "), what
+    for load in (Trainer.load, load_model):
+        with pytest.raises(FileNotFoundError, match="absent"):
+            load(tmp_path / "absent")
+        with pytest.raises(IsADirectoryError):
+            load(tmp_path)
+
+
+def test_a_layer_of_ones_own_needs_its_class(tmp_path):
+    from fastrnn.layers import module
+
+    class Twice(Module):
+        def arguments(self):
+            return {}
+
+        def __call__(self, x, *, training=False):
+            return 2 * x
+
+        def backward(self, dy):
+            return 2 * dy
+
+    path = tmp_path / "trainer"
+    Trainer(Sequential(Twice(), *classifier())).save(path)
+    assert type(Trainer.load(path).model[0]) is Twice
+    registered = next(name for name, cls in module._classes.items() if cls is Twice)
+    del module._classes[registered]
+    with pytest.raises(ValueError, match=f"^{path}: class: expected a layer of fastrnn .*Twice'$"):
+        Trainer.load(path)
+
+
+# --- Objective --------------------------------------------------------------------------------------------------------
+
+
+def test_accuracy():
+    logits = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
+    assert accuracy(logits, np.array([1, 0, 0, 0])) == 0.75
+    assert accuracy(logits[:, :1] - 2, np.array([[0], [1], [1], [1]])) == 0.75
+    with pytest.raises(ValueError, match=r"^targets: expected shape \(4,\) or \(4, 2\), came \(3,\)$"):
+        accuracy(logits, np.array([1, 0, 0]))
+
+
+def test_objective_errors():
+    for make, error, message in [
+        (lambda: Objective("hinge"), ValueError, "loss: expected one of cross_entropy, .*, came 'hinge'"),
+        (lambda: Objective(3), TypeError, "loss: expected a name or a callable, came int"),
+        (lambda: Objective("mse", ["recall"]), ValueError, "metrics: expected a function or one of accuracy, came 'recall'"),
+        (lambda: Objective("mse", [3]), TypeError, "metrics: expected names and functions, came 3"),
+    ]:
+        with pytest.raises(error, match=f"^{message}$"):
+            make()
+    objective = Objective(functools.partial(losses.mse, reduction="none"))
+    with pytest.raises(ValueError, match=r"^loss: expected one number, came an array of shape \(3,\)$"):
+        objective(np.zeros(3), np.zeros(3), 3)
+
+
+# --- Bad arguments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda t, x, y: t.fit(x, y[:-1]), ValueError, "y: expected one target per sample of x, 6 of them, came shape (5,)"),
+        (lambda t, x, y: t.fit(x[:0], y[:0]), ValueError, "x: expected samples first, at least one, came shape (0, 8, 1)"),
+        (lambda t, x, y: t.fit(x, y, epochs=0), ValueError, "epochs: expected a whole number of at least 1, came 0"),
+        (lambda t, x, y: t.fit(x, y, batch_size=0), ValueError, "batch_size: expected a whole number of at least 1, came 0"),
+        (lambda t, x, y: t.fit(x, y, validation_data=x), TypeError, "validation_data: expected a tuple (x, y)"),
+        (
+            lambda t, x, y: t.fit(x, y, validation_data=(x, y[:2])), ValueError,
+            "y: expected one target per sample of x, 6 of them, came shape (2,)",
+        ),
+        (lambda t, x, y: t.evaluate(x, y, batch_size=-1), ValueError, "batch_size: expected a whole number of at least 1, came -1"),
+        (lambda t, x, y: t.predict(x[:0]), ValueError, "x: expected samples first, at least one, came shape (0, 8, 1)"),
+        (lambda t, x, y: t.fit(x, y + 5), ValueError, "targets: expected classes 0..1 (or ignore_index -100), came "),
+        (lambda t, x, y: t.fit(x, y[:, None]), ValueError, "targets: expected shape (6,) for logits of shape (6, 2), came (6, 1)"),
+        (lambda t, x, y: t.fit(x[..., [0, 0]], y), ValueError, "x: expected shape (T, N, 1) or (T, 1), came (8, 6, 2)"),
+        (lambda t, x, y: t.predict(x.astype(float)), TypeError, "x: expected float32"),
+    ],
+)  # fmt: skip
+def test_bad_data(call, error, message):
+    with pytest.raises(error) as caught:
+        call(Trainer(classifier()), *sign_of_sum(6))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"model": np.tanh}, TypeError, "model: expected a layer such as Sequential, came ufunc"),
+        ({"model": LSTM(1, 2)}, TypeError, "model: expected a layer that returns one array, came LSTM; put it in a Sequential"),
+        ({"loss": "hinge"}, ValueError, "loss: expected one of "),
+        ({"optimizer": "lion"}, ValueError, "optimizer: expected one of "),
+        ({"optimizer": 1e-3}, TypeError, "optimizer: expected a name or an Optimizer, came float"),
+        ({"clip_norm": 0}, ValueError, "clip_norm: expected None or a number above 0, came 0"),
+        ({"clip_value": math.nan}, ValueError, "clip_value: expected None or a number above 0, came nan"),
+        ({"clip_norm": "5"}, ValueError, "clip_norm: expected None or a number above 0, came '5'"),
+        ({"rng": "a"}, TypeError, "rng: expected None, a whole number or a numpy Generator, came 'a'"),
+    ],
+)
+def test_bad_constructor_arguments(options, error, message):
+    with pytest.raises(error) as caught:
+        Trainer(**{"model": classifier()} | options)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_optimizer_is_not_shared():
+    assert Trainer(classifier()).optimizer is not Trainer(classifier()).optimizer
+    assert Trainer(classifier()).optimizer.lr == 1e-3
+    assert isinstance(Trainer(classifier(), optimizer="rmsprop").optimizer, optim.RMSprop)
