@@ -179,8 +179,9 @@ def lstm_cell_backward(
 class _CellCache:
     """What one step keeps: the cache of its sequence of T = 1, and its output, if it has one."""
 
-    def __init__(self, kind: str, sequence: Any, head: tuple | None):
+    def __init__(self, kind: str, sequence: Any, h: Array, head: tuple | None):
         self.kind, self.sequence, self.head = kind, sequence, head
+        self.state_shape, self.dtype = h.shape, h.dtype
 
 
 def _cell_forward(kind: str, forward: Callable, x: Any, state: tuple, weights: tuple, options: dict,
@@ -192,20 +193,24 @@ def _cell_forward(kind: str, forward: Callable, x: Any, state: tuple, weights: t
         raise ValueError(f"x: expected shape (N, D), came {np.shape(x)}")
     _, *next_state, sequence = forward(x[None], *state, *weights, **options)
     if weight_hy is None:
-        return *next_state, _CellCache(kind, sequence, None)
+        return *next_state, _CellCache(kind, sequence, next_state[0], None)
     h = next_state[0]
     if np.ndim(weight_hy) != 2 or np.shape(weight_hy)[1] != h.shape[1]:
         raise ValueError(f"weight_hy: expected shape (M, {h.shape[1]}), came {np.shape(weight_hy)}")
+    _check(weight_hy, "weight_hy", weight_hy.shape, h.dtype)
     a, linear = _linear_forward(h, weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
     with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN follow IEEE arithmetic, silently
         y = _OUTPUT_ACTIVATIONS[output_activation][0](a)
-    return *next_state, y, _CellCache(kind, sequence, (linear, output_activation, y))
+    return *next_state, y, _CellCache(kind, sequence, h, (linear, output_activation, y))
 
 
 def _cell_backward(kind: str, backward: Callable, dstate: tuple, cache: Any, dy: Maybe) -> dict[str, Maybe]:
     if not isinstance(cache, _CellCache) or cache.kind != kind:
         came = f"{cache.kind}_cell_forward" if isinstance(cache, _CellCache) else type(cache).__name__
         raise TypeError(f"cache: expected the cache of {kind}_cell_forward, came {came}")
+    for name, array in zip(("dh_next", "dc_next"), dstate):
+        if array is not None:
+            _check(array, name, cache.state_shape, cache.dtype)
     if cache.head is None:
         if dy is not None:
             raise ValueError("dy: expected None, as the forward had no weight_hy")
