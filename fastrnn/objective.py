@@ -23,10 +23,12 @@ def accuracy(outputs: Array, targets: Array) -> float:
     """Share of right answers: of classes, outputs (..., M) and integer targets (...), by the largest output; of yes or
     no, both of one shape, by outputs > 0 (the logit) against targets > 0.5."""
     if outputs.shape[:-1] == targets.shape:
-        return float(np.mean(outputs.argmax(axis=-1) == targets))
-    if outputs.shape == targets.shape:
-        return float(np.mean((outputs > 0) == (targets > 0.5)))
-    raise ValueError(f"targets: expected shape {outputs.shape[:-1]} or {outputs.shape}, came {targets.shape}")
+        right = outputs.argmax(axis=-1) == targets
+    elif outputs.shape == targets.shape:
+        right = (outputs > 0) == (targets > 0.5)
+    else:
+        raise ValueError(f"targets: expected shape {outputs.shape[:-1]} or {outputs.shape}, came {targets.shape}")
+    return int(np.count_nonzero(right)) / right.size
 
 
 _METRICS: dict[str, Metric] = {"accuracy": accuracy}
@@ -54,7 +56,7 @@ class Objective:
         cross_entropy ignores some. Such targets are kept from the metrics too.
         """
         loss, doutputs = self.loss(outputs, targets)
-        if np.ndim(loss) != 0:
+        if not isinstance(loss, float) and np.ndim(loss):
             raise ValueError(f"loss: expected one number, came an array of shape {np.shape(loss)}")
         weight, counted = samples, samples
         if self._function is losses.cross_entropy:

@@ -61,11 +61,20 @@ INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
                         UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
             _Pragma("GCC unroll 4") for (; k < p->depth; k++, a += step, b += NV * VL) {
-                vec w[4];
-                UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + v * VL);
-                UNROLL for (int m = 0; m < MR; m++) {
-                    vec s = splat(a[m * row]);
-                    UNROLL for (int v = 0; v < NV; v++) acc[m][v] += s * w[v];
+                if (MR < NV) { /* hold the fewer: 3 x 4 accumulators, 3 and 1 operands fill 16 registers exactly */
+                    vec s[6];
+                    UNROLL for (int m = 0; m < MR; m++) s[m] = splat(a[m * row]);
+                    UNROLL for (int v = 0; v < NV; v++) {
+                        vec w = load(b + v * VL);
+                        UNROLL for (int m = 0; m < MR; m++) acc[m][v] += s[m] * w;
+                    }
+                } else {
+                    vec w[4];
+                    UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + v * VL);
+                    UNROLL for (int m = 0; m < MR; m++) {
+                        vec s = splat(a[m * row]);
+                        UNROLL for (int v = 0; v < NV; v++) acc[m][v] += s * w[v];
+                    }
                 }
             }
         }

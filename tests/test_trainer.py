@@ -73,7 +73,7 @@ def test_learns_to_classify_sequences(cell, batch_first):
     trainer = Trainer(classifier(cell, batch_first=batch_first), optimizer=optim.Adam(lr=1e-2), clip_norm=5.0)
     history = trainer.fit(*sign_of_sum(1000), epochs=10, batch_size=16, progress=False)
     assert history["loss"][0] > 2 * history["loss"][-1]
-    assert trainer.evaluate(*sign_of_sum(400, seed=1))["accuracy"] > 0.95
+    assert trainer.evaluate(*sign_of_sum(400, seed=1))["accuracy"] > 0.92
 
 
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch-first"])

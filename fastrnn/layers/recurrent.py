@@ -66,14 +66,14 @@ class Recurrent(Module):
         self._options = options or {}
         self._directions = 2 if self.bidirectional else 1
         rng = as_generator("rng", rng)
-        # Names of weight_ih, weight_hh, bias_ih, bias_hh in layer k, direction s stand at index k*S + s.
+        # [k*S + s]: what the functional core calls the parameters of layer k, direction s -> their names here.
         self._names = [
-            [f"{name}_l{k}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            {name: f"{name}_l{k}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
             for k in range(self.num_layers)
             for suffix in ("", "_reverse")[: self._directions]
         ]
         for index, names in enumerate(self._names):
-            self._start_weights(rng, index, names)
+            self._start_weights(rng, index, list(names.values()))
         if self.dropout and self.num_layers > 1:
             self._rng = own_generator(rng)
 
@@ -116,7 +116,7 @@ class Recurrent(Module):
                 output, *last, cache = self._forward(
                     y[::-1] if s else y,
                     *[a if a is None else a[index] for a in state0],
-                    *map(self._params.get, self._names[index]),
+                    *map(self._params.get, self._names[index].values()),
                     out=both if both is None else _half(both, s),
                     training=training,
                     **self._options,
@@ -146,8 +146,9 @@ class Recurrent(Module):
             dx = None
             for s in range(S):
                 index = k * S + s
-                into = {name[: name.rindex("_l")]: self._grads[name] for name in self._names[index] if name in self._grads}
-                into |= {name + "0": a[index] for name, a in zip(self.states, dstate0)}
+                into = {key: self._grads[name] for key, name in self._names[index].items() if name in self._grads}
+                for key, a in zip(("h0", "c0"), dstate0):
+                    into[key] = a[index]
                 if s:
                     into["x"] = dx[::-1]
                 grads = self._backward(
@@ -308,9 +309,9 @@ class LSTM(Recurrent):
         if not self.bias:
             raise ValueError("forget_bias: expected None, as bias is False")
         forget = slice(self.hidden_size, 2 * self.hidden_size)
-        for _, _, bias_ih, bias_hh in self._names:
-            self._params[bias_ih][forget] = forget_bias
-            self._params[bias_hh][forget] = 0
+        for names in self._names:
+            self._params[names["bias_ih"]][forget] = forget_bias
+            self._params[names["bias_hh"]][forget] = 0
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"forget_bias": self.forget_bias}
