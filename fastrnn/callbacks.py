@@ -59,7 +59,8 @@ class _Monitor(Callback):
 class EarlyStopping(_Monitor):
     """Stop once `monitor` has not improved by more than `min_delta` for `patience` epochs in a row.
 
-    With restore_best the parameters go back, at the end of fit, to those of the best epoch; the optimiser's state stays.
+    With restore_best the parameters go back, at the end of fit, to those of the best epoch; the optimiser's state
+    stays.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--hidden-size", type=_whole_number(1), default=128, metavar="H", help="units of the layer (default: %(default)s)")
     parser.add_argument("--epochs", type=_whole_number(1), default=20, help="passes over the training digits (default: %(default)s)")
     parser.add_argument("--batch-size", type=_whole_number(1), default=32, metavar="N", help="digits per update (default: %(default)s)")
-    parser.add_argument("--lr", type=_positive_number, default=2e-3, help="learning rate of Adam (default: %(default)s)")
+    parser.add_argument("--lr", type=_positive_number, default=2e-3, help="learning rate of Adam at first (default: %(default)s)")
     parser.add_argument(
         "--data",
         type=Path,
@@ -86,22 +86,24 @@ def _run_demo(args: argparse.Namespace) -> None:
     try:
         digits = demo.load_digits(args.data)
     except (OSError, ValueError) as error:
-        raise UserError(error) from error
+        raise UserError(f"--data: {error}") from error
     try:
         args.output.mkdir(parents=True, exist_ok=True)
+        demo.run(
+            digits,
+            args.output,
+            cell=args.cell,
+            hidden_size=args.hidden_size,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            learning_rate=args.lr,
+            seed=args.seed,
+            progress=not args.no_progress,
+        )
     except OSError as error:
         raise UserError(f"--output: {error}") from error
-    demo.run(
-        digits,
-        args.output,
-        cell=args.cell,
-        hidden_size=args.hidden_size,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.lr,
-        seed=args.seed,
-        progress=not args.no_progress,
-    )
+    except FloatingPointError as error:
+        raise UserError(f"{error}; a smaller --lr may help") from error
 
 
 # bench -----------------------------------------------------------------------------------------------------------------
@@ -135,24 +137,28 @@ def _run_bench(args: argparse.Namespace) -> None:
     from fastrnn import bench
     from fastrnn.bench import table
 
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        raise UserError(f"--json: no folder {args.json.absolute().parent}")
+    if args.threads is not None:
+        try:
+            fastrnn.set_num_threads(args.threads)
+        except ValueError as error:
+            raise UserError(f"--threads: {error}") from error
+    if args.json is not None:
+        try:
+            args.json.touch()  # now, rather than fail when all is measured
+        except OSError as error:
+            raise UserError(f"--json: {error}") from error
 
     report = bench.run(
         args.cell or bench.CELLS,
         args.shapes or (bench.QUICK_SHAPES if args.quick else bench.SHAPES),
         peers=args.peers or tuple(bench.PEERS),
         plan=bench.QUICK if args.quick else bench.FULL,
-        num_threads=args.threads,
         on_start=lambda report: print(table.format_head(report, bench.MODES), flush=True),
         on_results=lambda report, results: print(table.format_row(results, report.peers), flush=True),
     )
     print("", table.format_summary(report), sep="\n")
     if args.json is not None:
-        try:
-            args.json.write_text(report.to_json() + "\n")
-        except OSError as error:
-            raise UserError(f"--json: {error}") from error
+        args.json.write_text(report.to_json() + "\n")
         print(f"numbers: {args.json}")
 
 
@@ -169,8 +175,6 @@ def _add_info(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_info(args: argparse.Namespace) -> None:
-    import platform
-
     import numpy
 
     config = fastrnn.show_config()
@@ -180,7 +184,7 @@ def _run_info(args: argparse.Namespace) -> None:
         "instruction set": f"{config['isa']} (available: {', '.join(config['isa_available'])})",
         "threads": config["num_threads"],
         "NumPy": numpy.__version__,
-        "Python": platform.python_version(),
+        "Python": config["python"],
     }
     for name, value in lines.items():
         print(f"{name + ':':17}{value}")

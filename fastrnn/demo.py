@@ -6,14 +6,15 @@ Letters: N images, T rows, D columns, H hidden_size, M classes.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 import fastrnn
-from fastrnn.callbacks import Callback
 
 CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
 MODEL_FILE = "model.safetensors"
@@ -21,7 +22,7 @@ CURVE_FILE = "learning_curve.png"
 
 
 class Digits(NamedTuple):
-    """Images float32 (N, T, D) with entries in 0..1, and their classes, integers (N,)."""
+    """Images float32 (N, T, D), and their classes, integers (N,)."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -30,15 +31,25 @@ class Digits(NamedTuple):
 
 
 def load_digits(path: str | os.PathLike[str] | None = None) -> Digits:
-    """The digits that come with fastrnn, or those in a folder of IDX files. Errors as `datasets.mnist` raises them."""
-    train, test = fastrnn.datasets.mnist(path)
-    return Digits(*train, *test)
+    """The digits that come with fastrnn, or those in a folder of IDX files, standardised: over the training images
+    the grey values have mean 0 and deviation 1. Errors as `datasets.mnist` raises them."""
+    (x_train, y_train), (x_test, y_test) = fastrnn.datasets.mnist(path)
+    mean, deviation = x_train.mean(), x_train.std()
+    for images in (x_train, x_test):
+        images -= mean
+        images /= deviation
+    return Digits(x_train, y_train, x_test, y_test)
 
 
 def build_model(cell: str, D: int, H: int, M: int, rng: np.random.Generator) -> fastrnn.Sequential:
-    """A recurrent layer over the rows, and the classes' logits from its last output."""
+    """A recurrent layer over the rows, and the classes' logits from its last output.
+
+    Dropped pixels keep a network from learning so few digits by heart; orthogonal recurrent weights let the tanh RNN
+    remember the first rows.
+    """
     return fastrnn.Sequential(
-        CELLS[cell](D, H, batch_first=True, rng=rng),
+        fastrnn.Dropout(0.2, rng=rng),
+        CELLS[cell](D, H, batch_first=True, init="orthogonal", rng=rng),
         fastrnn.LastStep(batch_first=True),
         fastrnn.Linear(H, M, rng=rng),
     )
@@ -58,6 +69,8 @@ def run(
 ) -> float:
     """Train, say on stdout how it goes, write model and learning curve into the folder `output`.
 
+    learning_rate: of Adam at the start; it falls to zero along a cosine.
+
     Returns the accuracy on the test digits.
     """
     x_train, y_train, x_test, y_test = digits
@@ -71,12 +84,18 @@ def run(
         build_model(cell, D, hidden_size, M, np.random.default_rng(seed)),
         loss="cross_entropy",
         optimizer=fastrnn.Adam(lr=learning_rate),
-        callbacks=[_Reporter(epochs, -(-len(x_train) // batch_size), progress)],
+        clip_norm=1.0,
         rng=seed,
     )
-    history = trainer.fit(
-        x_train, y_train, epochs=epochs, batch_size=batch_size, validation_data=(x_test, y_test), progress=False
-    )
+    updates = epochs * math.ceil(len(x_train) / batch_size)
+    with tqdm(total=updates, unit="batch", leave=False, disable=not progress) as bar:
+        trainer.callbacks = [
+            fastrnn.LearningRateSchedule(lambda epoch: learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2),
+            _Reporter(epochs, bar),
+        ]
+        history = trainer.fit(
+            x_train, y_train, epochs=epochs, batch_size=batch_size, validation_data=(x_test, y_test), progress=False
+        )
     accuracy = trainer.evaluate(x_test, y_test)["accuracy"]
     seconds = sum(history["seconds"])
     print(f"test accuracy {accuracy:.4f}; trained on {epochs * len(x_train) / seconds:.0f} samples per second")
@@ -108,23 +127,18 @@ def save_learning_curve(history: fastrnn.History, path: Path) -> None:
     figure.savefig(path, dpi=120, format="png")
 
 
-class _Reporter(Callback):
-    """One line per epoch on stdout and, below them on stderr, one progress bar for the whole training."""
+class _Reporter(fastrnn.Callback):
+    """One line per epoch on stdout, above the progress bar of the whole training on stderr."""
 
-    def __init__(self, epochs: int, batches_per_epoch: int, progress: bool) -> None:
-        from tqdm import tqdm
-
+    def __init__(self, epochs: int, bar: tqdm) -> None:
         self.epochs = epochs
-        self.bar = tqdm(total=epochs * batches_per_epoch, unit="batch", leave=False, disable=not progress)
+        self.bar = bar
 
-    def on_batch_end(self, trainer: Any, batch: int, logs: dict[str, float]) -> None:
+    def on_batch_end(self, trainer: fastrnn.Trainer, batch: int, logs: dict[str, float]) -> None:
         self.bar.update()
 
-    def on_epoch_end(self, trainer: Any, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, trainer: fastrnn.Trainer, epoch: int, logs: dict[str, float]) -> None:
         self.bar.write(
             f"epoch {epoch + 1:{len(str(self.epochs))}}/{self.epochs}  loss {logs['loss']:.4f}  "
             f"accuracy {logs['accuracy']:.4f}  test accuracy {logs['val_accuracy']:.4f}  {logs['seconds']:.2f} s"
         )
-
-    def on_fit_end(self, trainer: Any) -> None:
-        self.bar.close()

@@ -49,7 +49,8 @@ class Trainer:
         if not isinstance(model, Module):
             raise TypeError(f"model: expected a layer such as Sequential, came {type(model).__name__}")
         if isinstance(model, Recurrent):
-            raise TypeError(f"model: expected a layer that returns one array, came {type(model).__name__}; put it in a Sequential")
+            came = type(model).__name__
+            raise TypeError(f"model: expected a layer that returns one array, came {came}; put it in a Sequential")
         self.model = model
         self.objective = Objective(loss, metrics)
         self.optimizer = optim.Adam(lr=1e-3) if optimizer is None else optim.get(optimizer)
@@ -60,7 +61,7 @@ class Trainer:
         self.stop_training = False
         self._rng = own_generator(as_generator("rng", rng))
 
-    # --- training ------------------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------------
 
     def fit(
         self, x: Array, y: Array, epochs: int = 1, batch_size: int = 32, *,
@@ -101,7 +102,9 @@ class Trainer:
             callback.on_fit_end(self)
         return self.history
 
-    def _train_epoch(self, x: Array, y: Array, batch_size: int, shuffle: bool, title: str, bar: _Bar) -> dict[str, float]:
+    def _train_epoch(
+        self, x: Array, y: Array, batch_size: int, shuffle: bool, title: str, bar: _Bar
+    ) -> dict[str, float]:
         means = _Means()
         begin = time.perf_counter()
         order = self._rng.permutation(len(x)) if shuffle else None
@@ -139,7 +142,7 @@ class Trainer:
         self.optimizer.step(self.model.params, grads)
         return values
 
-    # --- using the model -----------------------------------------------------------------------------------------------
+    # --- using the model ----------------------------------------------------------------------------------------------
 
     def evaluate(self, x: Array, y: Array, batch_size: int = 256) -> dict[str, float]:
         """Mean loss and metrics over all samples, without training: {"loss": ..., "accuracy": ...}."""
@@ -161,7 +164,7 @@ class Trainer:
             parts.append(outputs.swapaxes(0, 1) if self._time_major_outputs else outputs)
         return np.concatenate(parts)
 
-    # --- layouts -------------------------------------------------------------------------------------------------------
+    # --- layouts ------------------------------------------------------------------------------------------------------
 
     def _from_samples_first(self, x: Array) -> Array:
         """The view of x that the model reads."""
@@ -180,7 +183,7 @@ class Trainer:
             return values, doutputs.swapaxes(0, 1)
         return self.objective(outputs, y, len(y))
 
-    # --- on disk -------------------------------------------------------------------------------------------------------
+    # --- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write model, optimiser, history and random state to one file (see `checkpoint`), as a whole or not at all.
@@ -206,7 +209,7 @@ class Trainer:
         cls, path: str | os.PathLike[str], *, loss: str | Loss | None = None, callbacks: Sequence[Callback] = (),
         metrics: Sequence[str | Metric] | None = None,
     ) -> Trainer:  # fmt: skip
-        """The trainer that `save` wrote. `loss` and `metrics` are needed where the saved ones were functions of your own.
+        """The trainer that `save` wrote. `loss` and `metrics` are needed where the saved ones were your own functions.
 
         Raises FileNotFoundError if there is no such file, and ValueError that names the file if it is damaged, another
         program's, or has a layer whose class is not defined.
@@ -225,7 +228,9 @@ class Trainer:
             trainer._rng.bit_generator.state = saved["rng"]
             trainer.history = History(saved["history"])
         except KeyError as error:
-            raise ValueError(f"{os.fspath(path)}: expected the checkpoint of a trainer, came one without {error}") from error
+            raise ValueError(
+                f"{os.fspath(path)}: expected the checkpoint of a trainer, came one without {error}"
+            ) from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         return trainer
@@ -246,7 +251,8 @@ class _Means:
 
     def result(self) -> dict[str, float]:
         """The loss is nan where nothing counted."""
-        return {name: total / self._weights[name] if self._weights[name] else math.nan for name, total in self._sums.items()}
+        weights = self._weights
+        return {name: total / weights[name] if weights[name] else math.nan for name, total in self._sums.items()}
 
 
 class _Bar:

@@ -576,6 +576,7 @@ def test_an_unfinished_layer_says_what_is_missing():
     class Empty(Module):
         pass
 
-    for call, what in [(lambda e: e(1), "__call__"), (lambda e: e.backward(1), "backward"), (lambda e: e.config(), "arguments")]:
+    calls = {"__call__": lambda e: e(1), "backward": lambda e: e.backward(1), "arguments": lambda e: e.config()}
+    for what, call in calls.items():
         with pytest.raises(NotImplementedError, match=f"^Empty defines no {what}$"):
             call(Empty())

@@ -235,19 +235,11 @@ def test_run_measures_every_case_and_survives_json():
     assert format_table(again) == format_table(report)
 
 
-def test_run_sets_the_threads_and_puts_them_back():
-    before = fastrnn.get_num_threads()
+def test_peers_get_as_many_threads_as_fastrnn(monkeypatch):
     seen = []
-    report = bench.run(
-        ["rnn"],
-        [SMALL],
-        peers=[],
-        plan=TINY_PLAN,
-        num_threads=1,
-        on_results=lambda report, results: seen.append(fastrnn.get_num_threads()),
-    )
-    assert seen == [1] and report.num_threads == 1
-    assert fastrnn.get_num_threads() == before
+    monkeypatch.setattr(PEERS["numpy"], "set_num_threads", staticmethod(seen.append))
+    report = bench.run(["rnn"], [SMALL], peers=["numpy"], plan=TINY_PLAN)
+    assert seen == [fastrnn.get_num_threads()] == [report.num_threads]
 
 
 def test_a_peer_that_is_not_installed_is_left_out_and_named(monkeypatch):

@@ -87,7 +87,9 @@ def torch_twin(torch: Any, layer: Any, dtype: Any) -> Any:
     return cls(**known, dtype=dtype)
 
 
-def run_torch(torch: Any, module: Any, layer: Any, x: Any, state: Any, doutput: Any, dstate: Any) -> dict[str, np.ndarray]:
+def run_torch(
+    torch: Any, module: Any, layer: Any, x: Any, state: Any, doutput: Any, dstate: Any
+) -> dict[str, np.ndarray]:
     def leaf(a: np.ndarray) -> Any:
         return torch.tensor(a, dtype=torch.float64, requires_grad=True)
 
@@ -108,7 +110,10 @@ def run_torch(torch: Any, module: Any, layer: Any, x: Any, state: Any, doutput: 
 def test_agrees_with_torch(dtype, kind, form, batched):
     """Outputs, final states and every gradient, from weights that load_state_dict takes over by PyTorch's own names."""
     torch = pytest.importorskip("torch")
-    layer = RNN(D, H, nonlinearity="relu", dtype=dtype, **form) if kind == "relu" else LAYERS[kind](D, H, dtype=dtype, **form)
+    if kind == "relu":
+        layer = RNN(D, H, nonlinearity="relu", dtype=dtype, **form)
+    else:
+        layer = LAYERS[kind](D, H, dtype=dtype, **form)
     module = torch_twin(torch, layer, getattr(torch, dtype))
     layer.load_state_dict({name: value.numpy() for name, value in module.state_dict().items()})
     assert list(layer.params) == list(module.state_dict())
@@ -405,13 +410,17 @@ def test_config_rebuilds_the_layer(layer):
     config = json.loads(json.dumps(layer.config()))
     again = build(config)
     assert type(again) is type(layer) and again.config() == layer.config()
-    assert {n: (p.shape, p.dtype) for n, p in again.params.items()} == {n: (p.shape, p.dtype) for n, p in layer.params.items()}
+    for one in (layer, again):
+        assert list(one.grads) == list(one.params) == list(layer.params)
+        assert all(p.shape == layer.params[n].shape and p.dtype == layer.dtype for n, p in one.params.items())
     same = eval(repr(layer))
     assert same.config() == layer.config()
 
 
 @every_layer
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))], ids=["copy", "pickle"]
+)
 def test_copies_are_whole_and_apart(kind, duplicate):
     layer = LAYERS[kind](D, H, 2, bidirectional=True, rng=1)
     arguments = random_arguments(layer)

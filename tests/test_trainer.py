@@ -40,11 +40,10 @@ def echo(N: int, T: int = 10, V: int = 4, seed: int = 0) -> tuple[np.ndarray, np
     return x, y
 
 
-def classifier(cell: Any = LSTM, *, H: int = 12, batch_first: bool = False, seed: int = 1, dtype: Any = np.float32) -> Sequential:
+def classifier(cell: Any = LSTM, *, H: int = 12, batch_first: bool = False, seed: int = 1) -> Sequential:
     return Sequential(
-        cell(1, H, batch_first=batch_first, rng=seed, dtype=dtype), LastStep(batch_first=batch_first),
-        Linear(H, 2, rng=seed, dtype=dtype),
-    )  # fmt: skip
+        cell(1, H, batch_first=batch_first, rng=seed), LastStep(batch_first=batch_first), Linear(H, 2, rng=seed)
+    )
 
 
 def tagger(*, V: int = 4, H: int = 12, batch_first: bool = False, dtype: Any = np.float32) -> Sequential:
@@ -110,8 +109,9 @@ def test_agrees_with_training_in_torch():
     torch = pytest.importorskip("torch")
     x, y = echo(40)
     model = Sequential(
-        Embedding(4, 5, dtype="f8"), LSTM(5, 6, 2, bidirectional=True, batch_first=True, dtype="f8"), Linear(12, 4, dtype="f8")
-    )
+        Embedding(4, 5, dtype="f8"), LSTM(5, 6, 2, bidirectional=True, batch_first=True, dtype="f8"),
+        Linear(12, 4, dtype="f8"),
+    )  # fmt: skip
     torch.manual_seed(0)
     twin = torch.nn.ModuleList([torch.nn.Embedding(4, 5), torch.nn.LSTM(5, 6, 2, bidirectional=True, batch_first=True),
                                 torch.nn.Linear(12, 4)]).double()  # fmt: skip
@@ -240,7 +240,8 @@ def test_layouts_give_the_same_numbers():
     x, y = echo(30)
     histories = []
     for batch_first in (False, True):
-        trainer = Trainer(tagger(batch_first=batch_first, dtype=np.float64), functools.partial(losses.cross_entropy, reduction="sequence"))
+        loss = functools.partial(losses.cross_entropy, reduction="sequence")
+        trainer = Trainer(tagger(batch_first=batch_first, dtype=np.float64), loss)
         histories.append(numbers(trainer.fit(x, y, epochs=2, batch_size=8, validation_data=(x, y), progress=False)))
     for name in histories[0]:
         np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-9, err_msg=name)
@@ -329,7 +330,8 @@ def test_a_loss_that_is_not_finite_stops_training(value):
     expected.fit(x, good, epochs=1, batch_size=8, shuffle=False, progress=False)
     for _ in range(2):
         expected.fit(x[:8], good[:8], epochs=1, batch_size=8, shuffle=False, progress=False)
-    with pytest.raises(FloatingPointError, match=f"^loss: expected a finite number, came {value} in epoch 3/4, batch 2/3$"):
+    message = f"^loss: expected a finite number, came {value} in epoch 3/4, batch 2/3$"
+    with pytest.raises(FloatingPointError, match=message):
         trainer.fit(x, totals, epochs=2, batch_size=8, shuffle=False, progress=False)
     assert_same_params(trainer.model, expected.model)
     assert trainer.history.epochs == 2
@@ -341,7 +343,8 @@ def test_a_gradient_that_is_not_finite_stops_training():
 
     trainer = Trainer(classifier(), loss=loss, clip_norm=1.0)
     before = trainer.model.state_dict()
-    with pytest.raises(FloatingPointError, match="^gradient: expected a finite norm, came nan in epoch 1/1, batch 1/2$"):
+    message = "^gradient: expected a finite norm, came nan in epoch 1/1, batch 1/2$"
+    with pytest.raises(FloatingPointError, match=message):
         trainer.fit(*sign_of_sum(10), batch_size=5, progress=False)
     for name, param in trainer.model.params.items():
         np.testing.assert_array_equal(param, before[name])
@@ -440,9 +443,8 @@ def test_early_stopping_restores_the_best():
 
 def test_model_checkpoint(tmp_path):
     best, last, top = tmp_path / "best", tmp_path / "last", tmp_path / "top"
-    run_script(
-        ModelCheckpoint(best), ModelCheckpoint(last, save="last"), ModelCheckpoint(top, mode="max"), val_loss=[5, 3, 4, 7, 6]
-    )
+    checkpoints = ModelCheckpoint(best), ModelCheckpoint(last, save="last"), ModelCheckpoint(top, mode="max")
+    run_script(*checkpoints, val_loss=[5, 3, 4, 7, 6])
     for path, epoch in [(best, 1), (last, 4), (top, 3)]:
         trainer = Trainer.load(path)
         assert trainer.history.epochs == epoch + 1
@@ -502,7 +504,8 @@ def test_training_goes_on_exactly_after_load(tmp_path, optimizer):
     options = {"epochs": 2, "batch_size": 12, "validation_data": (x, y), "progress": False}
 
     def make():
-        return Trainer(with_dropout(), optimizer=optim.from_config(optimizer.config()), clip_norm=1.0, callbacks=[halve], rng=5)
+        fresh = optim.from_config(optimizer.config())
+        return Trainer(with_dropout(), optimizer=fresh, clip_norm=1.0, callbacks=[halve], rng=5)
 
     whole = make()
     whole.fit(x, y, **options | {"epochs": 4})
@@ -624,7 +627,8 @@ def test_damaged_and_foreign_files(tmp_path):
     damaged["pickle"] = b"\x80\x04\x95" + bytes(200)
     array = {"model.weight": np.zeros(3, np.float32)}
     damaged["another program's"] = save(array)
-    for name, entry in {"no JSON": "{", "a list": "[]", "nothing in it": "{}", "newer": '{"version": 2, "crc32": 0, "config": ""}'}.items():
+    newer = '{"version": 2, "crc32": 0, "config": ""}'
+    for name, entry in {"no JSON": "{", "a list": "[]", "nothing in it": "{}", "newer": newer}.items():
         damaged[name] = save(array, metadata={"fastrnn": entry})
     for what, content in damaged.items():
         path.write_bytes(content)

@@ -98,10 +98,6 @@ class FastRNN(Peer):
         self.layer = layer_class(D, H)
         self.layer.load_state_dict({f"{name}_l0": array for name, array in problem.weights.items()})
 
-    @staticmethod
-    def set_num_threads(num_threads: int) -> None:
-        fastrnn.set_num_threads(num_threads)
-
     def forward(self) -> Any:
         return self.layer(self.problem.x)
 

@@ -99,21 +99,19 @@ def run(
     peers: Iterable[str] = tuple(PEERS),
     modes: Sequence[str] = MODES,
     plan: Plan = FULL,
-    num_threads: int | None = None,
     on_start: Callable[[Report], object] = lambda report: None,
     on_results: Callable[[Report, list[Result]], object] = lambda report, results: None,
 ) -> Report:
     """Time every cell and shape in every mode; peers that are not installed are left out and named in the report.
 
-    num_threads: for fastrnn and every peer that lets it be set (default: what fastrnn uses already).
+    Peers use as many threads as fastrnn is set to, where they let that be set.
     on_start(report) is called before the first measurement, on_results(report, results) as soon as a cell and shape
     are done, with one result per mode. Raises ResultsDiffer where a peer does not agree with fastrnn.
     """
     peers = list(peers)
     left_out = {name: f"{' and '.join(PEERS[name].missing())} not installed" for name in peers if PEERS[name].missing()}
     contenders: list[type[Peer]] = [FastRNN, *(PEERS[name] for name in peers if name not in left_out)]
-    num_threads_before = fastrnn.get_num_threads()
-    num_threads = num_threads_before if num_threads is None else num_threads
+    num_threads = fastrnn.get_num_threads()
     report = Report(
         config=dict(fastrnn.show_config()),
         versions=_versions(contenders),
@@ -124,16 +122,13 @@ def run(
     )
     on_start(report)
     begin = time.perf_counter()
-    try:
-        for contender in contenders:
-            contender.set_num_threads(num_threads)
-        for cell in cells:
-            for shape in shapes:
-                results = compare(cell, shape, contenders, modes=modes, plan=plan)
-                report.results += results
-                on_results(report, results)
-    finally:
-        fastrnn.set_num_threads(num_threads_before)
+    for contender in contenders:
+        contender.set_num_threads(num_threads)
+    for cell in cells:
+        for shape in shapes:
+            results = compare(cell, shape, contenders, modes=modes, plan=plan)
+            report.results += results
+            on_results(report, results)
     report.total_seconds = time.perf_counter() - begin
     return report
 

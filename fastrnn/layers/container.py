@@ -74,8 +74,10 @@ class Sequential(Module):
             elif layer.takes_lengths:
                 x = layer(x, lengths=lengths, training=training)
             elif getattr(layer, "bidirectional", False):
-                label = _label(self.layers, index)
-                raise ValueError(f"lengths: expected None, as the reverse direction of {label} would start in the padding")
+                raise ValueError(
+                    f"lengths: expected None, as the reverse direction of {_label(self.layers, index)} would start in "
+                    "the padding"
+                )
             else:
                 x = layer(x, training=training)
             if isinstance(x, tuple):  # (output, state_n)

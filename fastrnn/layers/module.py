@@ -61,7 +61,7 @@ class Module:
     def from_config(cls, config: Mapping[str, Any]) -> Module:
         return cls(**{name: value for name, value in config.items() if name != "class"})
 
-    # --- parameters ----------------------------------------------------------------------------------------------------
+    # --- parameters ---------------------------------------------------------------------------------------------------
 
     @property
     def params(self) -> dict[str, Array]:
@@ -98,8 +98,9 @@ class Module:
         missing = [name for name in params if name not in mapping]
         unknown = [name for name in mapping if name not in params]
         if missing or unknown:
-            said = [f"{word} {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names]
-            raise ValueError(f"mapping: expected the parameters of {type(self).__name__}, came {'; '.join(said)}")
+            wrong = {"missing": missing, "unknown": unknown}
+            said = "; ".join(f"{word} {', '.join(names)}" for word, names in wrong.items() if names)
+            raise ValueError(f"mapping: expected the parameters of {type(self).__name__}, came {said}")
         values = {name: np.asarray(value) for name, value in mapping.items()}
         for name, value in values.items():
             if value.dtype.kind != "f":
@@ -109,7 +110,7 @@ class Module:
         for name, value in values.items():
             params[name][...] = value
 
-    # --- what training keeps -------------------------------------------------------------------------------------------
+    # --- what training keeps ------------------------------------------------------------------------------------------
 
     def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
         """Name and Generator of all that draws random numbers in training (dropout), for checkpoints."""

@@ -97,7 +97,7 @@ class Recurrent(Module):
             "bidirectional": self.bidirectional, "dtype": self.dtype.name, "init": self.init,
         }  # fmt: skip
 
-    # --- forward and, under it, backward -------------------------------------------------------------------------------
+    # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(self, x: Array, state: State = None, *, training: bool = False) -> tuple[Array, State]:
         y, batched = self._time_major("x", x, self.input_size), x.ndim == 3
@@ -163,7 +163,7 @@ class Recurrent(Module):
             dy = dx
         return self._as_given(dx, batched), self._as_state([a if batched else a[:, 0] for a in dstate0])
 
-    # --- layouts -------------------------------------------------------------------------------------------------------
+    # --- layouts ------------------------------------------------------------------------------------------------------
 
     def _time_major(self, name: str, a: Array, columns: int) -> Array:
         """The (T, N, columns) view of an array as the user gave it."""
