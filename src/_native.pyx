@@ -110,14 +110,14 @@ cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept no
     cdef Plan plan
     cdef double weights = <double>gates * q.H * (q.D + q.H) * itemsize
     cdef double step = 2.0 * gates * q.H * (q.D + q.H) * q.N
-    plan.fused = q.N > 4 or weights <= 1 << 15 or not q.weight_hh
-    plan.by_units = q.weight_hh and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
+    plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
+    plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
     plan.threads = 1 if step * q.T < 7e5 or (plan.by_units and step < 3e4) else _threads
     if _forced_threads:
         plan.threads = _forced_threads
     if _forced_by_units >= 0:
         plan.by_units = _forced_by_units
-    if _forced_fused >= 0 and q.weight_hh:
+    if _forced_fused >= 0 and q.weight_hh != NULL:
         plan.fused = _forced_fused
     return plan
 
