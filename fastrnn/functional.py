@@ -244,7 +244,7 @@ def _sigmoid(a: Array) -> Array:
 _OUTPUT_ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     "identity": (lambda a: a, lambda dy, y: dy),
     "tanh": (np.tanh, lambda dy, y: dy * (1 - y * y)),
-    "relu": (lambda a: np.maximum(a, 0), lambda dy, y: dy * (y > 0)),
+    "relu": (lambda a: np.maximum(a, 0), lambda dy, y: np.where(y <= 0, 0, dy).astype(y.dtype, copy=False)),
     "sigmoid": (_sigmoid, lambda dy, y: dy * y * (1 - y)),
     "softmax": (_softmax, _softmax_backward),
 }
@@ -253,12 +253,13 @@ _OUTPUT_ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
 # --- Linear -----------------------------------------------------------------------------------------------------------
 
 
-def linear_forward(x: Array, weight: Array, bias: Maybe = None) -> tuple[Array, Any]:
-    """y = W x + b on the last axis: x (..., D), weight (M, D), bias (M,) or None -> y (..., M) and the cache.
+def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: bool = True) -> tuple[Array, Any]:
+    """y = W x + b on the last axis: x (..., D), weight (M, D), bias (M,) or None -> y (..., M) and the cache, which is
+    None unless training.
 
     The recurrent kernels compute it too: no second library's threads wake up between two recurrent layers.
     """
-    return _linear_forward(x, weight, bias, ("x", "weight", "bias"))
+    return _linear_forward(x, weight, bias, ("x", "weight", "bias"), training)
 
 
 def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
@@ -297,7 +298,9 @@ class _LinearCache:
         self.sequence, self.shape, self.outputs, self.dtype = sequence, shape, outputs, dtype
 
 
-def _linear_forward(x: Array, weight: Array, bias: Maybe, names: tuple[str, str, str]) -> tuple[Array, Any]:
+def _linear_forward(
+    x: Array, weight: Array, bias: Maybe, names: tuple[str, str, str], training: bool = True
+) -> tuple[Array, Any]:
     if not isinstance(weight, np.ndarray) or weight.ndim != 2 or not weight.size:
         raise (ValueError if isinstance(weight, np.ndarray) else TypeError)(
             f"{names[1]}: expected an array of shape (M, D), came {np.shape(weight)}")
@@ -308,8 +311,8 @@ def _linear_forward(x: Array, weight: Array, bias: Maybe, names: tuple[str, str,
     if bias is not None:
         _check(bias, names[2], (M,), weight.dtype)
     y, _, _, sequence = _native.forward(
-        _RNN, _NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, True)
-    return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype)
+        _RNN, _NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, training)
+    return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype) if training else None
 
 
 # --- Checks that the compiled core does not make ----------------------------------------------------------------------

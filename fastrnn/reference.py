@@ -64,7 +64,7 @@ def _relu(a: Array) -> Array:
 
 def _relu_backward(dy: Array, y: Array) -> Array:
     """The subgradient at 0 is 0."""
-    return dy * (y > 0)
+    return np.where(y <= 0, 0, dy).astype(y.dtype, copy=False)
 
 
 def _softmax(a: Array) -> Array:
@@ -100,13 +100,14 @@ def _affine_backward(da: Array, v: Array, weight: Array, bias: Maybe) -> tuple[A
 
 
 @_ieee
-def linear_forward(x: Array, weight: Array, bias: Maybe = None) -> tuple[Array, Any]:
-    """y = W x + b on the last axis: x (..., D), weight (M, D), bias (M,) or None -> y (..., M), cache."""
+def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: bool = True) -> tuple[Array, Any]:
+    """y = W x + b on the last axis: x (..., D), weight (M, D), bias (M,) or None -> y (..., M) and the cache, which is
+    None unless training."""
     M, D = _check("weight", weight, ("M", "D"))
     _check("x", x, (*np.shape(x)[:-1], D), weight.dtype, "weight")
     if bias is not None:
         _check("bias", bias, (M,), weight.dtype, "weight")
-    return _affine(x, weight, bias), _Cache("linear_forward", (x, weight, bias))
+    return _affine(x, weight, bias), _Cache("linear_forward", (x, weight, bias)) if training else None
 
 
 @_ieee

@@ -190,7 +190,7 @@ INLINE vec activate(int activation, vec x) {
 INLINE vec activate_backward(int activation, vec y, vec dy) {
     switch (activation) {
     case FR_TANH: return dy * (1 - y * y);
-    case FR_RELU: return select_lanes(y > 0, dy, select_lanes(y <= 0, (vec){0}, y)); /* NaN stays NaN */
+    case FR_RELU: return select_lanes(y <= 0, (vec){0}, dy);
     case FR_SIGMOID: return dy * y * (1 - y);
     default: return dy;
     }

@@ -24,7 +24,6 @@ typedef struct {
 typedef struct {
     long T, N, D, H;
     int cell, activation;
-    int training; /* keep what backward needs */
     int fused;    /* the input projection runs in the same K loop as the recurrent product */
 
     /* Forward, the user's arrays. */
@@ -53,8 +52,7 @@ typedef struct {
     void *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh; /* += ; biases may be NULL */
     void *carry;             /* (N, Hp): dc of the LSTM, the direct part of dh of the GRUs */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
-    void *scratch;           /* per-thread scratch of grad_weights, scratch_size elements each */
-    long scratch_size;
+    void *scratch;             /* of grad_weights, for all threads */
 } fr_sequence;
 
 /* A thread's part of the work: unit panels of all rows, or all panels of its blocks of rows. */
@@ -69,13 +67,13 @@ typedef struct {
     int (*slots)(int cell);  /* S: vectors saved per unit block */
     int (*passes)(int cell); /* products that one time step chains one after the other */
 
-    /* Sizes in elements of the workspaces that depend on the packing. */
+    long (*padded)(const fr_sequence *); /* Hp */
+    /* Sizes in elements of the workspaces that depend on the packing; a row of inputs is as long as the bias. */
     long (*panels_size)(const fr_sequence *);
-    long (*bias_size)(const fr_sequence *);
     long (*inputs_row)(const fr_sequence *);
     long (*panels_h_size)(const fr_sequence *);
     long (*panels_x_size)(const fr_sequence *);
-    long (*scratch_size)(const fr_sequence *);
+    long (*scratch_size)(const fr_sequence *, int threads);
 
     void (*pack_forward)(const fr_sequence *, fr_share);
     void (*project)(const fr_sequence *, long s_begin, long s_end, fr_share);
@@ -87,7 +85,7 @@ typedef struct {
     void (*grad_input)(const fr_sequence *, long s_begin, long s_end, fr_share);
     void (*grad_weights)(const fr_sequence *, long s_begin, long s_end, fr_share);
 
-    /* (rows, width) <-> (rows, padded width); pads are written as zeros, and not read. */
+    /* (rows, width) <-> (rows, padded width); pads are written as zeros, and not read. Plain NULL: all zeros. */
     void (*pad)(void *padded, const void *plain, long rows, long width);
     void (*unpad)(void *plain, const void *padded, long rows, long width);
 } fr_kernels;

@@ -15,7 +15,7 @@
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 INLINE long hidden_blocks(const fr_sequence *q) { return vectors_in(q->H); }
-INLINE long padded(const fr_sequence *q) { return hidden_blocks(q) * VL; }
+static long padded(const fr_sequence *q) { return hidden_blocks(q) * VL; }
 INLINE const cell_cut *cut_of(const fr_sequence *q) { return &cuts[q->cell]; }
 INLINE long recurrent_depth(const fr_sequence *q) { return q->weight_hh ? q->H : 0; } /* 0: a Linear */
 
@@ -49,7 +49,6 @@ static long inputs_row(const fr_sequence *q) {
     const int last = cut_of(q)->passes - 1;
     return (accumulators_before(q, last) + hidden_blocks(q) * cut_of(q)->forward[last].accumulators) * VL;
 }
-static long bias_size(const fr_sequence *q) { return inputs_row(q); }
 static long panels_size(const fr_sequence *q) { return all_columns(q) * VL * (q->D + recurrent_depth(q)); }
 
 /* A forward panel: unit blocks first .. first + blocks - 1. */
@@ -110,7 +109,8 @@ INLINE const real *row_of(fr_series a, long s, long n) { return (const real *)a.
  * on T here, and a stream that advances one step at a time must get the same bits. */
 static void project_rows(const fr_sequence *q, const real *x, long x_row, real *out, long rows, fr_share share) {
     const long row = inputs_row(q);
-    const long together = 48 + 100 * 1024 / (q->D > 64 ? q->D : 64); /* rows of x that stay in L2 while panels change */
+    const long row_bytes = (q->D > 64 ? q->D : 64) * sizeof(real);
+    const long together = 48 + 400 * 1024 / row_bytes; /* rows of x that stay in L2 while panels change */
     for (long m = 0; m < rows; m += together)
         for (int pass = 0; pass < cut_of(q)->passes; pass++) {
             const forward_pass *fp = &cut_of(q)->forward[pass];
@@ -174,7 +174,7 @@ static void step_forward(const fr_sequence *q, int pass, long s, fr_share share)
             const product both[2] = {{row_of(q->x, s, n), q->x.row, 0, 1, q->D, p.x},
                                      {operand + n * operand_row, operand_row, 0, 1, H, p.h}};
             if (q->fused && !shift)
-                multiply(p.NV, rows, acc, acc_row, p.bias, 0, both, q->weight_hh ? 2 : 1, 0);
+                multiply(p.NV, rows, acc, acc_row, p.bias, 0, both, q->weight_hh ? 2 : 1, !q->weight_hh);
             else {
                 if (q->fused) {
                     multiply(p.NV, rows, acc, acc_row, p.bias, 0, both, 1, 0);
@@ -313,7 +313,9 @@ static void grad_input(const fr_sequence *q, long s_begin, long s_end, fr_share 
 
 enum { DEPTH = 256 }; /* rows (time steps x batch) that one packed panel of dW spans: 64 KB in float32 */
 
-static long scratch_size(const fr_sequence *q) { return padded(q) * cut_of(q)->slots * DEPTH; }
+/* Packed gate gradients of all units, then a panel of the other operand for each thread. */
+static long gate_scratch_size(const fr_sequence *q) { return padded(q) * cut_of(q)->slots * DEPTH; }
+static long scratch_size(const fr_sequence *q, int threads) { return gate_scratch_size(q) + threads * DEPTH * PANEL * VL; }
 
 /* Gate gradients of one unit block, slot by slot, as (slot, DEPTH, VL); their sums are the bias gradients. */
 static void pack_gate_gradients(const fr_sequence *q, real *packed, long block, const real *gates, long depth) {
@@ -339,8 +341,8 @@ static void pack_gate_gradients(const fr_sequence *q, real *packed, long block, 
         }
 }
 
-/* dW[gate rows] += gate gradients' x rows of `operand` (row (s, n) belongs to gate gradients of step s), columns wide.
- * `before` stands in for step s_first - 1 when the operand is the state before. */
+/* dweight (gate rows, width) += gate gradients, transposed, times rows of `operand`, (s, n) of one with (s, n) of the
+ * other. */
 typedef struct {
     real *dweight;
     long width;
@@ -391,7 +393,7 @@ static void grad_weights(const fr_sequence *q, long s_begin, long s_end, fr_shar
     const cell_cut *cut = cut_of(q);
     const long N = q->N, row = cut->slots * padded(q);
     const range blocks = part_of(hidden_blocks(q), share);
-    real *packed_gates = q->scratch, *packed = packed_gates + q->scratch_size + share.id * DEPTH * PANEL * VL;
+    real *packed_gates = q->scratch, *packed = packed_gates + gate_scratch_size(q) + share.id * DEPTH * PANEL * VL;
     for (long m = s_begin * N, depth; m < s_end * N; m += depth) {
         depth = MIN(DEPTH, s_end * N - m);
         for (long block = blocks.begin; block < blocks.end; block++)
@@ -431,7 +433,7 @@ static int slots_of(int cell) { return cuts[cell].slots; }
 static int passes_of(int cell) { return cuts[cell].passes; }
 
 const fr_kernels FR_BUILD = {
-    VL, sizeof(real), gates_of, slots_of, passes_of, panels_size, bias_size, inputs_row, panels_h_size, panels_x_size, scratch_size,
+    VL, sizeof(real), gates_of, slots_of, passes_of, padded, panels_size, inputs_row, panels_h_size, panels_x_size, scratch_size,
     pack_forward, project, step_forward, pack_backward, step_backward, grad_state, grad_input, grad_weights,
     pad, unpad,
 };

@@ -3,7 +3,6 @@
 cdef extern from "fastrnn.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY
-    enum: FR_ROW_BLOCK
 
     ctypedef struct fr_series:
         void *data
@@ -11,7 +10,7 @@ cdef extern from "fastrnn.h" nogil:
 
     ctypedef struct fr_sequence:
         long T, N, D, H
-        int cell, activation, training, fused
+        int cell, activation, fused
         fr_series x, output
         const void *h0
         const void *weight_ih
@@ -39,7 +38,6 @@ cdef extern from "fastrnn.h" nogil:
         void *panels_h
         void *panels_x
         void *scratch
-        long scratch_size
 
     ctypedef struct fr_share:
         int id, threads, by_units
@@ -50,11 +48,11 @@ cdef extern from "fastrnn.h" nogil:
         int (*slots)(int cell) noexcept nogil
         int (*passes)(int cell) noexcept nogil
         long (*panels_size)(const fr_sequence *) noexcept nogil
-        long (*bias_size)(const fr_sequence *) noexcept nogil
+        long (*padded)(const fr_sequence *) noexcept nogil
         long (*inputs_row)(const fr_sequence *) noexcept nogil
         long (*panels_h_size)(const fr_sequence *) noexcept nogil
         long (*panels_x_size)(const fr_sequence *) noexcept nogil
-        long (*scratch_size)(const fr_sequence *) noexcept nogil
+        long (*scratch_size)(const fr_sequence *, int threads) noexcept nogil
         void (*pack_forward)(const fr_sequence *, fr_share) noexcept nogil
         void (*project)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
         void (*step_forward)(const fr_sequence *, int step_pass, long s, fr_share) noexcept nogil
@@ -70,7 +68,6 @@ cdef extern from "fastrnn.h" nogil:
     const char *fr_isa_name(int index)
     int fr_isa_supported(int index)
     const fr_kernels *fr_kernels_for(int index, int itemsize)
-    long fr_row_blocks(long n)
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
@@ -79,6 +76,7 @@ cdef extern from "pool.h" nogil:
     void fr_parallel(int threads, void (*body)(void *arg, int id, int threads) noexcept nogil, void *arg)
     void fr_barrier_wait(fr_barrier *, int threads)
     int fr_cpus()
+    void fr_init()
     void *fr_acquire(size_t size)
     void fr_release(void *)
     size_t fr_kept_bytes()

@@ -2,7 +2,8 @@
  *
  * # Design:
  * a) One job at a time, each worker with its own mailbox. A job is handed over by a store that a spinning worker sees in
- *    about 0.2 us; after SPIN_NS without work it sleeps in the kernel, so an idle pool costs nothing.
+ *    about 0.2 us; after SPIN_NS without work it sleeps in the kernel, so an idle pool costs nothing (outside
+ *    Linux it looks every 50 us).
  * b) libgomp next to another runtime's spinning threads (OpenBLAS, torch) fights for milliseconds and hangs after fork;
  *    this pool spins briefly, yields in its barriers, and is started anew in a forked child.
  * c) Workers keep off the CPU that the caller is on: the kernel's balancer needs milliseconds to find that out, a job
@@ -14,6 +15,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -103,7 +105,6 @@ static struct {
     void (*body)(void *, int, int);
     void *arg;
     int threads;
-    int fork_handled;
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Denormals ---- */
@@ -157,8 +158,17 @@ static void forget_workers_in_child(void) {
     pthread_mutex_init(&pool.busy, 0);
 }
 
+void fr_init(void) {
+    pthread_atfork(0, 0, forget_workers_in_child);
+    fr_init_workspace();
+}
+
+/* Workers take no signals: those are for the program's own threads. */
 static int start_workers(int wanted) {
-    if (!pool.fork_handled) pool.fork_handled = !pthread_atfork(0, 0, forget_workers_in_child);
+    if (pool.started >= wanted) return wanted;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     for (; pool.started < wanted; pool.started++) {
         worker *w = &pool.workers[pool.started];
         memset(w, 0, sizeof *w);
@@ -167,6 +177,7 @@ static int start_workers(int wanted) {
         if (pthread_create(&w->thread, 0, work, w)) break;
         pthread_detach(w->thread);
     }
+    pthread_sigmask(SIG_SETMASK, &before, 0);
     return pool.started < wanted ? pool.started : wanted;
 }
 

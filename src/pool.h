@@ -18,6 +18,9 @@ typedef struct {
 } fr_barrier;
 void fr_barrier_wait(fr_barrier *, int threads);
 
+void fr_init(void);           /* once, at import: what a fork must not leave behind in the child */
+void fr_init_workspace(void); /* fr_init's part in workspace.c */
+
 int fr_cpus(void); /* that this process may run on */
 
 /* Aligned memory, kept for reuse after fr_release up to a bound; contents undefined. NULL when there is none. */

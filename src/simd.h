@@ -113,12 +113,20 @@ INLINE void store_part(real *p, vec v, long lanes) {
 #define LOW_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define HIGH_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #endif
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef SHUFFLE /* GCC before 12 */
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
+#endif
 INLINE void transpose(vec block[VL]) {
     UNROLL for (int round = 1; round < VL; round *= 2) {
         vec next[VL];
         UNROLL for (int i = 0; i < VL / 2; i++) {
-            next[2 * i] = __builtin_shufflevector(block[i], block[i + VL / 2], LOW_HALVES);
-            next[2 * i + 1] = __builtin_shufflevector(block[i], block[i + VL / 2], HIGH_HALVES);
+            next[2 * i] = SHUFFLE(block[i], block[i + VL / 2], LOW_HALVES);
+            next[2 * i + 1] = SHUFFLE(block[i], block[i + VL / 2], HIGH_HALVES);
         }
         UNROLL for (int i = 0; i < VL; i++) block[i] = next[i];
     }

@@ -25,11 +25,11 @@ static struct {
     header *blocks[KEPT_BLOCKS]; /* oldest first */
     int count;
     size_t bytes;
-    int fork_handled;
 } kept = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock_before_fork(void) { pthread_mutex_lock(&kept.lock); }
 static void unlock_after_fork(void) { pthread_mutex_unlock(&kept.lock); }
+void fr_init_workspace(void) { pthread_atfork(lock_before_fork, unlock_after_fork, unlock_after_fork); }
 
 static header *take(int index) {
     header *block = kept.blocks[index];
@@ -40,9 +40,9 @@ static header *take(int index) {
 }
 
 void *fr_acquire(size_t bytes) {
+    if (bytes > SIZE_MAX / 2) return 0;
     bytes = (bytes + HEADER + 4095) & ~(size_t)4095;
     pthread_mutex_lock(&kept.lock);
-    if (!kept.fork_handled) kept.fork_handled = !pthread_atfork(lock_before_fork, unlock_after_fork, unlock_after_fork);
     int best = -1;
     for (int i = 0; i < kept.count; i++) {
         const size_t have = kept.blocks[i]->bytes;

@@ -204,6 +204,18 @@ def test_differing_results_are_never_timed(key, by):
         compare("lstm", SMALL, [FastRNN, contender], modes=[mode], plan=TINY_PLAN)
 
 
+def test_an_output_of_another_shape_differs_even_if_it_would_broadcast():
+    class OneBatchRow(Spoiled):
+        def output(self):
+            return self.inner.output()[:, :1]
+
+    problem = make_problem("rnn", Shape(4, 1, 5, 6))
+    check_equal({"fastrnn": FastRNN(problem), "spoiled": OneBatchRow(problem)}, FORWARD)  # the same when N = 1
+    problem = make_problem("rnn", SMALL)
+    with pytest.raises(ResultsDiffer, match="output of spoiled differs by inf"):
+        check_equal({"fastrnn": FastRNN(problem), "spoiled": OneBatchRow(problem)}, FORWARD)
+
+
 # run, table, JSON ------------------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ class Plan:
     """
 
     rounds: int = 9
-    budget: float = 3.0
+    budget: float = 4.0
     block: float = 0.05
     max_repeats: int = 500
     pause: float = 0.015

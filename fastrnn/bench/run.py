@@ -150,27 +150,35 @@ def compare(
 
 def check_equal(peers: Mapping[str, Peer], mode: str) -> dict[str, float]:
     """The largest difference of each peer from fastrnn. Raises ResultsDiffer beyond TOLERANCE or for a NaN."""
-    ours = peers[FastRNN.name]
-    expected = {"output": ours.output()} if mode == FORWARD else ours.gradients()
+    expected = _what_to_compare(peers[FastRNN.name], mode)
     limit = TOLERANCE["output" if mode == FORWARD else "gradient"]
     difference = {}
     for name, peer in peers.items():
-        if peer is ours:
+        if name == FastRNN.name:
             continue
-        found = {"output": peer.output()} if mode == FORWARD else peer.gradients()
-        worst = 0.0
-        for key, array in expected.items():
-            scale = 1.0 if mode == FORWARD else float(np.abs(array).max())
-            off = float(np.abs(found[key] - array).max()) / scale
-            if not off <= limit:
-                what = "output" if mode == FORWARD else f"gradient by {key}"
+        found = _what_to_compare(peer, mode)
+        off = {key: _distance(found[key], array, relative=mode != FORWARD) for key, array in expected.items()}
+        for key, distance in off.items():
+            if not distance <= limit:
+                what = key if mode == FORWARD else f"gradient by {key}"
                 raise ResultsDiffer(
-                    f"{peer.problem.cell} {peer.problem.shape}: {what} of {name} differs by {off:.1e} from fastrnn's "
-                    f"(at most {limit:.0e} expected)"
+                    f"{peer.problem.cell} {peer.problem.shape}: {what} of {name} differs by {distance:.1e} from "
+                    f"fastrnn's (at most {limit:.0e} expected)"
                 )
-            worst = max(worst, off)
-        difference[name] = worst
+        difference[name] = max(off.values())
     return difference
+
+
+def _what_to_compare(peer: Peer, mode: str) -> dict[str, np.ndarray]:
+    return {"output": peer.output()} if mode == FORWARD else peer.gradients()
+
+
+def _distance(found: np.ndarray, expected: np.ndarray, *, relative: bool) -> float:
+    """The largest difference of two entries; relative to the largest entry. Infinite for arrays of different shapes."""
+    if found.shape != expected.shape:
+        return np.inf
+    largest = float(np.abs(found - expected).max())
+    return largest / float(np.abs(expected).max()) if relative else largest
 
 
 def _versions(contenders: Iterable[type[Peer]]) -> dict[str, str]:

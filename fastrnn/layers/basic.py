@@ -43,7 +43,7 @@ class Linear(Module):
         }  # fmt: skip
 
     def __call__(self, x: Array, *, training: bool = False) -> Array:
-        y, cache = functional.linear_forward(x, self._params["weight"], self._params.get("bias"))
+        y, cache = functional.linear_forward(x, self._params["weight"], self._params.get("bias"), training=training)
         if training:
             self._cache = cache
         return y
