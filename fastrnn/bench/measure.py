@@ -39,14 +39,18 @@ def measure(
     calls: Mapping[str, Callable[[], object]],
     plan: Plan = FULL,
     *,
+    settling: Mapping[str, float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> dict[str, list[float]]:
     """Seconds per call of each contender, one number per round, in the order of the rounds.
 
     A contender that uses up its budget drops out of the later rounds, so its list may be the shorter one: entry k is
-    round k for all. The garbage collector is off meanwhile.
+    round k for all. The garbage collector is off meanwhile. settling: seconds to sleep after a contender's turn, where
+    its threads spin for longer than the plan's pause.
     """
+    settling = settling or {}
+    previous = ""
     blocks: dict[str, list[float]] = {name: [] for name in calls}
     spent = dict.fromkeys(calls, 0.0)
     order = list(calls)
@@ -55,7 +59,8 @@ def measure(
             for name in order:
                 if blocks[name] and spent[name] >= plan.budget:
                     continue
-                sleep(plan.pause)
+                sleep(max(plan.pause, settling.get(previous, 0.0)))
+                previous = name
                 begin = clock()
                 blocks[name].append(_time_block(calls[name], plan, clock))
                 spent[name] += clock() - begin

@@ -60,6 +60,8 @@ class Peer:
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     has_backward: ClassVar[bool] = True
+    settling: ClassVar[float] = 0.015
+    """Seconds after a call until its threads have stopped spinning, which would slow down whoever comes next."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -119,6 +121,7 @@ class NumPyReference(Peer):
     """fastrnn.reference: plain NumPy, a Python loop over time."""
 
     name = "numpy"
+    settling = 0.12  # OpenBLAS's threads spin for about 0.1 s; 50 ms after a product others still ran at half speed
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

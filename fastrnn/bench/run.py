@@ -144,7 +144,8 @@ def compare(
         able = {name: peer for name, peer in peers.items() if mode == FORWARD or peer.has_backward}
         difference = check_equal(able, mode)
         calls = {name: peer.forward if mode == FORWARD else peer.forward_backward for name, peer in able.items()}
-        results.append(Result(cell, shape, mode, measure(calls, plan), difference))
+        settling = {name: peer.settling for name, peer in able.items()}
+        results.append(Result(cell, shape, mode, measure(calls, plan, settling=settling), difference))
     return results
 
 
