@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 import fastrnn
-from fastrnn.bench import FULL, PEERS, Shape
+from fastrnn.bench import PEERS, Shape
 from fastrnn.bench.peers import FastRNN, Peer, make_problem
 from fastrnn.bench.run import check_equal
+
+LONGEST_SETTLING = max(peer.settling for peer in (FastRNN, *PEERS.values()))
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def checked() -> Callable[[type[Peer], str, Shape, str], Peer]:
         peer = peer_class(problem)
         other = PEERS["numpy"](problem) if peer_class is FastRNN else FastRNN(problem)
         check_equal({one.name: one for one in (peer, other)}, mode)
-        time.sleep(FULL.pause)  # threads of the peer before, or of the other here, must have stopped spinning
+        time.sleep(LONGEST_SETTLING)  # threads of the peer before, and of the other here, must have stopped spinning
         return peer
 
     return make

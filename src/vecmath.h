@@ -4,7 +4,7 @@
  * sigmoid 2.4 ulp, tanh 2.1 ulp, in both dtypes. With p at hand, e^x - 1 = 2^n p + (2^n - 1) does not cancel, so tanh needs no second
  * branch near 0; from 20 (40 in float64) it is 1 exactly.
  * NaN stays NaN: bounds keep it, and 2^n is multiplied in (added to the exponent bits it could turn NaN into a number).
- * Division is a true division: a reciprocal estimate with one Newton step gained nothing measurable.
+ * Division is a true division, not a reciprocal estimate with a Newton step: it costs no more and rounds once.
  */
 #ifndef FASTRNN_VECMATH_H
 #define FASTRNN_VECMATH_H

@@ -80,6 +80,14 @@ def test_turns_alternate_and_a_pause_comes_before_each():
     assert blocks == {"a": [1.0] * 3, "b": [2.0] * 3}
 
 
+def test_the_pause_is_longer_after_a_contender_that_settles_slowly():
+    time = FakeTime()
+    calls = {"a": time.worker("a", [1.0]), "b": time.worker("b", [1.0])}
+    plan = Plan(rounds=2, budget=100, block=0.5, pause=0.25)
+    measure(calls, plan, settling={"a": 0.125, "b": 4.0}, clock=time.clock, sleep=time.sleep)
+    assert time.diary == ["sleep 0.25", "a", "sleep 0.25", "b", "sleep 4.0", "b", "sleep 4.0", "a"]
+
+
 def test_the_first_call_of_a_short_block_only_warms_up():
     time = FakeTime()
     plan = Plan(rounds=1, budget=100, block=1.0, pause=0.0)
@@ -126,6 +134,7 @@ def test_ratio_is_the_median_over_the_common_rounds():
 def test_the_plans_pause_long_enough_for_spinning_threads():
     assert bench.FULL.pause >= 0.012
     assert bench.QUICK.pause >= 0.012
+    assert all(peer.settling >= 0.012 for peer in (FastRNN, *PEERS.values()))
 
 
 # peers -----------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from conftest import every_cell, every_dtype, make_case
 
 import fastrnn
 from fastrnn import _native, functional
+
+ELSEWHERE = Path(fastrnn.__file__).parents[1]  # where `python -c` finds the fastrnn under test, and no other
 
 
 def small(cell, options=None, T=4, N=3, D=5, H=5, dtype="float32"):
@@ -149,7 +152,9 @@ def test_workers_leave_signals_to_the_program():
         "print(signal.sigwait({signal.SIGUSR1}) == signal.SIGUSR1)\n"
     )
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment, cwd=ELSEWHERE
+    )
     assert run.stdout.strip() == "True", run.stderr
 
 
@@ -160,7 +165,8 @@ def test_workers_leave_signals_to_the_program():
 )  # fmt: skip
 def test_wrong_environment_is_an_error(name, value, said):
     run = subprocess.run(
-        [sys.executable, "-c", "import fastrnn"], capture_output=True, text=True, timeout=60, env=os.environ | {name: value}
-    )
+        [sys.executable, "-c", "import fastrnn"], capture_output=True, text=True, timeout=60,
+        env=os.environ | {name: value}, cwd=ELSEWHERE,
+    )  # fmt: skip
     assert run.returncode != 0
     assert f"environment variable {said}: " in run.stderr and repr(value) in run.stderr
