@@ -12,6 +12,8 @@ from typing import Any, Iterator
 import numpy as np
 import pytest
 
+from fastrnn import reference
+
 # How far a result may be from the float64 reference: outputs and states by |error| <= tol * (1 + |value|), gradients
 # by |error| <= tol * (the gradient's largest entry). A gradient whose largest entry is below CANCELLED is a sum of
 # terms of order one that cancel, and keeps the rounding of those terms: it is measured against CANCELLED.
@@ -93,6 +95,11 @@ def make_case(
     dstate = tuple(normal(N, H) for _ in STATES[cell])
     doutput = normal(T, N, H)
     return Case(cell, options, x, state, weights if bias else (*weights[:2], None, None), doutput, dstate)
+
+
+def expect(case: Case) -> dict[str, Any]:
+    """The specification's results: the reference in float64 on exactly these inputs."""
+    return case.astype(np.float64).run(reference)
 
 
 def assert_output_close(actual: np.ndarray, expected: np.ndarray, dtype: str, name: str = "output") -> None:

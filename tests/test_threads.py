@@ -1,0 +1,123 @@
+"""Threads and processes: the same bits for every number of threads, calls side by side, forked children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Iterator
+
+import numpy as np
+import pytest
+from conftest import (
+    assert_output_close,
+    assert_results_close,
+    every_cell,
+    every_dtype,
+    expect,
+    make_case,
+)
+
+from fastrnn import functional, reference
+
+
+@pytest.fixture
+def threads() -> Iterator[Any]:
+    """`_native.set_num_threads`, with the number restored afterwards."""
+    from fastrnn import _native
+
+    before = _native.get_num_threads()
+    yield _native.set_num_threads
+    _native.set_num_threads(before)
+
+
+# By batch; one row; few rows with weights beyond a core's cache; long and thin.
+THREAD_SHAPES = [(6, 70, 28, 64), (9, 1, 40, 96), (4, 3, 40, 320), (40, 17, 8, 12)]
+
+
+@pytest.mark.parametrize("shape", THREAD_SHAPES, ids=str)
+@every_dtype
+@every_cell
+def test_bitwise_equal_for_every_thread_count(cell, options, dtype, shape, threads):
+    case = make_case(cell, options, shape, dtype)
+    threads(1)
+    expected = case.run(functional)
+    inference = case.forward(functional, training=False)[0]
+    for n in (2, 3):
+        threads(n)
+        for name, array in case.run(functional).items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {n} threads")
+        np.testing.assert_array_equal(case.forward(functional, training=False)[0], inference)
+    if shape == THREAD_SHAPES[0]:
+        assert_results_close(expected, expect(case), dtype)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_two_python_threads(cell, isa):
+    """Inference from two threads at once, on different cases that both use the pool."""
+    cases = [make_case(cell, {}, shape, "float32") for shape in [(20, 64, 28, 64), (30, 2, 20, 200)]]
+    alone = [case.forward(functional, training=False)[0] for case in cases]
+    for case, output in zip(cases, alone):
+        assert_output_close(output, case.astype(np.float64).forward(reference)[0], "float32")
+    start = threading.Barrier(2)
+
+    def work(case, output):
+        start.wait(timeout=20)
+        return sum(not np.array_equal(case.forward(functional, training=False)[0], output) for _ in range(30))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, cases, alone, timeout=60)) == [0, 0]
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_two_python_threads_training(cell, isa):
+    """Forward and backward from two threads at once, each with its own cache."""
+    cases = [make_case(cell, {}, shape, "float32") for shape in [(10, 40, 28, 64), (15, 2, 20, 130)]]
+    alone = [case.run(functional) for case in cases]
+
+    def work(case, expected):
+        for _ in range(10):
+            for name, array in case.run(functional).items():
+                np.testing.assert_array_equal(array, expected[name], err_msg=name)
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, cases, alone, timeout=60)) == [True, True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_forked_child(cell, threads):
+    """After the parent's pool has worked, a child computes the same, and so does the parent afterwards."""
+    threads(2)
+    case = make_case(cell, {}, (10, 64, 28, 64), "float32")
+    expected = case.run(functional)
+
+    def same_again():
+        return all(np.array_equal(array, expected[name]) for name, array in case.run(functional).items())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork in a process with threads
+        pid = os.fork()
+    if pid == 0:
+        status = 2
+        try:
+            status = 0 if same_again() and same_again() else 1
+        finally:
+            os._exit(status)
+    assert same_again()
+    deadline = time.monotonic() + 20
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail("the forked child hangs")
+        time.sleep(0.005)
+    assert os.waitstatus_to_exitcode(status) == 0, "1: other numbers, 2: an exception, negative: a signal"
+    assert same_again()
