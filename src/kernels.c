@@ -10,8 +10,9 @@
  *    hence results do not depend on their number, bit for bit.
  * d) Gates are unit-blocked, (HB, S, VL): a tile's epilogue writes whole, neighbouring lines, and backward's K loop
  *    reads them contiguously. Backward overwrites them with their gradients.
- * e) No software prefetch of the next panel: on a 2-core Zen 4 with 1 MB L2 it ran at 0.96-1.01 of the plain loop
- *    (LSTM, GRU, RNN at H = 256, 512, 1024, N = 64, 128), within noise or slower. A CPU with a slow L3 may differ.
+ * e) No software prefetch of the next panel: on a 2-core Zen 4 with 1 MB L2 it ran at 0.96-1.01 times the plain loop's
+ *    speed for LSTM, GRU and RNN at H = 256, 512, 1024 (1.09 for the RNN at H = 256 alone, and 0.99 at 512). A CPU with a
+ *    slow L3 may differ.
  */
 #include "pack.h"
 
