@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from .activations import ACTIVATIONS
 
 __all__ = [
     "rnn_cell_forward", "rnn_cell_backward", "rnn_forward", "rnn_backward",
@@ -186,7 +187,7 @@ class _CellCache:
 
 def _cell_forward(kind: str, forward: Callable, x: Any, state: tuple, weights: tuple, options: dict,
                   weight_hy: Maybe, bias_y: Maybe, output_activation: str) -> tuple[Any, ...]:  # fmt: skip
-    _option("output_activation", output_activation, _OUTPUT_ACTIVATIONS)
+    _option("output_activation", output_activation, ACTIVATIONS)
     if weight_hy is None and bias_y is not None:
         raise ValueError("bias_y: expected None, as weight_hy is None")
     if np.ndim(x) != 2:
@@ -200,7 +201,7 @@ def _cell_forward(kind: str, forward: Callable, x: Any, state: tuple, weights: t
     _check(weight_hy, "weight_hy", weight_hy.shape, h.dtype)
     a, linear = _linear_forward(h, weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
     with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN follow IEEE arithmetic, silently
-        y = _OUTPUT_ACTIVATIONS[output_activation][0](a)
+        y = ACTIVATIONS[output_activation][0](a)
     return *next_state, y, _CellCache(kind, sequence, h, (linear, output_activation, y))
 
 
@@ -221,33 +222,10 @@ def _cell_backward(kind: str, backward: Callable, dstate: tuple, cache: Any, dy:
         dy = np.zeros_like(y)
     _check(dy, "dy", y.shape, y.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        da = _OUTPUT_ACTIVATIONS[output_activation][1](dy, y)
+        da = ACTIVATIONS[output_activation][1](dy, y)
     head = linear_backward(da, linear)
     gradients = backward(head["x"][None], *dstate, cache.sequence)
     return gradients | {"x": gradients["x"][0], "weight_hy": head["weight"], "bias_y": head["bias"]}
-
-
-# Forward g2(a) and, beside it, dy -> da in terms of y = g2(a).
-def _softmax(a: Array) -> Array:
-    e = np.exp(a - a.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def _softmax_backward(dy: Array, y: Array) -> Array:
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
-
-
-def _sigmoid(a: Array) -> Array:
-    return np.exp(np.minimum(a, 0)) / (1 + np.exp(-np.abs(a)))
-
-
-_OUTPUT_ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
-    "identity": (lambda a: a, lambda dy, y: dy),
-    "tanh": (np.tanh, lambda dy, y: dy * (1 - y * y)),
-    "relu": (lambda a: np.maximum(a, 0), lambda dy, y: np.where(y <= 0, 0, dy).astype(y.dtype, copy=False)),
-    "sigmoid": (_sigmoid, lambda dy, y: dy * y * (1 - y)),
-    "softmax": (_softmax, _softmax_backward),
-}
 
 
 # --- Linear -----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ cdef struct Job:
     fr_sequence sequence
     const fr_kernels *kernels
     int passes, by_units
-    long chunk  # steps between two looks up from the recurrence
+    long chunk  # steps whose inputs are projected together
     fr_barrier barrier
 
 
@@ -66,23 +66,20 @@ cdef void backward_part(void *arg, int id, int threads) noexcept nogil:
     cdef const fr_kernels *k = job.kernels
     cdef const fr_sequence *q = &job.sequence
     cdef fr_share share
-    cdef long s, begin, end = q.T
+    cdef long s
     cdef int p
     share.id, share.threads, share.by_units = id, threads, job.by_units
     k.pack_backward(q, share)
     fr_barrier_wait(&job.barrier, threads)
-    while end > 0:
-        begin = max(end - job.chunk, 0)
-        for s in range(end - 1, begin - 1, -1):
-            for p in range(job.passes):
-                if job.by_units and (s + 1 < end or p > 0):
-                    fr_barrier_wait(&job.barrier, threads)
-                k.step_backward(q, p, s, share)
-        fr_barrier_wait(&job.barrier, threads)
-        if q.dx.data:
-            k.grad_input(q, begin, end, share)
-        k.grad_weights(q, begin, end, share)
-        end = begin
+    for s in range(q.T - 1, -1, -1):
+        for p in range(job.passes):
+            if job.by_units and (s + 1 < q.T or p > 0):
+                fr_barrier_wait(&job.barrier, threads)
+            k.step_backward(q, p, s, share)
+    fr_barrier_wait(&job.barrier, threads)
+    if q.dx.data:
+        k.grad_input(q, 0, q.T, share)
+    k.grad_weights(q, 0, q.T, share)
     if q.dh0:
         k.grad_state(q, share)
 
@@ -284,7 +281,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     q.dbias_ih, q.dbias_hh = _data(db_ih), _data(db_hh)
 
     cdef Plan plan = choose_plan(q, G, itemsize)
-    job.by_units, job.passes, job.chunk = plan.by_units and plan.threads > 1, k.passes(q.cell), max(q.T, 1)
+    job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q.cell)
     cdef size_t size = 0
     cdef size_t carry_at = _room(&size, q.N * k.padded(q), itemsize)
     cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q), itemsize)

@@ -580,3 +580,10 @@ def test_an_unfinished_layer_says_what_is_missing():
     for what, call in calls.items():
         with pytest.raises(NotImplementedError, match=f"^Empty defines no {what}$"):
             call(Empty())
+
+
+def test_relu_backward_is_zero_at_and_below_zero_whatever_arrives():
+    """As in the kernels and in PyTorch: a gradient that is not finite does not turn the zeros into NaN."""
+    layer = Activation("relu")
+    layer(np.array([-1.0, 0.0, 2.0], np.float32), training=True)
+    np.testing.assert_array_equal(layer.backward(np.array([np.inf, np.nan, np.inf], np.float32)), [0, 0, np.inf])

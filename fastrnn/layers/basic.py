@@ -5,11 +5,12 @@ Letters: T time steps, N batch, D input features, M outputs, V vocabulary, H hid
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
 from .. import functional
+from ..activations import ACTIVATIONS
 from .checks import as_generator, check_choice, check_dtype, check_size
 from .initialisation import uniform
 from .module import Array, Module
@@ -54,53 +55,6 @@ class Linear(Module):
         return dx
 
 
-# Activations and, under each, da from dy and y = g(a). Infinite inputs meet IEEE rules without a warning.
-
-
-def _sigmoid(a: Array) -> Array:
-    """1 / (1 + e^-a), with exponents that are never positive and so cannot overflow."""
-    e = np.exp(-np.abs(a))
-    return np.where(a < 0, e, 1) / (1 + e)
-
-
-def _sigmoid_backward(dy: Array, y: Array) -> Array:
-    return dy * y * (1 - y)
-
-
-def _tanh_backward(dy: Array, y: Array) -> Array:
-    return dy * (1 - y * y)
-
-
-def _relu(a: Array) -> Array:
-    return np.maximum(a, 0)
-
-
-def _relu_backward(dy: Array, y: Array) -> Array:
-    """The subgradient at 0 is 0."""
-    return dy * (y > 0)
-
-
-def _softmax(a: Array) -> Array:
-    """e^a_i / sum_j e^a_j over the last axis, shifted by the largest entry so that it cannot overflow."""
-    with np.errstate(invalid="ignore"):
-        e = np.exp(a - a.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def _softmax_backward(dy: Array, y: Array) -> Array:
-    """The Jacobian is diag(y) - y y^T."""
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
-
-
-_ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
-    "sigmoid": (_sigmoid, _sigmoid_backward),
-    "tanh": (np.tanh, _tanh_backward),
-    "relu": (_relu, _relu_backward),
-    "softmax": (_softmax, _softmax_backward),
-    "identity": (lambda a: a, lambda dy, y: dy),
-}
-
-
 class Activation(Module):
     """y = g(x), elementwise or, for softmax, over the last axis; x of any shape, float32 or float64.
 
@@ -110,7 +64,7 @@ class Activation(Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name = check_choice("name", name, _ACTIVATIONS)
+        self.name = check_choice("name", name, ACTIVATIONS)
 
     def arguments(self) -> dict[str, Any]:
         return {"name": self.name}
@@ -119,7 +73,7 @@ class Activation(Module):
         if not isinstance(x, np.ndarray):
             raise TypeError(f"x: expected a NumPy array, came {type(x).__name__}")
         check_dtype("x", x.dtype)
-        y = _ACTIVATIONS[self.name][0](x)
+        y = ACTIVATIONS[self.name][0](x)
         if training:
             self._cache = y
         return y
@@ -129,7 +83,7 @@ class Activation(Module):
         if dy.shape != y.shape:
             raise ValueError(f"dy: expected shape {y.shape}, came {dy.shape}")
         self._cache = None
-        return _ACTIVATIONS[self.name][1](dy, y)
+        return ACTIVATIONS[self.name][1](dy, y)
 
 
 class Embedding(Module):

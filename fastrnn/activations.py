@@ -1,0 +1,57 @@
+"""Activations g for outputs and layers and, under each, da from dy and y = g(a): NumPy, of any shape.
+
+Those inside the recurrent cells are in the kernels. Infinite inputs follow IEEE rules without a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def _sigmoid(a: Array) -> Array:
+    """1 / (1 + e^-a), with exponents that are never positive and so cannot overflow."""
+    e = np.exp(-np.abs(a))
+    return np.where(a < 0, e, 1) / (1 + e)
+
+
+def _sigmoid_backward(dy: Array, y: Array) -> Array:
+    return dy * y * (1 - y)
+
+
+def _tanh_backward(dy: Array, y: Array) -> Array:
+    return dy * (1 - y * y)
+
+
+def _relu(a: Array) -> Array:
+    return np.maximum(a, 0)
+
+
+def _relu_backward(dy: Array, y: Array) -> Array:
+    """The subgradient at 0 is 0, as in the kernels and PyTorch also for a dy that is not finite."""
+    return np.where(y <= 0, 0, dy).astype(y.dtype, copy=False)
+
+
+def _softmax(a: Array) -> Array:
+    """e^a_i / sum_j e^a_j over the last axis, shifted by the largest entry so that it cannot overflow."""
+    with np.errstate(invalid="ignore"):
+        e = np.exp(a - a.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+
+def _softmax_backward(dy: Array, y: Array) -> Array:
+    """The Jacobian is diag(y) - y y^T."""
+    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "sigmoid": (_sigmoid, _sigmoid_backward),
+    "tanh": (np.tanh, _tanh_backward),
+    "relu": (_relu, _relu_backward),
+    "softmax": (_softmax, _softmax_backward),
+    "identity": (lambda a: a, lambda dy, y: dy),
+}
