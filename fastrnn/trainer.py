@@ -19,7 +19,7 @@ from .callbacks import Callback
 from .history import History
 from .layers import Module
 from .layers.checks import as_generator, check_size, own_generator
-from .layers.recurrent import Recurrent
+from .layers.recurrent import RecurrentLayer
 from .objective import Loss, Metric, Objective
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         if not isinstance(model, Module):
             raise TypeError(f"model: expected a layer such as Sequential, came {type(model).__name__}")
-        if isinstance(model, Recurrent):
+        if isinstance(model, RecurrentLayer):
             came = type(model).__name__
             raise TypeError(f"model: expected a layer that returns one array, came {came}; put it in a Sequential")
         self.model = model

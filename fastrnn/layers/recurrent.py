@@ -26,7 +26,7 @@ from .module import Array, Module
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class Recurrent(Module):
+class RecurrentLayer(Module):
     """What RNN, GRU and LSTM share.
 
     output, state_n = layer(x, state=None, training=False)
@@ -222,7 +222,7 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
 
 
-class RNN(Recurrent):
+class RNN(RecurrentLayer):
     """Elman network: h_t = g(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), g = nonlinearity, stacked L times.
 
     nonlinearity: "tanh", "relu", "sigmoid" or "identity".
@@ -234,7 +234,7 @@ class RNN(Recurrent):
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
     init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal", with recurrent weights orthogonal
         per gate instead (see `initialisation.orthogonal_gates`).
-    How to call it: see `Recurrent`.
+    How to call it: see `RecurrentLayer`.
     """
 
     gates = 1
@@ -253,12 +253,12 @@ class RNN(Recurrent):
         )  # fmt: skip
 
 
-class GRU(Recurrent):
+class GRU(RecurrentLayer):
     """Gated recurrent unit (Cho et al. 2014), stacked L times; gates r, z, n.
 
     reset_after: True for the form of PyTorch and cuDNN, n = tanh(W_in x + b_in + r * (W_hn h + b_hn)); False for the
         original, n = tanh(W_in x + b_in + W_hn (r * h) + b_hn).
-    All other arguments as for `RNN`. How to call it: see `Recurrent`.
+    All other arguments as for `RNN`. How to call it: see `RecurrentLayer`.
     """
 
     gates = 3
@@ -277,14 +277,14 @@ class GRU(Recurrent):
         )  # fmt: skip
 
 
-class LSTM(Recurrent):
+class LSTM(RecurrentLayer):
     """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000), stacked L times;
     gates i, f, g, o; its state is the tuple (h, c).
 
     forget_bias: a number to start the forget gate's total bias at, bias_ih + bias_hh; 1.0 is the "unit forget bias"
         of Jozefowicz et al. (2015), with which memory lasts from the first step of training. None leaves both as
         `init` has them.
-    All other arguments as for `RNN`. How to call it: see `Recurrent`.
+    All other arguments as for `RNN`. How to call it: see `RecurrentLayer`.
     """
 
     gates = 4
