@@ -22,15 +22,19 @@ except ImportError as error:  # never fall back to the reference in silence
 from . import datasets, functional, losses
 from ._native import get_num_threads, set_num_threads
 from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from .checking import GradientError, check_gradients
 from .config import __version__, show_config
 from .history import History
-from .layers import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential
+from .layers import (
+    GRU, LSTM, RNN, Activation, Cell, Dropout, Embedding, LastStep, Linear, Module, Recurrent, Repeat, Sequential,
+)  # fmt: skip
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .trainer import Trainer
 
 __all__ = [
-    "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Dropout", "EarlyStopping", "Embedding", "GRU", "History", "LSTM",
-    "LastStep", "LearningRateSchedule", "Linear", "ModelCheckpoint", "Module", "Optimizer", "RMSprop", "RNN", "SGD",
-    "Sequential", "Trainer", "__version__", "clip_grad_norm", "clip_grad_value", "datasets", "functional",
-    "get_num_threads", "losses", "set_num_threads", "show_config",
+    "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Cell", "Dropout", "EarlyStopping", "Embedding", "GRU",
+    "GradientError", "History", "LSTM", "LastStep", "LearningRateSchedule", "Linear", "ModelCheckpoint", "Module",
+    "Optimizer", "RMSprop", "RNN", "Recurrent", "Repeat", "SGD", "Sequential", "Trainer", "__version__",
+    "check_gradients", "clip_grad_norm", "clip_grad_value", "datasets", "functional", "get_num_threads", "losses",
+    "set_num_threads", "show_config",
 ]  # fmt: skip

@@ -168,7 +168,7 @@ class Trainer:
 
     def _from_samples_first(self, x: Array) -> Array:
         """The view of x that the model reads."""
-        return x.swapaxes(0, 1) if self.model.batch_first is False and x.ndim > 1 else x
+        return x.swapaxes(0, 1) if self.model.batch_first is False and self.model.reads_time and x.ndim > 1 else x
 
     @property
     def _time_major_outputs(self) -> bool:

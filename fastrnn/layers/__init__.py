@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from .basic import Activation, Embedding, LastStep, Linear
 from .container import Sequential
+from .custom import Cell, Recurrent
 from .dropout import Dropout
 from .module import Module, build
 from .recurrent import GRU, LSTM, RNN
+from .repeat import Repeat
 
 __all__ = [
-    "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "Module", "RNN", "Sequential", "build",
+    "Activation", "Cell", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "Module", "RNN", "Recurrent",
+    "Repeat", "Sequential", "build",
 ]  # fmt: skip

@@ -47,6 +47,19 @@ def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     return dtype
 
 
+def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """How many steps of each of N sequences count: integers 0..T, shape (N,)."""
+    if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
+        came = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
+        raise TypeError(f"lengths: expected an array of integers, came {came}")
+    if lengths.shape != (N,):
+        raise ValueError(f"lengths: expected shape ({N},), came {lengths.shape}")
+    for n in (lengths.min(initial=0), lengths.max(initial=0)):
+        if not 0 <= n <= T:
+            raise ValueError(f"lengths: expected 0..{T}, came {n}")
+    return lengths.astype(np.intp)
+
+
 def as_generator(name: str, rng: Any) -> np.random.Generator:
     """The Generator itself, one with that whole number as its seed, or a freshly seeded one for None."""
     if isinstance(rng, np.random.Generator):

@@ -30,7 +30,8 @@ class Sequential(Module):
                 raise ValueError(f"layers: expected each layer once, came the same {_label(layers, index)} twice")
         self.layers = layers
         self.batch_first = _common_layout(layers)
-        self.keeps_time = all(layer.keeps_time for layer in layers)
+        self.keeps_time = _ends_in_time(layers)
+        self.reads_time = next((layer.reads_time for layer in layers if layer.batch_first is not None), True)
         self.takes_lengths = any(layer.takes_lengths for layer in layers)
         self.takes_reset_mask = any(layer.takes_reset_mask for layer in layers)
         self.takes_state = any(layer.takes_state for layer in layers)
@@ -117,6 +118,13 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
     first, timeless = None, None
     for index, layer in enumerate(layers):
         if layer.batch_first is not None:
+            if not layer.reads_time:
+                if first is not None and timeless is None:
+                    raise ValueError(
+                        f"layers: expected a layer such as LastStep, which does away with time, before "
+                        f"{_label(layers, index)}, came {_label(layers, first)}"
+                    )
+                timeless = None
             if timeless is not None:
                 raise ValueError(
                     f"layers: expected no layer that reads time after {_label(layers, timeless)}, came "
@@ -132,6 +140,14 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
         if not layer.keeps_time:
             timeless = index
     return None if first is None else layers[first].batch_first
+
+
+def _ends_in_time(layers: tuple[Module, ...]) -> bool:
+    """Whether y has a time axis where x has one, or where a layer makes one."""
+    for layer in reversed(layers):
+        if not layer.reads_time or not layer.keeps_time:
+            return not layer.reads_time
+    return True
 
 
 def _label(layers: tuple[Module, ...], index: int) -> str:

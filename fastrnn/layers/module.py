@@ -30,6 +30,8 @@ class Module:
     """Which layout the layer reads, (N, T, ...) if True, (T, N, ...) if False; None: it does not look at those axes."""
     keeps_time: bool = True
     """False for a layer that has a time axis in x but none in y."""
+    reads_time: bool = True
+    """False for a layer that has a time axis in y but none in x."""
     takes_lengths: bool = False
     """True for a layer that can be called with `lengths`."""
     takes_reset_mask: bool = False
@@ -40,7 +42,7 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _classes[_class_name(cls)] = cls
+        _classes[class_name(cls)] = cls
 
     def __init__(self) -> None:
         self._params: dict[str, Array] = {}
@@ -94,7 +96,7 @@ class Module:
 
     def config(self) -> dict[str, Any]:
         """`arguments` with the class's name under "class"; `build(config)` makes the layer, with new weights."""
-        return {"class": _class_name(type(self))} | self.arguments()
+        return {"class": class_name(type(self))} | self.arguments()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Module:
@@ -185,7 +187,7 @@ def build(config: Mapping[str, Any]) -> Module:
     return cls.from_config(config)
 
 
-def _class_name(cls: type) -> str:
+def class_name(cls: type) -> str:
     """Layers of fastrnn go by their bare names; no class from elsewhere can take one of those."""
     if cls.__module__.startswith("fastrnn."):
         return cls.__name__
