@@ -27,7 +27,7 @@ __all__ = [
     "rnn_cell_forward", "rnn_cell_backward", "rnn_forward", "rnn_backward",
     "gru_cell_forward", "gru_cell_backward", "gru_forward", "gru_backward",
     "lstm_cell_forward", "lstm_cell_backward", "lstm_forward", "lstm_backward",
-    "linear_forward", "linear_backward",
+    "linear_forward", "linear_backward", "jordan_forward", "jordan_backward",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -291,6 +291,162 @@ def _linear_forward(
     y, _, _, sequence = _native.forward(
         _RNN, _NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, training)
     return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype) if training else None
+
+
+# --- Output feedback --------------------------------------------------------------------------------------------------
+
+
+def jordan_forward(
+    x: Array, y0: Maybe, weight_ih: Array, weight_yh: Array, bias_h: Maybe, weight_hy: Array, bias_y: Maybe, *,
+    nonlinearity: str = "tanh", output_activation: str = "identity", lengths: Any = None, reset_mask: Any = None,
+    out: Maybe = None, training: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The recurrence of Jordan (1986, Serial order: a parallel distributed processing approach), whose state is its own
+    output, running freely over x (T, N, D) from y0 (N, M), None for zeros:
+
+        h_t = f(W_ih x_t + W_yh y_{t-1} + b_h)      f = nonlinearity: tanh, relu, sigmoid or identity
+        y_t = g(W_hy h_t + b_y)                     g = output_activation, any of these or softmax
+
+    weight_ih (H, D); weight_yh (H, M); bias_h (H,) or None; weight_hy (M, H); bias_y (M,) or None.
+    Returns y (T, N, M), y_n (N, M) and the cache for one `jordan_backward`, which is None unless training. lengths (N,)
+    of 0..T: outputs past a length are 0, y_n is the last valid one. reset_mask (T, N) of booleans: where True the output
+    that is fed back to that step is zeroed. `out` as in `rnn_forward`.
+    """
+    _option("nonlinearity", nonlinearity, _NONLINEARITIES)
+    _option("output_activation", output_activation, ACTIVATIONS)
+    for name, weight in (("weight_ih", weight_ih), ("weight_hy", weight_hy)):
+        if not isinstance(weight, np.ndarray) or weight.ndim != 2:
+            came = np.shape(weight) if isinstance(weight, np.ndarray) else type(weight).__name__
+            letters = "(H, D)" if name == "weight_ih" else "(M, H)"
+            raise (ValueError if isinstance(weight, np.ndarray) else TypeError)(
+                f"{name}: expected an array of shape {letters}, came {came}")
+    if weight_ih.dtype not in (np.float32, np.float64):
+        raise TypeError(f"weight_ih: expected float32 or float64, came {weight_ih.dtype}")
+    (H, D), M, dtype = weight_ih.shape, len(weight_hy), weight_ih.dtype
+    _check(weight_hy, "weight_hy", (M, H), dtype)
+    _check(weight_yh, "weight_yh", (H, M), dtype)
+    for name, bias, size in (("bias_h", bias_h, H), ("bias_y", bias_y, M)):
+        if bias is not None:
+            _check(bias, name, (size,), dtype)
+    if np.ndim(x) != 3:
+        raise ValueError(f"x: expected shape (T, N, {D}), came {np.shape(x)}")
+    T, N, _ = x.shape
+    _check(x, "x", (T, N, D), dtype)
+    if y0 is not None:
+        _check(y0, "y0", (N, M), dtype)
+    valid = None if lengths is None else _valid_steps(lengths, T, N)
+    if reset_mask is not None:
+        _check(reset_mask, "reset_mask", (T, N), np.dtype(bool))
+    if out is None:
+        out = np.empty((T, N, M), dtype)
+    _check(out, "out", (T, N, M), dtype)
+
+    f, g = ACTIVATIONS[nonlinearity][0], ACTIVATIONS[output_activation][0]
+    if valid is not None:
+        x = np.where(valid[:, :, None], x, 0)  # so that what lies past the end does not reach the weights' gradients
+    if D:
+        inputs, linear = linear_forward(x, weight_ih, bias_h, training=training)
+    else:
+        inputs, linear = np.broadcast_to(np.zeros(H, dtype) if bias_h is None else bias_h, (T, N, H)), None
+    hidden, fed = (np.empty((T if training else 0, N, size), dtype) for size in (H, M))
+    y = np.zeros((N, M), dtype) if y0 is None else y0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(T):
+            back = y if reset_mask is None else np.where(reset_mask[t][:, None], 0, y).astype(dtype, copy=False)
+            h = f(inputs[t] + linear_forward(back, weight_yh, training=False)[0])
+            y_next = g(linear_forward(h, weight_hy, bias_y, training=False)[0])
+            if training:
+                hidden[t], fed[t] = h, back
+            if valid is None:
+                out[t] = y = y_next
+            else:
+                v = valid[t][:, None]
+                out[t], y = np.where(v, y_next, 0), np.where(v, y_next, y)
+    y_n = y.copy()
+    if not training:
+        return out, y_n, None
+    weights = (weight_ih, weight_yh, bias_h, weight_hy, bias_y)
+    return out, y_n, _JordanCache((nonlinearity, output_activation), weights, linear, hidden, fed, out, valid, reset_mask)
+
+
+def jordan_backward(
+    dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
+) -> dict[str, Maybe]:
+    """Backpropagation through time and through the outputs that were fed back, from dy (T, N, M) and dy_n (N, M), each
+    None for zeros. Returns a dict with keys x, y0, weight_ih, weight_yh, bias_h, weight_hy, bias_y; `into` as in
+    `rnn_backward`."""
+    if not isinstance(cache, _JordanCache):
+        raise TypeError(f"cache: expected the cache of jordan_forward, came {type(cache).__name__}")
+    if cache.kept is None:
+        raise RuntimeError("cache: already consumed by an earlier backward; run jordan_forward again")
+    (f, g), weights, linear, hidden, fed, out, valid, reset_mask = cache.kept
+    weight_ih, weight_yh, bias_h, weight_hy, bias_y = weights
+    (T, N, M), H, dtype = out.shape, len(weight_ih), out.dtype
+    f_backward, g_backward = ACTIVATIONS[f][1], ACTIVATIONS[g][1]
+    if dy is not None:
+        _check(dy, "dy", (T, N, M), dtype)
+    if dy_n is not None:
+        _check(dy_n, "dy_n", (N, M), dtype)
+    shapes = {"x": (T, N, weight_ih.shape[1]), "y0": (N, M)} | {
+        name: None if w is None else w.shape for name, w in zip(_JORDAN_WEIGHTS, weights)}
+    for name, array in (into or {}).items():
+        if shapes.get(name) is None:
+            known = ", ".join(key for key, shape in shapes.items() if shape is not None)
+            raise ValueError(f"into: expected keys among {known}, came {name!r}")
+        _check(array, f"into[{name!r}]", shapes[name], dtype)
+    cache.kept = None
+
+    da_h, da_y = np.empty((T, N, H), dtype), np.empty((T, N, M), dtype)
+    to_hidden, to_fed = np.ascontiguousarray(weight_hy.T), np.ascontiguousarray(weight_yh.T)
+    d = np.zeros((N, M), dtype) if dy_n is None else dy_n.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in reversed(range(T)):
+            total = d if dy is None else d + dy[t]
+            if valid is not None:
+                total = np.where(valid[t][:, None], total, 0)
+            da_y[t] = g_backward(total, out[t])
+            da_h[t] = f_backward(linear_forward(da_y[t], to_hidden, training=False)[0], hidden[t])
+            dfed = linear_forward(da_h[t], to_fed, training=False)[0]
+            if reset_mask is not None:
+                dfed[reset_mask[t]] = 0
+            d = dfed if valid is None else np.where(valid[t][:, None], dfed, d)
+    of_fed = linear_backward(da_h, linear_forward(fed, weight_yh)[1])
+    of_output = linear_backward(da_y, linear_forward(hidden, weight_hy, bias_y)[1])
+    if linear is None:
+        of_input = {"x": np.zeros(shapes["x"], dtype), "weight": np.zeros(weight_ih.shape, dtype),
+                    "bias": None if bias_h is None else da_h.sum(axis=(0, 1))}  # fmt: skip
+    else:
+        of_input = linear_backward(da_h, linear)
+    grads = {
+        "x": of_input["x"], "y0": d, "weight_ih": of_input["weight"], "weight_yh": of_fed["weight"],
+        "bias_h": of_input["bias"], "weight_hy": of_output["weight"], "bias_y": of_output["bias"],
+    }  # fmt: skip
+    for name, array in (into or {}).items():
+        array += grads[name]
+    return grads | (into or {})
+
+
+_JORDAN_WEIGHTS = ("weight_ih", "weight_yh", "bias_h", "weight_hy", "bias_y")
+
+
+class _JordanCache:
+    """What a forward keeps for its backward, which consumes it."""
+
+    def __init__(self, *kept: Any):
+        self.kept: Any = kept
+
+
+def _valid_steps(lengths: Any, T: int, N: int) -> Array:
+    """(T, N): whether step t is one of the first lengths[n]."""
+    lengths = np.asarray(lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected an array of integers, came {lengths.dtype}")
+    if lengths.shape != (N,):
+        raise ValueError(f"lengths: expected shape ({N},), came {lengths.shape}")
+    for n in (lengths.min(initial=0), lengths.max(initial=0)):
+        if not 0 <= n <= T:
+            raise ValueError(f"lengths: expected 0..{T}, came {n}")
+    return np.arange(T)[:, None] < lengths
 
 
 # --- Checks that the compiled core does not make ----------------------------------------------------------------------
