@@ -407,7 +407,7 @@ def public_functions(module: Any) -> set[str]:
 
 def test_functional_is_the_twin():
     """Same names, same parameters, kinds and defaults."""
-    names = {"linear_forward", "linear_backward"}
+    names = {"linear_forward", "linear_backward", "jordan_forward", "jordan_backward"}
     kinds = ("cell_forward", "cell_backward", "forward", "backward")
     names |= {f"{cell}_{kind}" for cell, _ in CELLS for kind in kinds}
     assert public_functions(reference) == public_functions(functional) == names
