@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from .basic import Activation, Embedding, LastStep, Linear
+from .basic import Activation, Embedding, Linear
 from .container import Sequential
 from .custom import Cell, Recurrent
 from .dropout import Dropout
+from .jordan import Jordan
 from .module import Module, build
+from .pooling import LastStep, MaxPool, MeanPool
 from .recurrent import GRU, LSTM, RNN
 from .repeat import Repeat
 
 __all__ = [
-    "Activation", "Cell", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "Module", "RNN", "Recurrent",
-    "Repeat", "Sequential", "build",
+    "Activation", "Cell", "Dropout", "Embedding", "GRU", "Jordan", "LSTM", "LastStep", "Linear", "MaxPool", "MeanPool",
+    "Module", "RNN", "Recurrent", "Repeat", "Sequential", "build",
 ]  # fmt: skip

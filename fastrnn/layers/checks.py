@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that several layers share. Each raises one error that names the argument."""
+"""Checks of arguments that several layers share. Each raises one error that names the argument."""
 
 from __future__ import annotations
 

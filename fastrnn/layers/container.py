@@ -35,6 +35,7 @@ class Sequential(Module):
         self.takes_lengths = any(layer.takes_lengths for layer in layers)
         self.takes_reset_mask = any(layer.takes_reset_mask for layer in layers)
         self.takes_state = any(layer.takes_state for layer in layers)
+        self.takes_targets = layers[-1].takes_targets
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -69,9 +70,10 @@ class Sequential(Module):
         return cls(*map(build, config["layers"]))
 
     def __call__(
-        self, x: Array, *, lengths: Array | None = None, reset_mask: Array | None = None, training: bool = False
-    ) -> Array:
-        return self.run(x, lengths=lengths, reset_mask=reset_mask, training=training)[0]
+        self, x: Array, *, lengths: Array | None = None, reset_mask: Array | None = None,
+        targets: Array | None = None, training: bool = False,
+    ) -> Array:  # fmt: skip
+        return self.run(x, lengths=lengths, reset_mask=reset_mask, targets=targets, training=training)[0]
 
     def backward(self, dy: Array) -> Array | None:
         """dx, or None if the first layer reads tokens."""
@@ -79,13 +81,15 @@ class Sequential(Module):
 
     def run(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        training: bool = False,
+        targets: Array | None = None, training: bool = False,
     ) -> tuple[Array, tuple[Any, ...]]:  # fmt: skip
         """As `Module.run`; the state is a tuple with one entry per layer, None for a layer without state or zeros."""
         if lengths is not None and not self.takes_lengths:
             raise ValueError("lengths: expected None, as no layer of this Sequential takes lengths")
         if reset_mask is not None and not self.takes_reset_mask:
             raise ValueError("reset_mask: expected None, as no layer of this Sequential takes resets")
+        if targets is not None and not self.takes_targets:
+            raise ValueError("targets: expected None, as the last layer of this Sequential takes no targets")
         state_n = []
         for index, (layer, entry) in enumerate(zip(self.layers, self._entries("state", state))):
             if lengths is not None and not layer.takes_lengths and getattr(layer, "bidirectional", False):
@@ -94,7 +98,8 @@ class Sequential(Module):
                     "the padding"
                 )
             taken = lengths if layer.takes_lengths else None
-            x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training)
+            options = {} if targets is None or layer is not self.layers[-1] else {"targets": targets}
+            x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training, **options)
             state_n.append(entry)
         return x, tuple(state_n)
 

@@ -36,6 +36,8 @@ class Module:
     """True for a layer that can be called with `lengths`."""
     takes_reset_mask: bool = False
     """True for a layer that can be called with `reset_mask`."""
+    takes_targets: bool = False
+    """True for a layer that can be called with `targets`, what its output should be, to be fed back in training."""
     takes_state: bool = False
     """True for a layer that is called with a state, returns (y, state_n), and whose backward takes dstate_n and returns
     (dx, dstate0)."""
@@ -58,7 +60,7 @@ class Module:
 
     def run(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        training: bool = False,
+        targets: Array | None = None, training: bool = False,
     ) -> tuple[Array, Any]:  # fmt: skip
         """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
 
@@ -73,6 +75,10 @@ class Module:
             options["lengths"] = lengths
         if reset_mask is not None and self._honours("reset_mask", self.takes_reset_mask):
             options["reset_mask"] = reset_mask
+        if targets is not None:
+            if not self.takes_targets:
+                raise ValueError(f"targets: expected None, as {type(self).__name__} takes no targets")
+            options["targets"] = targets
         result = self(x, *(() if state is None else (state,)), training=training, **options)
         return result if isinstance(result, tuple) else (result, None)
 
