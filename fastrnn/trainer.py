@@ -123,7 +123,7 @@ class Trainer:
 
     def _train_batch(self, x: Array, y: Array) -> dict[str, tuple[float, int]]:
         """One update from samples-first x and y. Returns name -> (value, weight) of the loss and the metrics."""
-        outputs = self.model(self._from_samples_first(x), training=True)
+        outputs = self.model(self._from_samples_first(x), training=True, **self._fed(y, training=True))
         values, doutputs = self._score(outputs, y)
         loss, weight = values["loss"]
         if not weight:  # every target is ignored: there is nothing to learn
@@ -149,7 +149,7 @@ class Trainer:
         x, y = _check_data(x, y)
         means = _Means()
         for part in _batches(len(x), check_size("batch_size", batch_size)):
-            outputs = self.model(self._from_samples_first(x[part]))
+            outputs = self.model(self._from_samples_first(x[part]), **self._fed(y[part], training=False))
             means.add(self._score(outputs, y[part])[0])
         return means.result()
 
@@ -169,6 +169,12 @@ class Trainer:
     def _from_samples_first(self, x: Array) -> Array:
         """The view of x that the model reads."""
         return x.swapaxes(0, 1) if self.model.batch_first is False and self.model.reads_time and x.ndim > 1 else x
+
+    def _fed(self, y: Array, training: bool) -> dict[str, Array]:
+        """The targets, for a model that is fed them, in the layout of its outputs."""
+        if not (self.model.takes_targets if training else self.model.scores_with_targets):
+            return {}
+        return {"targets": _time_first(y) if self._time_major_outputs else y}
 
     @property
     def _time_major_outputs(self) -> bool:

@@ -6,6 +6,7 @@ from .basic import Activation, Embedding, Linear
 from .container import Sequential
 from .custom import Cell, Recurrent
 from .dropout import Dropout
+from .encoder_decoder import EncoderDecoder
 from .jordan import Jordan
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
@@ -13,6 +14,6 @@ from .recurrent import GRU, LSTM, RNN
 from .repeat import Repeat
 
 __all__ = [
-    "Activation", "Cell", "Dropout", "Embedding", "GRU", "Jordan", "LSTM", "LastStep", "Linear", "MaxPool", "MeanPool",
-    "Module", "RNN", "Recurrent", "Repeat", "Sequential", "build",
+    "Activation", "Cell", "Dropout", "Embedding", "EncoderDecoder", "GRU", "Jordan", "LSTM", "LastStep", "Linear",
+    "MaxPool", "MeanPool", "Module", "RNN", "Recurrent", "Repeat", "Sequential", "build",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .generation import generate
 from .module import Array, Module, build
 
 
@@ -36,6 +37,7 @@ class Sequential(Module):
         self.takes_reset_mask = any(layer.takes_reset_mask for layer in layers)
         self.takes_state = any(layer.takes_state for layer in layers)
         self.takes_targets = layers[-1].takes_targets
+        self.scores_with_targets = layers[-1].scores_with_targets
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -109,6 +111,18 @@ class Sequential(Module):
             dy, entry = layer.run_backward(dy, entry)
             dstate0.append(entry)
         return dy, tuple(reversed(dstate0))
+
+    def generate(
+        self, start: Any, steps: int, state: Any = None, *, mode: str = "greedy", temperature: float = 1.0,
+        top_k: int | None = None, rng: int | np.random.Generator | None = None, end: int | None = None,
+        return_state: bool = False,
+    ) -> Any:  # fmt: skip
+        """Tokens (N, steps), or with mode="feedback" outputs (N, steps, M), that come of feeding the model what it puts
+        out, from start (N,), (N, T), (N, D) or (N, T, D) on: see `generation.generate`."""
+        return generate(
+            self, start, steps, state, mode=mode, temperature=temperature, top_k=top_k, rng=rng, end=end,
+            return_state=return_state,
+        )  # fmt: skip
 
     def _entries(self, name: str, state: Any) -> tuple[Any, ...]:
         if state is None:

@@ -100,7 +100,8 @@ class Recurrent(Module):
                 raise TypeError(f"cell: expected an object with step and step_backward, came {type(cell).__name__}")
         self.cell = cell
         self.batch_first = bool(batch_first)
-        self._single, self._shapes = _state_shapes(cell)
+        self.state_is_array, self._shapes = _state_shapes(cell)
+        self.states = tuple(f"s{k}" for k in range(len(self._shapes)))
         self.dtype = _params_dtype(getattr(cell, "params", {}), dtype)
         self._grads = {name: np.zeros(param.shape, param.dtype) for name, param in self.params.items()}
 
@@ -134,7 +135,7 @@ class Recurrent(Module):
         if x is None:
             if steps is None or state is None:
                 raise ValueError("x: expected an array, or None together with state and steps, came None")
-            first = state if self._single else state[0] if isinstance(state, (tuple, list)) and len(state) else state
+            first = state if self.state_is_array else state[0] if isinstance(state, (tuple, list)) and len(state) else state
             shape = self._shapes[0]
             batched = np.ndim(first) == 2 + len(shape)
             T, N, read = check_size("steps", steps), (np.shape(first)[1] if batched else 1), None
@@ -204,7 +205,7 @@ class Recurrent(Module):
     # --- what the cell reads and returns ------------------------------------------------------------------------------
 
     def _step(self, x_t: Array | None, states: list[Array]) -> tuple[Array, list[Array], Any]:
-        returned = self.cell.step(x_t, states[0] if self._single else tuple(states))
+        returned = self.cell.step(x_t, states[0] if self.state_is_array else tuple(states))
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(f"cell.step: expected a tuple (y_t, state, cache), came {_kind(returned)}")
         y_t, state, cache = returned
@@ -217,7 +218,7 @@ class Recurrent(Module):
         return y_t, self._parts("cell.step", "state", state, N), cache
 
     def _step_backward(self, dy_t: Array, dstates: list[Array], cache: Any) -> tuple[Array | None, list[Array]]:
-        returned = self.cell.step_backward(dy_t, dstates[0] if self._single else tuple(dstates), cache)
+        returned = self.cell.step_backward(dy_t, dstates[0] if self.state_is_array else tuple(dstates), cache)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(
                 f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), came {_kind(returned)}")
@@ -236,7 +237,7 @@ class Recurrent(Module):
         """The arrays of a state that the cell returned, None for zeros."""
         if state is None:
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
-        parts = [state] if self._single else state
+        parts = [state] if self.state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, came {_kind(state)}")
         parts = [np.zeros((N, *s), self.dtype) if p is None else p for p, s in zip(parts, self._shapes)]
@@ -252,7 +253,7 @@ class Recurrent(Module):
         """Arrays (N, ...) from a state as the user gives it, None for zeros."""
         if state is None:
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
-        parts = [state] if self._single else state
+        parts = [state] if self.state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, came {_kind(state)}")
         for part, shape in zip(parts, self._shapes):
@@ -267,7 +268,7 @@ class Recurrent(Module):
 
     def _pack(self, states: list[Array], batched: bool) -> Any:
         parts = tuple(s[None].copy() if batched else s.copy() for s in states)
-        return parts[0] if self._single else parts
+        return parts[0] if self.state_is_array else parts
 
 
 def _state_shapes(cell: Any) -> tuple[bool, list[tuple[int, ...]]]:

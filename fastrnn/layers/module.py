@@ -38,6 +38,8 @@ class Module:
     """True for a layer that can be called with `reset_mask`."""
     takes_targets: bool = False
     """True for a layer that can be called with `targets`, what its output should be, to be fed back in training."""
+    scores_with_targets: bool = False
+    """True for a layer that needs its `targets` in evaluation too, as it cannot run without."""
     takes_state: bool = False
     """True for a layer that is called with a state, returns (y, state_n), and whose backward takes dstate_n and returns
     (dx, dstate0)."""
