@@ -53,13 +53,18 @@ def test_gradients(kind):
 
 
 @every_layer
-def test_needs_a_state_and_steps(kind):
+def test_without_a_state_it_starts_from_zeros(kind):
     layer, state = make(kind)
-    with pytest.raises(ValueError, match="x: expected"):
-        layer(None, state)
-    with pytest.raises(ValueError, match="x: expected|state: expected"):
-        layer(None, steps=T)
-    with pytest.raises(ValueError, match="steps: expected"):
-        layer(None, state, steps=0)
-    with pytest.raises(ValueError, match="steps: expected None"):
-        layer(np.zeros((T, N, D)), state, steps=T)
+    zeros = tuple(np.zeros_like(s[:, :1]) for s in parts(state))
+    output, _ = layer(None, steps=T)
+    expected, _ = layer(None, zeros if len(zeros) > 1 else zeros[0], steps=T)
+    assert output.shape == (T, 1, H)
+    np.testing.assert_array_equal(output, expected)
+
+
+@every_layer
+def test_needs_steps_or_an_input(kind):
+    layer, state = make(kind)
+    for arguments, options in [((None, state), {}), ((np.zeros((T, N, D)), state), {"steps": T}), ((None, state), {"steps": 0})]:
+        with pytest.raises(ValueError, match="steps: expected"):
+            layer(*arguments, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .basic import Activation, Embedding, Linear
+from .cells import GRU, LSTM, RNN
 from .container import Sequential
 from .custom import Cell, Recurrent
 from .dropout import Dropout
@@ -10,7 +11,6 @@ from .encoder_decoder import EncoderDecoder
 from .jordan import Jordan
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
-from .recurrent import GRU, LSTM, RNN
 from .repeat import Repeat
 
 __all__ = [

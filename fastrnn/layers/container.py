@@ -93,12 +93,7 @@ class Sequential(Module):
         if targets is not None and not self.takes_targets:
             raise ValueError("targets: expected None, as the last layer of this Sequential takes no targets")
         state_n = []
-        for index, (layer, entry) in enumerate(zip(self.layers, self._entries("state", state))):
-            if lengths is not None and not layer.takes_lengths and getattr(layer, "bidirectional", False):
-                raise ValueError(
-                    f"lengths: expected None, as the reverse direction of {_label(self.layers, index)} would start in "
-                    "the padding"
-                )
+        for layer, entry in zip(self.layers, self._entries("state", state)):
             taken = lengths if layer.takes_lengths else None
             options = {} if targets is None or layer is not self.layers[-1] else {"targets": targets}
             x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training, **options)

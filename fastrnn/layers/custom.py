@@ -73,7 +73,8 @@ class Recurrent(Module):
 
     output, state_n = layer(x, state=None, *, steps=None, lengths=None, reset_mask=None, training=False)
         x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence, in the dtype of the cell's parameters.
-        x=None with steps=T runs the cell by itself, s_t = f(s_{t-1}), from a state that has to be given.
+        x=None with steps=T runs the cell by itself, s_t = f(s_{t-1}); the batch is then that of the state, one sequence
+        where there is none.
         state: the cell's, each array with an axis of length 1 in front as a one-layer RNN's state has it, (1, N, H);
         without a batch axis (1, H). None for zeros. output (T, N, M), laid out as x.
         lengths (N,), 0..T in any order: outputs past a length are 0, state_n is that of the last valid step, and the
@@ -132,16 +133,13 @@ class Recurrent(Module):
         self, x: Array | None, state: Any = None, *, steps: int | None = None, lengths: Array | None = None,
         reset_mask: Array | None = None, training: bool = False,
     ) -> tuple[Array, Any]:  # fmt: skip
+        if (x is None) == (steps is None):
+            raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is None:
-            if steps is None or state is None:
-                raise ValueError("x: expected an array, or None together with state and steps, came None")
-            first = state if self.state_is_array else state[0] if isinstance(state, (tuple, list)) and len(state) else state
-            shape = self._shapes[0]
-            batched = np.ndim(first) == 2 + len(shape)
-            T, N, read = check_size("steps", steps), (np.shape(first)[1] if batched else 1), None
+            first = state[0] if isinstance(state, (tuple, list)) and state else state
+            batched = state is None or np.ndim(first) == 2 + len(self._shapes[0])
+            T, N, read = check_size("steps", steps), np.shape(first)[1] if batched and state is not None else 1, None
         else:
-            if steps is not None:
-                raise ValueError(f"steps: expected None, as x says how many there are, came {steps!r}")
             read = time_major("x", x, self.dtype, self.batch_first)
             batched, (T, N, _) = x.ndim == 3, read.shape
         states = self._unpack("state", state, N, batched)
