@@ -277,41 +277,6 @@ def test_resets_cut_a_sequence_in_two(cell, options):
     assert_results_close(forgotten, expected, "float64")
 
 
-# --- Errors -----------------------------------------------------------------------------------------------------------
-
-T, N, D, H, P = 3, 2, 5, 4, 3
-WRONG = [
-    ("lengths", [1.0, 2.0], TypeError, "expected integers, came float64"),
-    ("lengths", [True, False], TypeError, "expected integers, came bool"),
-    ("lengths", [1, 2, 3], ValueError, r"expected shape \(2,\), came \(3,\)"),
-    ("lengths", 2, ValueError, r"expected shape \(2,\), came \(\)"),
-    ("lengths", [1, 4], ValueError, "expected values from 0 to 3, came 4"),
-    ("lengths", [-1, 2], ValueError, "expected values from 0 to 3, came -1"),
-    ("reset_mask", np.zeros((T, N)), TypeError, "expected bool, came float64"),
-    ("reset_mask", np.zeros((N, T), bool), ValueError, r"expected shape \(3, 2\), came \(2, 3\)"),
-    ("weight_hr", np.zeros((P, H + 1)), ValueError, r"expected shape \(4, 4\).*, came \(3, 5\)"),
-    ("weight_hr", np.zeros((H, H), np.float32), TypeError, "expected float64.*, came float32"),
-    ("weight_peephole", np.zeros(2 * H), ValueError, r"expected shape \(12,\).*, came \(8,\)"),
-    ("weight_peephole", [0.0] * 12, TypeError, "expected .*array, came list"),
-    ("cell_clip", 0, ValueError, "expected a positive number or None, came 0"),
-    ("cell_clip", float("nan"), ValueError, "expected a positive number or None, came nan"),
-    ("cell_clip", "3", TypeError, "expected a positive number or None, came str"),
-    ("cell_clip", True, TypeError, "expected a positive number or None, came bool"),
-    ("gate_activation", "tanh", ValueError, "expected one of 'sigmoid', 'hard_sigmoid', 'hard_sigmoid_6', came 'tanh'"),
-    ("activation", "softmax", ValueError, "expected one of .*'tanh'.*, came 'softmax'"),
-]
-
-
-@pytest.mark.parametrize("name, wrong, error, message", WRONG, ids=[f"{w[0]}-{k}" for k, w in enumerate(WRONG)])
-def test_wrong_argument(name, wrong, error, message):
-    case = make_case("lstm", {}, (T, N, D, H), "float64")
-    with pytest.raises(error, match=f"^{name}: {message}"):
-        case.forward(reference, **{name: wrong})
-    if name not in ("lengths", "reset_mask"):
-        with pytest.raises(error, match=f"^{name}: {message}"):
-            reference.lstm_cell_forward(case.x[0], *case.state, *case.weights, **{name: wrong})
-
-
 def test_the_tables_name_different_cells():
     """Every id once: a variant that is listed twice would hide one that is missing."""
     ids = [cell_id(*c) for c in CELLS + CELLS_MORE]
