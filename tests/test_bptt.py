@@ -81,9 +81,8 @@ def test_truncation_behind_the_end_is_full_backpropagation(tbptt, batch_first):
 
 
 @pytest.mark.parametrize("k", [5, 8])
-def test_chunks_like_torch_with_detach(k):
+def test_chunks_like_torch_with_detach(torch, k):
     """An update after each chunk, the state carried on detached."""
-    torch = pytest.importorskip("torch")
     x, y = series()
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(D, H, 2, batch_first=True).double()

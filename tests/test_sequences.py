@@ -134,11 +134,9 @@ def test_lists_arrays_and_layouts_train_alike(pool, loss):
         assert_logs_close(results[0][1], logs)
 
 
-def test_agrees_with_packed_sequences_of_torch():
+def test_agrees_with_packed_sequences_of_torch(torch):
     """Three updates of a bidirectional LSTM with lengths and a loss at each step that counts."""
-    torch = pytest.importorskip("torch")
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
+    pack, unpack = torch.nn.utils.rnn.pack_padded_sequence, torch.nn.utils.rnn.pad_packed_sequence
     x, y, _ = sequences()
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(D, H, 2, batch_first=True, bidirectional=True).double()
@@ -150,8 +148,8 @@ def test_agrees_with_packed_sequences_of_torch():
     logs = trained(trainer, x, y, epochs=3, batch_size=N, shuffle=False)
     sgd, expected = torch.optim.SGD([*lstm.parameters(), *linear.parameters()], lr=0.5), []
     for _ in range(3):
-        packed = pack_padded_sequence(torch.tensor(padded(x)), LENGTHS, batch_first=True, enforce_sorted=False)
-        output, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
+        packed = pack(torch.tensor(padded(x)), LENGTHS, batch_first=True, enforce_sorted=False)
+        output, _ = unpack(lstm(packed)[0], batch_first=True)
         targets = torch.tensor(padded(y, -100)[:, :T])
         loss = torch.nn.functional.cross_entropy(linear(output).flatten(0, 1), targets.flatten())
         sgd.zero_grad()
@@ -367,7 +365,7 @@ ARRAY = padded(X)
         (fit(CLASSES, CLASSES, lengths=[2] * 7), ValueError, "lengths: expected None for x without time steps, came x of shape (7,)"),
         (fit(ARRAY, CLASSES, LastStep, bucket=True), ValueError, "bucket: expected False for sequences of one length, came True"),
         (fit(ARRAY, CLASSES, LastStep, validation_data=(ARRAY,)), TypeError, "validation_data: expected a tuple (x, y) or (x, y, lengths)"),
-        (fit(X, CLASSES), ValueError, "targets: expected shape (9, 7)"),
+        (fit(X, CLASSES), ValueError, "y: expected a target at each step, (7, 9, ...), came shape (7,)"),
     ],
 )  # fmt: skip
 def test_errors(call, error, message):
