@@ -9,9 +9,8 @@
  *    as fast at H = 64 to 512 and 1.37 at (1000,16,32,32), forward and backward 1.03 to 1.13. Panels are packed, so the
  *    inner loop streams one array; a is broadcast from memory.
  * b) A tile takes a list of products, so that x @ W_ih and h @ W_hh run into the same accumulators without a stop.
- * c) Few accumulators leave the multipliers waiting for each other; such tiles (rows * NV <= 8, and as far as registers
- *    reach) run several sums over k side by side. That changes the order of a sum, hence the result's last bits, with
- *    the number of rows: `in_order` forbids it where the cut into tiles depends on the thread count or on T.
+ * c) Few accumulators leave the multipliers waiting for each other; such tiles run several sums over k side by side, 2 or 4
+ *    where registers reach. That changes the order of a sum, hence the result's last bits, with the number of rows: `in_order` forbids it where the cut into tiles depends on the thread count or on T.
  * d) Accumulators go out through memory (L1) and the cell's activations come as a second small function, not inlined
  *    into each of the tile's instances. By count that is 2 x 24 memory operations beside 24 * K multiply-adds of the
  *    largest tile, 2-3% at K = D + H = 64 and under 1% from 192 on; it compiles in 2 s where inlining took 20.
@@ -30,8 +29,9 @@ typedef struct {
     const real *panel;  /* (K, NV, VL) */
 } product;
 
-/* Accumulators that registers hold beside their operands. */
-#define MOST_ACCUMULATORS (VECTOR_REGISTERS == 32 ? 24 : 12)
+/* Accumulators of all sums that run side by side: what registers hold beside the operands, and what keeps two multipliers
+ * of latency 4 busy twice over. */
+#define MOST_CHAINED (VECTOR_REGISTERS == 32 ? 16 : 12)
 
 #define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
 
@@ -47,7 +47,7 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
         for (long block = 0; block < p->blocks; block++) {
             const real *a = p->a + block * p->block;
             long k = 0;
-            const int chains = MR * NV <= MOST_ACCUMULATORS / 4 ? 4 : MR * NV <= MOST_ACCUMULATORS / 2 && MR * NV <= 8 ? 2 : 1;
+            const int chains = MR * NV <= MOST_CHAINED / 4 ? 4 : MR * NV <= MOST_CHAINED / 2 ? 2 : 1;
             if (chains > 1 && !in_order) {
                 enum { CHAINS = 4 };
                 vec more[CHAINS - 1][FR_ROW_BLOCK][4];
