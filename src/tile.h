@@ -9,8 +9,9 @@
  *    as fast at H = 64 to 512 and 1.37 at (1000,16,32,32), forward and backward 1.03 to 1.13. Panels are packed, so the
  *    inner loop streams one array; a is broadcast from memory.
  * b) A tile takes a list of products, so that x @ W_ih and h @ W_hh run into the same accumulators without a stop.
- * c) Few accumulators leave the multipliers waiting for each other; such tiles run several sums over k side by side, 2 or 4
- *    where registers reach. That changes the order of a sum, hence the result's last bits, with the number of rows: `in_order` forbids it where the cut into tiles depends on the thread count or on T.
+ * c) Few accumulators leave the multipliers waiting for each other; such tiles run several sums over k side by side, 2 or
+ *    4, as far as registers reach. That changes the order of a sum, hence the result's last bits, with the number of
+ *    rows: `in_order` forbids it where the cut into tiles depends on the thread count or on T.
  * d) Accumulators go out through memory (L1) and the cell's activations come as a second small function, not inlined
  *    into each of the tile's instances. By count that is 2 x 24 memory operations beside 24 * K multiply-adds of the
  *    largest tile, 2-3% at K = D + H = 64 and under 1% from 192 on; it compiles in 2 s where inlining took 20.
@@ -21,10 +22,10 @@
 #include "fastrnn.h"
 #include "simd.h"
 
-/* One left operand and its panel. Row m, k-th of block b of a is at a + m*row + b*block + k (or + k*VL, see `lanes_k`). */
+/* One left operand and its panel. Row m, k-th of block b of a is at rows[m] + first + b*block + k (or + k*VL, see `tile`). */
 typedef struct {
-    const real *a;
-    long row, block;
+    const real *const *rows;
+    long first, block;
     long blocks, depth; /* K = blocks * depth */
     const real *panel;  /* (K, NV, VL) */
 } product;
@@ -36,16 +37,16 @@ typedef struct {
 #define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
 
 /* Vectors first .. first + NV - 1 of a panel of WIDTH.
- * lanes_k: a is packed (K, VL) and its rows are lanes; else a's rows are strided and k is contiguous. */
-INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int lanes_k, TILE_ARGS) {
+ * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
+INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, TILE_ARGS) {
     vec acc[FR_ROW_BLOCK][4]; /* the largest tile: sizes that depend on MR and NV would make it a VLA, kept in memory */
     UNROLL for (int m = 0; m < MR; m++)
         UNROLL for (int v = 0; v < NV; v++) acc[m][v] = init ? load(init + m * init_row + (first + v) * VL) : (vec){0};
     for (const product *p = products; p < products + n_products; p++) {
         const real *b = p->panel + first * VL;
-        const long row = lanes_k ? 1 : p->row, step = lanes_k ? VL : 1;
         for (long block = 0; block < p->blocks; block++) {
-            const real *a = p->a + block * p->block;
+            const real *a[FR_ROW_BLOCK];
+            UNROLL for (int m = 0; m < MR; m++) a[m] = p->rows[m] + p->first + block * p->block;
             long k = 0;
             const int chains = MR * NV <= MOST_CHAINED / 4 ? 4 : MR * NV <= MOST_CHAINED / 2 ? 2 : 1;
             if (chains > 1 && !in_order) {
@@ -54,23 +55,23 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
                 UNROLL for (int q = 0; q < chains - 1; q++)
                     UNROLL for (int m = 0; m < MR; m++)
                         UNROLL for (int v = 0; v < NV; v++) more[q][m][v] = (vec){0};
-                for (; k + chains <= p->depth; k += chains, a += chains * step, b += chains * WIDTH * VL)
+                for (; k + chains <= p->depth; k += chains, b += chains * WIDTH * VL)
                     UNROLL for (int q = 0; q < chains; q++)
                         UNROLL for (int v = 0; v < NV; v++) {
                             vec w = load(b + (q * WIDTH + v) * VL);
                             UNROLL for (int m = 0; m < MR; m++) {
                                 vec *sum = q ? &more[q - 1][m][v] : &acc[m][v];
-                                *sum += a[m * row + q * step] * w;
+                                *sum += a[m][(k + q) * step] * w;
                             }
                         }
                 UNROLL for (int q = 0; q < chains - 1; q++)
                     UNROLL for (int m = 0; m < MR; m++)
                         UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
-            _Pragma("GCC unroll 4") for (; k < p->depth; k++, a += step, b += WIDTH * VL) {
+            _Pragma("GCC unroll 4") for (; k < p->depth; k++, b += WIDTH * VL) {
                 if (MR < NV) { /* hold the fewer: 3 x 4 accumulators, 3 and 1 operands fill 16 registers exactly */
                     vec s[FR_ROW_BLOCK];
-                    UNROLL for (int m = 0; m < MR; m++) s[m] = splat(a[m * row]);
+                    UNROLL for (int m = 0; m < MR; m++) s[m] = splat(a[m][k * step]);
                     UNROLL for (int v = 0; v < NV; v++) {
                         vec w = load(b + v * VL);
                         UNROLL for (int m = 0; m < MR; m++) acc[m][v] += s[m] * w;
@@ -79,7 +80,7 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
                     vec w[4];
                     UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + v * VL);
                     UNROLL for (int m = 0; m < MR; m++) {
-                        vec s = splat(a[m * row]);
+                        vec s = splat(a[m][k * step]);
                         UNROLL for (int v = 0; v < NV; v++) acc[m][v] += s * w[v];
                     }
                 }
@@ -90,13 +91,13 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
         UNROLL for (int v = 0; v < NV; v++) store(c + m * c_row + (first + v) * VL, acc[m][v]);
 }
 
-#define WHOLE(MR, NV, lanes_k) tile(MR, NV, NV, 0, lanes_k, c, c_row, init, init_row, products, n_products, in_order);
-#define HALVES(MR, NV, lanes_k) \
-    tile(MR, NV / 2, NV, 0, lanes_k, c, c_row, init, init_row, products, n_products, in_order); \
-    tile(MR, NV / 2, NV, NV / 2, lanes_k, c, c_row, init, init_row, products, n_products, in_order);
+#define WHOLE(MR, NV, step) tile(MR, NV, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order);
+#define HALVES(MR, NV, step) \
+    tile(MR, NV / 2, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order); \
+    tile(MR, NV / 2, NV, NV / 2, step, c, c_row, init, init_row, products, n_products, in_order);
 #define TILE(MR, NV, PARTS) \
-    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, 0) } \
-    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, 1) }
+    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, 1) } \
+    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, VL) }
 TILE(1, 1, WHOLE) TILE(2, 1, WHOLE) TILE(3, 1, WHOLE) TILE(4, 1, WHOLE) TILE(5, 1, WHOLE) TILE(6, 1, WHOLE)
 TILE(1, 2, WHOLE) TILE(2, 2, WHOLE) TILE(3, 2, WHOLE) TILE(4, 2, WHOLE) TILE(5, 2, WHOLE) TILE(6, 2, WHOLE)
 TILE(1, 3, WHOLE) TILE(2, 3, WHOLE) TILE(3, 3, WHOLE) TILE(4, 3, WHOLE)
@@ -137,7 +138,7 @@ INLINE void multiply(int NV, long rows, TILE_ARGS) {
         rows -= part;
         c += part * c_row;
         if (init) init += part * init_row;
-        for (int i = 0; i < n_products; i++) moved[i].a += part * moved[i].row;
+        for (int i = 0; i < n_products; i++) moved[i].rows += part;
     }
 }
 
