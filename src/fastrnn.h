@@ -60,6 +60,19 @@ typedef struct {
     int id, threads, by_units;
 } fr_share;
 
+/* One optimiser's step (optimize.h): which formula, and its numbers at this step. */
+enum fr_rule { FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM };
+typedef struct {
+    int rule, nesterov;
+    double scale, limit; /* clipping: the gradient is multiplied by scale, then bounded by +-limit (infinity: not) */
+    double couple;       /* weight decay that is added to the gradient */
+    double shrink;       /* weight decay that the parameter is multiplied by; 1: none */
+    double rate;         /* what the direction is multiplied by before it is subtracted */
+    double momentum;     /* of SGD and RMSprop */
+    double decay, decay_squares; /* Adam's beta1; beta2 of Adam, alpha of RMSprop */
+    double eps;
+} fr_update;
+
 /* What one build (instruction set x dtype) of kernels.c offers. */
 typedef struct {
     int lanes, itemsize;
@@ -88,6 +101,11 @@ typedef struct {
     /* (rows, width) <-> (rows, padded width); pads are written as zeros, and not read. Plain NULL: all zeros. */
     void (*pad)(void *padded, const void *plain, long rows, long width);
     void (*unpad)(void *plain, const void *padded, long rows, long width);
+
+    /* A range of one array of parameters, its gradient, and its state (slots that the rule does not have: NULL). */
+    void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count);
+    double (*sum_of_squares)(const void *grad, long count);
+    void (*clip)(void *grad, long count, double scale, double limit); /* times scale, then bounded by +-limit */
 } fr_kernels;
 
 /* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two

@@ -42,6 +42,11 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_share:
         int id, threads, by_units
 
+    enum: FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM
+    ctypedef struct fr_update:
+        int rule, nesterov
+        double scale, limit, couple, shrink, rate, momentum, decay, decay_squares, eps
+
     ctypedef struct fr_kernels:
         int lanes, itemsize
         int (*gates)(int cell) noexcept nogil
@@ -63,6 +68,9 @@ cdef extern from "fastrnn.h" nogil:
         void (*grad_weights)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
         void (*pad)(void *padded, const void *plain, long rows, long width) noexcept nogil
         void (*unpad)(void *plain, const void *padded, long rows, long width) noexcept nogil
+        void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count) noexcept nogil
+        double (*sum_of_squares)(const void *grad, long count) noexcept nogil
+        void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
 
     int fr_isa_count()
     const char *fr_isa_name(int index)
