@@ -19,6 +19,7 @@ import numpy as np
 cimport numpy as cnp
 from kernels cimport *
 from libc.math cimport isfinite, sqrt
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 cnp.import_array()
@@ -314,3 +315,4 @@ CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE
 ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY}
 
 include "optimize.pxi"
+include "losses.pxi"

@@ -11,6 +11,7 @@
 #define FASTRNN_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum fr_cell_kind { FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN };
 enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY };
@@ -106,6 +107,10 @@ typedef struct {
     void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count);
     double (*sum_of_squares)(const void *grad, long count);
     void (*clip)(void *grad, long count, double scale, double limit); /* times scale, then bounded by +-limit */
+
+    /* Losses (rows,) and their gradient (rows, M), of which every row counts `share`; see losses.h. */
+    void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
+                          void *losses, void *dlogits);
 } fr_kernels;
 
 /* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two

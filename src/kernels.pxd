@@ -1,5 +1,7 @@
 # What the C side offers; each name is explained in its header.
 
+from libc.stdint cimport int64_t
+
 cdef extern from "fastrnn.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY
@@ -71,6 +73,8 @@ cdef extern from "fastrnn.h" nogil:
         void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count) noexcept nogil
         double (*sum_of_squares)(const void *grad, long count) noexcept nogil
         void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
+        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
+                              void *losses, void *dlogits) noexcept nogil
 
     int fr_isa_count()
     const char *fr_isa_name(int index)
