@@ -132,14 +132,7 @@ class Trainer:
             raise FloatingPointError(f"loss: expected a finite number, came {loss}")
         self.model.zero_grad()
         self.model.backward(doutputs)
-        grads = self.model.grads
-        if self.clip_norm is not None:
-            norm = optim.clip_grad_norm(grads, self.clip_norm)
-            if not math.isfinite(norm):
-                raise FloatingPointError(f"gradient: expected a finite norm, came {norm}")
-        if self.clip_value is not None:
-            optim.clip_grad_value(grads, self.clip_value)
-        self.optimizer.step(self.model.params, grads)
+        self.optimizer.step(self.model.params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value)
         return values
 
     # --- using the model ----------------------------------------------------------------------------------------------
