@@ -54,7 +54,7 @@ cdef int _run(Sweep *sweep, Task task) except -1:
     sweep.task = task
     for i in range(sweep.count):
         total += p[i].size
-    if total < 1 << 15:
+    if total < 1 << 17:
         threads = 1
     for i in range(sweep.count if threads > 1 and task != TASK_SUM else 0):
         for k in range(i):
