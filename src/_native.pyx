@@ -118,6 +118,7 @@ cdef class Tape:
     cdef int typenum
     cdef Block states
     cdef tuple arrays
+    cdef str owner  # of what shares the RNN's kernels; "" for the cells themselves
 
     def __reduce__(self):
         raise TypeError("a forward pass' cache cannot be pickled")
@@ -129,7 +130,7 @@ cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, w
     cdef bint recurrent = weight_hh is not None
     cdef cnp.ndarray x_, output, array, h0_ = None, w_ih = <cnp.ndarray>weight_ih
     if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_DIM(w_ih, 0) == 0 or cnp.PyArray_DIM(w_ih, 0) % G or (
-            cnp.PyArray_DIM(w_ih, 1) == 0 and np.shape(x)[-1:] != (0,)):  # no input at all makes an autonomous recurrence
+            cnp.PyArray_DIM(w_ih, 1) == 0 and (np.ndim(x) == 0 or np.shape(x)[np.ndim(x) - 1] != 0)):  # no input at all makes an autonomous recurrence
         raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), came {_shape_of(w_ih)}")
     q.H, q.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
     q.R = q.H
@@ -198,14 +199,14 @@ cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse
         held.append(mask)
     if lengths is None:
         return 0
-    if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
-        came = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-        raise TypeError(f"lengths: expected an array of integers, came {came}")
+    lengths = np.asarray(lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, came {lengths.dtype}")
     if lengths.shape != (q.N,):
         raise ValueError(f"lengths: expected shape ({q.N},) = (N,), came {lengths.shape}")
     low, high = lengths.min(), lengths.max()
     if low < 0 or high > q.T:
-        raise ValueError(f"lengths: expected 0..{q.T}, came {low if low < 0 else high}")
+        raise ValueError(f"lengths: expected values from 0 to {q.T}, came {low if low < 0 else high}")
     if low == q.T:
         return 0
     held[1].fill(0)
@@ -293,6 +294,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
         return output, h_n, c_n, None
     cdef Tape tape = Tape.__new__(Tape)
     tape.sequence, tape.kernels, tape.typenum, tape.states, tape.arrays = job.sequence, k, typenum, states, tuple(held)
+    tape.owner = "linear_forward" if not recurrent else "jordan_forward" if cell == FR_RNN and q.weight_hr else ""
     return output, h_n, c_n, tape
 
 
@@ -308,7 +310,8 @@ cdef cnp.ndarray _gradient(object into, str name, int typenum, str letters, int 
 
 def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran for `owner`, one of `cells`; returns the dict of gradients."""
-    if not isinstance(cache, Tape) or (<Tape>cache).kernels == NULL or (<Tape>cache).sequence.cell not in cells:
+    if not isinstance(cache, Tape) or (<Tape>cache).kernels == NULL or (<Tape>cache).sequence.cell not in cells or (
+            (<Tape>cache).owner != (owner if owner in ("linear_forward", "jordan_forward") else "")):
         raise TypeError(f"cache: expected the cache of {owner} in training, came {type(cache).__name__}"
                         f"{' of another cell' if isinstance(cache, Tape) else ''}")
     cdef Tape tape = <Tape>cache

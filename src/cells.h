@@ -142,7 +142,7 @@ INLINE void gru_forward_as(const int plain, FINISH_ARGS) {
         const vec hn = load(acc + 3 * VL);
         const vec r = gate(plain, s, load(acc + VL)), z = gate(plain, s, load(acc + 2 * VL));
         const vec new = candidate(plain, s, load(acc) + r * hn);
-        store_part(s->h[n] + unit, new + z * (load_part(s->h_prev[n] + unit, lanes) - new), lanes);
+        store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
         if (s->gates) {
             real *gates = s->gates + (n * s->Hp + unit) * 4;
             store(gates, new), store(gates + VL, r), store(gates + 2 * VL, z), store(gates + 3 * VL, hn);
@@ -193,9 +193,9 @@ static void gru_reset_before_forward(FINISH_ARGS) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
             real *gates = s->gates + (n * s->Hp + unit) * 3;
-            const vec new = candidate(!PLAIN, s, load(acc + (n - row) * acc_row + b * VL));
+            const vec new = candidate(!PLAIN, s, load(acc + (n - row) * acc_row + b * VL)), z = load(gates + 2 * VL);
             store(gates, new);
-            store_part(s->h[n] + unit, new + load(gates + 2 * VL) * (load_part(s->h_prev[n] + unit, lanes) - new), lanes);
+            store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
         }
     }
 }
