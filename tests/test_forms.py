@@ -36,6 +36,11 @@ def test_repeat_refuses():
         fastrnn.Sequential(fastrnn.GRU(D, H), fastrnn.Repeat(3))
 
 
+def test_repeat_does_not_stream():
+    with pytest.raises(ValueError, match="Repeat: expected a layer that reads step by step"):
+        fastrnn.Sequential(fastrnn.Repeat(3), fastrnn.GRU(D, H)).stream()
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_from_one_vector_to_a_sequence(batch_first):
     """Trained samples first in both layouts: a frequency to the wave that has it."""

@@ -91,7 +91,7 @@ def test_sampling_is_repeatable_and_moves_on():
 
 def test_never_draws_what_has_no_probability():
     logits = np.array([[0.0, -np.inf, 0.0, -np.inf]] * 2000)
-    assert set(sample(logits, np.random.default_rng(0))) == {0, 2}
+    assert set(sample(logits, np.random.default_rng(0).random(2000))) == {0, 2}
 
 
 def test_what_comes_after_the_end_is_the_end():
@@ -103,6 +103,40 @@ def test_what_comes_after_the_end_is_the_end():
     for row, one, n in zip(ended, free, at):
         np.testing.assert_array_equal(row[:n], one[:n])
         assert (row[n:] == 4).all()
+
+
+class Plain(fastrnn.Linear):
+    """A Linear that the compiled chain does not know."""
+
+    def stream_links(self, chain):
+        return False
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mode": "sample"}, {"mode": "sample", "top_k": 2, "temperature": 0.7}, {"mode": "sample", "end": 4}], ids=repr
+)
+@every_dtype
+def test_compiled_and_step_by_step_make_the_same(dtype, options):
+    model = sharpen(language_model(dtype=dtype))
+    plain = Plain(H, V, dtype=dtype)
+    plain.load_state_dict(model[-1].params)
+    other = fastrnn.Sequential(*model.layers[:-1], plain)
+    prompt = np.random.default_rng(0).integers(0, V, (N, 3))
+    compiled, state = model.generate(prompt, 30, rng=1, return_state=True, **options)
+    stepwise, other_state = other.generate(prompt, 30, rng=1, return_state=True, **options)
+    np.testing.assert_array_equal(compiled, stepwise)
+    if "end" not in options:
+        for a, b in zip(state[1], other_state[1]):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_and_step_by_step_feedback():
+    layers = [fastrnn.GRU(2, H, dtype="float64", rng=0), fastrnn.Linear(H, 2, dtype="float64", rng=1)]
+    plain = Plain(H, 2, dtype="float64")
+    plain.load_state_dict(layers[1].params)
+    start = np.random.default_rng(0).standard_normal((N, 2))
+    compiled = fastrnn.Sequential(*layers).generate(start, 9, mode="feedback")
+    np.testing.assert_allclose(fastrnn.Sequential(layers[0], plain).generate(start, 9, mode="feedback"), compiled, rtol=1e-12)
 
 
 WRONG = {

@@ -139,6 +139,30 @@ def test_lengths_are_each_sequence_by_itself(share):
             np.testing.assert_allclose(y_n[:, n], alone_n, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("share", [None, 0.5, 1.0])
+def test_without_input(share):
+    """As with inputs of zero, in outputs and gradients; a state and targets are all that it reads."""
+    options = {} if share is None else {"targets": normal(T, N, M), "teacher_forcing": share}
+    layer, y0 = jordan(), normal(1, N, M)
+    draw = layer._rng.bit_generator.state
+    output, y_n = layer(None, y0, steps=T, training=True, **options)
+    dx, dy0 = layer.backward(np.ones_like(output), np.ones_like(y_n))
+    assert dx is None
+    grads = {name: grad.copy() for name, grad in layer.grads.items()}
+    layer.zero_grad()
+    layer._rng.bit_generator.state = draw
+    expected, expected_n = layer(np.zeros((T, N, D)), y0, training=True, **options)
+    _, dexpected = layer.backward(np.ones_like(output), np.ones_like(y_n))
+    for a, b in [(output, expected), (y_n, expected_n), (dy0, dexpected)]:
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+    for name, grad in layer.grads.items():
+        np.testing.assert_allclose(grads[name], grad, rtol=1e-11, atol=1e-13, err_msg=name)
+    if share is None:
+        np.testing.assert_array_equal(layer.generate(y0, T), output)
+        assert layer.generate(None, 3).shape == (3, 1, M)
+    assert fastrnn.check_gradients(layer, None, y0, steps=T, **options)
+
+
 def test_learns_to_go_on_by_itself():
     """A damped wave from its start alone: teacher forcing in training, running freely in evaluation."""
     rng = np.random.default_rng(0)
@@ -190,6 +214,7 @@ CALLS = {
     "share": (ValueError, "teacher_forcing: ", lambda layer: layer(normal(T, N, D), teacher_forcing=1.5)),
     "lengths": (ValueError, "lengths: ", lambda layer: layer(normal(T, N, D), lengths=np.full(N, 9))),
     "mask": (ValueError, "reset_mask: ", lambda layer: layer(normal(T, N, D), reset_mask=np.ones((2, 2), bool))),
+    "steps": (ValueError, "steps: expected a number", lambda layer: layer(None, normal(1, N, M))),
     "backward": (RuntimeError, "training=True", lambda layer: layer.backward(normal(T, N, M))),
 }  # fmt: skip
 

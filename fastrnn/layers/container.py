@@ -94,9 +94,8 @@ class Sequential(Module):
             raise ValueError("targets: expected None, as the last layer of this Sequential takes no targets")
         state_n = []
         for layer, entry in zip(self.layers, self._entries("state", state)):
-            taken = lengths if layer.takes_lengths else None
             options = {} if targets is None or layer is not self.layers[-1] else {"targets": targets}
-            x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training, **options)
+            x, entry = layer.run(x, entry, lengths=lengths, reset_mask=reset_mask, training=training, **options)
             state_n.append(entry)
         return x, tuple(state_n)
 

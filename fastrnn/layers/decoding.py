@@ -22,17 +22,16 @@ def greedy(logits: Array) -> Array:
     return logits.argmax(axis=1)
 
 
-def sample(logits: Array, rng: np.random.Generator, temperature: float = 1.0, top_k: int | None = None) -> Array:
+def sample(logits: Array, uniform: Array, temperature: float = 1.0, top_k: int | None = None) -> Array:
     """One token for each row of logits (N, V), drawn from softmax(logits / temperature) over the top_k largest logits,
-    None for all. Temperature 0 is the limit, greedy."""
+    None for all, by a random number of [0, 1) for each row, uniform (N,). Temperature 0 is the limit, greedy."""
     if temperature == 0:
         return greedy(logits)
     a = logits.astype(np.float64) / temperature
     if top_k is not None and top_k < a.shape[1]:
         a[a < np.partition(a, -top_k, axis=1)[:, -top_k, None]] = -np.inf
     p = ACTIVATIONS["softmax"][0](a).cumsum(axis=1)
-    u = rng.random((len(a), 1)) * p[:, -1:]
-    return np.minimum((p <= u).sum(axis=1), a.shape[1] - 1)
+    return np.minimum((p <= uniform[:, None] * p[:, -1:]).sum(axis=1), a.shape[1] - 1)
 
 
 def beam_search(

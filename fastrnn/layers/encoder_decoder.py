@@ -144,6 +144,11 @@ class EncoderDecoder(Module):
             inputs[inputs < 0] = self.start  # past the end, where no target counts: any token does
         return inputs
 
+    def stream(self, batch_size: int = 1) -> Any:
+        raise ValueError(
+            "EncoderDecoder: expected one model for a stream, came two; encoder and decoder can stream, generate() writes"
+        )
+
     # --- without targets ----------------------------------------------------------------------------------------------
 
     def generate(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..streaming import Stream
 from .checks import as_generator, check_choice, check_size
 from .decoding import greedy, sample
 from .module import Array, Module
@@ -42,42 +43,54 @@ def generate(
     if not model.keeps_time or not model.reads_time:
         raise ValueError("model: expected one with an output at every step of its input, came one without")
     x = _samples_first(start, mode)
-    run = OneStep(model)
-    y, state = run.prompt(x, state)
-    N, made, running = len(x), [], np.ones(len(x), bool)
+    N = len(x)
+    stream = model.stream(N)
+    stream.state = state
+    y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
+    uniform = rng.random((steps, N)) if mode == "sample" else None
+    if not isinstance(stream, Stream):
+        made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
+    elif mode == "feedback":
+        made = stream.feed_back(y, steps)
+    else:
+        made = stream.generate(y, steps, uniform, temperature, top_k or 0, -1 if end is None else end)
+    made = np.ascontiguousarray(made.swapaxes(0, 1))
+    return (made, stream.state) if return_state else made
+
+
+def _step_by_step(
+    stream: Any, y: Array, steps: int, mode: str, uniform: Array | None, temperature: float, top_k: int | None,
+    end: int | None,
+) -> Array:  # fmt: skip
+    """What the compiled chain of a `Stream` does, for models with layers that have no compiled form: (steps, N, ...)."""
+    made: list[Array] = []
     for t in range(steps):
-        if t:
-            y, state = run(made[-1], state)
+        y = stream.step(made[-1]) if t else y
         if mode == "feedback":
             made.append(y)
             continue
-        tokens = greedy(y) if mode == "greedy" else sample(y, rng, temperature, top_k)
+        tokens = greedy(y) if mode == "greedy" else sample(y, uniform[t], temperature, top_k)
         if end is not None:
-            tokens = np.where(running, tokens, end)
-            running &= tokens != end
+            tokens = np.where(made[-1] == end, end, tokens) if t else tokens
+            if (tokens == end).all():
+                return np.stack([*made, *[tokens] * (steps - t)])
         made.append(tokens)
-        if not running.any():
-            made += [np.full(N, end, np.intp)] * (steps - t - 1)
-            break
-    result = np.stack(made, axis=1)
-    return (result, state) if return_state else result
+    return np.stack(made)
 
 
 class OneStep:
-    """A model one time step at a time, without the time axis: inputs (N,) or (N, D), state -> y (N, M), state."""
+    """A model one time step at a time from any state: inputs (R,) or (R, D), state -> y (R, M), state."""
 
     def __init__(self, model: Module) -> None:
         self.model = model
-        self.axis = 1 if model.batch_first else 0
+        self._streams: dict[int, Any] = {}
 
     def __call__(self, inputs: Array, state: Any) -> tuple[Array, Any]:
-        y, state = self.model.run(np.expand_dims(inputs, self.axis), state)
-        return y.take(0, axis=self.axis), state
-
-    def prompt(self, x: Array, state: Any) -> tuple[Array, Any]:
-        """The last output of a whole input, samples first."""
-        y, state = self.model.run(x if self.axis else x.swapaxes(0, 1), state)
-        return y.take(-1, axis=self.axis), state
+        if len(inputs) not in self._streams:
+            self._streams[len(inputs)] = self.model.stream(len(inputs))
+        stream = self._streams[len(inputs)]
+        stream.state = state
+        return stream.step(inputs), stream.state
 
 
 def check_sampling(

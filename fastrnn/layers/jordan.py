@@ -29,10 +29,11 @@ class Jordan(Module):
     Parameters weight_ih (H, D), weight_yh (H, M), bias_h (H,), weight_hy (M, H), bias_y (M,); all start
     U(-1/sqrt(H), 1/sqrt(H)), as those of PyTorch's RNN and of a Linear behind it.
 
-    output, y_n = layer(x, state=None, *, targets=None, teacher_forcing=None, lengths=None, reset_mask=None,
-                        training=False)
+    output, y_n = layer(x, state=None, *, steps=None, targets=None, teacher_forcing=None, lengths=None,
+                        reset_mask=None, training=False)
         x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence, in the layer's dtype. state is y_{-1},
-        (1, N, M), without a batch axis (1, M); None for zeros. output is y (T, N, M), laid out as x.
+        (1, N, M), without a batch axis (1, M); None for zeros. output is y (T, N, M), laid out as x. x=None with steps=T
+        leaves the input out, y_t = F(y_{t-1}); the batch is then that of the state, one sequence where there is none.
         targets, laid out as output: the true outputs. What step t is fed in the place of y_{t-1} is
         - without targets, or with teacher_forcing=0: the network's own output. It runs freely;
         - with teacher_forcing=1: targets[t-1]. The steps are then independent of each other and all computed at once;
@@ -90,13 +91,18 @@ class Jordan(Module):
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
-        self, x: Array, state: Array | None = None, *, targets: Array | None = None,
+        self, x: Array | None, state: Array | None = None, *, steps: int | None = None, targets: Array | None = None,
         teacher_forcing: float | None = None, lengths: Array | None = None, reset_mask: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Array]:  # fmt: skip
         share = _check_share(self.teacher_forcing if teacher_forcing is None else teacher_forcing)
-        batched = np.ndim(x) == 3
-        x = time_major("x", x, self.dtype, self.batch_first, self.input_size)
+        if (x is None) == (steps is None):
+            raise ValueError("steps: expected a number of steps with x None, and None with an x")
+        if x is None:
+            batched = state is None or np.ndim(state) == 3
+            x = np.zeros((check_size("steps", steps), np.shape(state)[1] if np.ndim(state) == 3 else 1, 0), self.dtype)
+        else:
+            batched, x = np.ndim(x) == 3, time_major("x", x, self.dtype, self.batch_first, self.input_size)
         T, N, _ = x.shape
         y0 = self._unpack("state", state, N, batched)
         lengths = active_lengths(lengths, T, N, batched)
@@ -114,7 +120,7 @@ class Jordan(Module):
             self._cache = run, (T, N, self.output_size), batched
         return as_given(run.y, batched, self.batch_first), run.y_n[None] if batched else run.y_n
 
-    def backward(self, doutput: Array | None, dstate_n: Array | None = None) -> tuple[Array, Array]:
+    def backward(self, doutput: Array | None, dstate_n: Array | None = None) -> tuple[Array | None, Array]:
         run, shape, batched = self._kept()
         dy = None
         if doutput is not None:
@@ -125,7 +131,12 @@ class Jordan(Module):
         dy_n = self._unpack("dstate_n", dstate_n, shape[1], batched)
         self._cache = None
         dx, dy0 = run.backward(dy, dy_n, self._grads)
-        return as_given(dx, batched, self.batch_first), dy0[None] if batched else dy0
+        dx = as_given(dx, batched, self.batch_first) if run.D else None
+        return dx, dy0[None] if batched else dy0
+
+    def generate(self, state: Array | None, steps: int) -> Array:
+        """What the network goes on to put out without input, fed its own output: y (T, N, M), (N, T, M) with batch_first."""
+        return self(None, state, steps=steps)[0]
 
     # --- what is given ------------------------------------------------------------------------------------------------
 
@@ -159,8 +170,8 @@ class _Free:
         self, layer: Jordan, x: Array, y0: Array | None, lengths: Array | None, reset_mask: Array | None, training: bool,
         targets: Array | None = None, forced: Array | None = None,
     ) -> None:  # fmt: skip
-        p, self.D = layer.params, layer.input_size
-        weight_ih = p["weight_ih"]
+        p, self.D = layer.params, x.shape[2]
+        weight_ih = p["weight_ih"][:, : self.D]
         self.forced = forced is not None
         if self.forced:
             forced[:1] = False  # step 0 is fed the state
@@ -176,13 +187,14 @@ class _Free:
         )  # fmt: skip
 
     def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
-        if not self.forced:
+        if not self.forced and self.D:
             found = functional.jordan_backward(dy, dy_n, self.cache, into=grads)
             return found["x"], found["y0"]
         into = {name: grad for name, grad in grads.items() if name != "weight_ih"}
         found = functional.jordan_backward(dy, dy_n, self.cache, into=into)
-        grads["weight_ih"] += found["weight_ih"][:, : self.D]
-        grads["weight_yh"] += found["weight_ih"][:, self.D :]
+        if self.forced:
+            grads["weight_ih"][:, : self.D] += found["weight_ih"][:, : self.D]
+            grads["weight_yh"] += found["weight_ih"][:, self.D :]
         return found["x"][:, :, : self.D], found["y0"]
 
 
@@ -193,7 +205,7 @@ class _Forced:
         self, layer: Jordan, x: Array, targets: Array, y0: Array | None, lengths: Array | None,
         reset_mask: Array | None, training: bool,
     ) -> None:  # fmt: skip
-        p, self.D = layer.params, layer.input_size
+        p, self.D = layer.params, x.shape[2]
         (T, N, _), self.f, self.g = x.shape, layer.nonlinearity, layer.output_activation
         fed = _shifted(targets, y0)
         self.valid = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]
@@ -205,7 +217,7 @@ class _Forced:
         inputs = np.concatenate([x, fed], axis=2)
         if self.valid is not None:
             inputs = np.where(self.valid, inputs, 0)  # what lies past the end does not reach the weights' gradients
-        weight = np.concatenate([p["weight_ih"], p["weight_yh"]], axis=1)
+        weight = np.concatenate([p["weight_ih"][:, : self.D], p["weight_yh"]], axis=1)
         a, self.linear = functional.linear_forward(inputs, weight, p.get("bias_h"), training=training)
         with np.errstate(over="ignore", invalid="ignore"):
             self.h = ACTIVATIONS[self.f][0](a)
@@ -224,7 +236,7 @@ class _Forced:
         with np.errstate(over="ignore", invalid="ignore"):
             head = functional.linear_backward(ACTIVATIONS[self.g][1](dy, self.y), self.head)
             found = functional.linear_backward(ACTIVATIONS[self.f][1](head["x"], self.h), self.linear)
-        grads["weight_ih"] += found["weight"][:, :D]
+        grads["weight_ih"][:, :D] += found["weight"][:, :D]
         grads["weight_yh"] += found["weight"][:, D:]
         grads["weight_hy"] += head["weight"]
         if "bias_h" in grads:
