@@ -210,6 +210,34 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(end, penalty):
             assert tokens[n, : len(best)].tolist() == list(best) and (tokens[n, len(best) :] == end).all()
 
 
+def plain_beam_search(step, row, steps, B, end, penalty):
+    """One row, with lists, and without stopping early."""
+    going, ended = [(0.0, (), np.array([[row]]))], []
+    for _ in range(steps):
+        candidates = []
+        for total, tokens, state in going:
+            logits, after = step(np.array(tokens[-1:] or (0,)), state)
+            logp = log_softmax(logits)[0]
+            candidates += [(total + logp[token], (*tokens, token), after) for token in range(len(logp))]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        # What ends does not take the place of what goes on, but only the best 2B are looked at.
+        ended += [c for c in candidates[: 2 * B] if c[1][-1] == end]
+        going = [c for c in candidates if c[1][-1] != end][:B]
+    return max((total / len(tokens) ** penalty, tokens) for total, tokens, _ in ended + going)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("B", [1, 2, 3, 7])
+def test_narrow_beams_against_a_plain_search(B, penalty):
+    for seed in range(6):
+        step, rows = random_step(5, seed), [2, 4, 8]
+        made, scores = beam_search(step, np.zeros(3, int), np.array([rows]), 5, beam_size=B, end=1, length_penalty=penalty)
+        for n, row in enumerate(rows):
+            score, tokens = plain_beam_search(step, row, 5, B, 1, penalty)
+            assert scores[n] == pytest.approx(score, rel=1e-12)
+            assert made[n].tolist() == [*tokens, *[1] * (5 - len(tokens))]
+
+
 def test_one_beam_is_greedy():
     model = sharpen(language_model(layers=1))
 
