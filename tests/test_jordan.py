@@ -197,6 +197,20 @@ def test_trainer_feeds_targets_in_training_only():
     assert seen == [(True, True), (False, False), (False, False)]
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_checkpointed_gradients_are_the_same(share):
+    """Segments are fed the targets too, and the last target of one is the state in which the next begins."""
+    x, y = normal(N, 11, D), normal(N, 11, M)
+    params = []
+    for every in (None, 4):
+        model = fastrnn.Sequential(jordan(teacher_forcing=share))
+        trainer = fastrnn.Trainer(model, loss="mse", optimizer=fastrnn.SGD(lr=0.1), checkpoint_every=every)
+        trainer.fit(x, y, epochs=2, progress=False)
+        params.append(model.params)
+    for name, param in params[0].items():
+        np.testing.assert_allclose(params[1][name], param, rtol=1e-11, atol=1e-13, err_msg=name)
+
+
 def test_rebuilds():
     layer = jordan(teacher_forcing=0.3, output_activation="tanh")
     twin = build(layer.config())
