@@ -237,7 +237,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     cdef fr_sequence *q = &job.sequence
     memset(&job, 0, sizeof(job))
     if not 0 <= cell <= FR_RNN or not (0 <= activation <= FR_HARD_SIGMOID_6 and 0 <= gate_activation <= FR_HARD_SIGMOID_6
-                                       and 0 <= output_activation <= FR_HARD_SIGMOID_6):
+                                       and 0 <= output_activation <= FR_SOFTMAX):
         raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, came {cell}, {activation}")
     job.kernels = k
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
@@ -418,7 +418,7 @@ include "stream.pxi"
 
 CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
 ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
-               "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6}
+               "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6, "softmax": FR_SOFTMAX}
 
 include "optimize.pxi"
 include "losses.pxi"
