@@ -81,7 +81,7 @@ class Segments:
         for index, (start, stop) in reversed(list(enumerate(segments))):
             _restore(generators, drawn[index])
             y, _ = run(self.body, batch, states[index] + behind, start, stop, training=True)
-            _, dstate = self.body.run_backward(loss.gradient(index, y), dstate)
+            _, dstate = self.body.run_backward(loss.gradient(index, y), dstate, need_dx=False)
         _restore(generators, drawn[-1])
         yield loss.values(), check_loss(loss.values())
 

@@ -347,13 +347,14 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     q.dh_n = _data(dh_n_)
 
     # Parameter gradients are added to, states and x are written, unless they are the caller's: then added too.
-    cdef cnp.ndarray dx, dh0 = None, dc0 = None
+    cdef cnp.ndarray dx = None, dh0 = None, dc0 = None
     given = into.get("x") if into is not None else None
-    if given is None:
+    if into is None or "x" not in into:
         dx = _new(typenum, T, q.N, q.D, has_lengths)
-    else:
+    elif given is not None:  # None: nobody wants it
         dx, q.dx_add = _written_series(given, "into['x']", typenum, "TND", T, q.N, q.D), True
-    q.dx = _series(dx)
+    if dx is not None:
+        q.dx = _series(dx)
     gradients = {"x": dx, "h0": None}
     state_sums = {}
     if recurrent:
@@ -390,7 +391,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
     cdef size_t size = 0
     cdef size_t carry_at = _room(&size, q.N * k.padded(q.H), itemsize)
-    cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q), itemsize)
+    cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q) if q.dx.data else 0, itemsize)
     cdef size_t scratch_at = _room(&size, k.scratch_size(q, plan.threads), itemsize)
     cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.R) if q.weight_hr else 0, itemsize)
     cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
