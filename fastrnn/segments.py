@@ -21,11 +21,12 @@ from ._sequences import Batch
 from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces, flatten
 from .layers import LastStep, MaxPool, MeanPool, Module, Sequential
 
-ROOTS = 4  # "sqrt" means segments of so many sqrt(T) steps: short ones would spend their time in calls
+# "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
+ROOTS, SHORTEST = 4, 256
 
 
 class Segments:
-    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt" for 4 sqrt(T).
+    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt" for a number of steps that grows as sqrt(T).
 
     Layers compute the same in training as without it, except those that draw random numbers (dropout): with such layers
     the first pass is one in training, and the second draws the same numbers again.
@@ -59,8 +60,7 @@ class Segments:
     def gradients(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
         """One item, as of `Propagation.whole`."""
         propagation, run = self.propagation, self.propagation.run
-        k = ROOTS * math.isqrt(batch.T) if self.every == "sqrt" else self.every
-        segments = [(start, min(start + k, batch.T)) for start in range(0, batch.T, k)]
+        segments = cut(batch.T, self.every)
         generators = [generator for _, generator in self.ahead.generators()]
         entries = _flat(propagation.model, propagation.state)
         state = tuple(entries[: len(self.ahead)])
@@ -89,6 +89,12 @@ class Segments:
             _, dstate = self.body.run_backward(loss.gradient(index, y), dstate)
         _restore(generators, finished)
         yield loss.values(), check_loss(loss.values())
+
+
+def cut(T: int, every: int | str) -> list[tuple[int, int]]:
+    """Where the segments of T steps start and stop."""
+    k = max(ROOTS * math.isqrt(T), SHORTEST) if every == "sqrt" else every
+    return [(start, min(start + k, T)) for start in range(0, T, k)]
 
 
 class _Loss:
