@@ -223,6 +223,20 @@ def test_segments_give_the_gradients_of_full_backpropagation(cell, batch_first, 
     assert_equal_results(*whole_and_segments(make, "cross_entropy", x, y, every))
 
 
+@pytest.mark.parametrize("cell", [GRU, LSTM])
+def test_a_learned_initial_state_gets_its_gradient_from_the_first_segment(cell):
+    x, y = series()
+
+    def make():
+        model = Sequential(cell(D, H, 2, learn_initial_state=True, dtype="f8", rng=1), Linear(H, M, dtype="f8", rng=2))
+        model.params["0.initial_h"][...] = np.random.default_rng(0).standard_normal((2, H))
+        return model
+
+    results = whole_and_segments(make, "cross_entropy", x, y, 5)
+    assert np.abs(results[0][2]["0.initial_h"]).max() > 1e-3
+    assert_equal_results(*results)
+
+
 def log_cosh(outputs, targets):
     """A loss of the user's own, a mean over all steps."""
     difference = outputs - targets
