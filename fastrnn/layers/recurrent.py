@@ -121,10 +121,6 @@ class RecurrentLayer(Module):
             "learn_initial_state": self.learn_initial_state,
         }  # fmt: skip
 
-    def _core_options(self) -> dict[str, Any]:
-        """The options that the functional core takes too, under its names."""
-        return self._options
-
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
@@ -155,7 +151,7 @@ class RecurrentLayer(Module):
                 output, *last, cache = self._forward(
                     y, *[a if a is None else a[index] for a in state0], **weights, lengths=lengths, reset_mask=resets[s],
                     reverse=bool(s), out=both if both is None else both[:, :, s * P : (s + 1) * P], training=training,
-                    **self._core_options(),
+                    **self._options,
                 )  # fmt: skip
                 state_n.append(last)
                 caches.append(cache)
@@ -219,6 +215,21 @@ class RecurrentLayer(Module):
             lengths = check_lengths(lengths, T, N)
             reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
         return [reset_mask, reverse]
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    def stream_links(self, chain: Any) -> bool:
+        links = []
+        for index, names in enumerate(self._names):
+            weights = {kind: self._params.get(name) for kind, name in names.items()}
+            learned = [self._params[f"initial_{name}"][index] for name in self.states] if self.learn_initial_state else None
+            links.append(weights | self._kernel_options() | {"gates": self.gates, "initial": learned})
+        chain.links += links
+        return True
+
+    def _kernel_options(self) -> dict[str, Any]:
+        """The options as the compiled kernels know them."""
+        raise NotImplementedError
 
     # --- layouts ------------------------------------------------------------------------------------------------------
 
