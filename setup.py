@@ -21,7 +21,7 @@ if X86:
     ISAS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
-HEADERS = ["fastrnn.h", "simd.h", "vecmath.h", "tile.h", "cells.h", "pack.h", "pool.h"]
+HEADERS = ["fastrnn.h", "simd.h", "vecmath.h", "tile.h", "cells.h", "pack.h", "pool.h", "trees.h"]
 
 
 class BuildKernels(build_ext):
@@ -44,7 +44,7 @@ class BuildKernels(build_ext):
 
 native = Extension(
     "fastrnn._native", ["src/_native.pyx"], include_dirs=["src", numpy.get_include()], extra_link_args=["-pthread"],
-    extra_compile_args=["-O2"], depends=[f"src/{name}" for name in [*HEADERS, "kernels.pxd", "settings.pxi", "arrays.pxi", "kernels.c", "pool.c", "workspace.c", "dispatch.c"]],
+    extra_compile_args=["-O2"], depends=[f"src/{name}" for name in [*HEADERS, "kernels.pxd", "settings.pxi", "arrays.pxi", "trees.pxi", "kernels.c", "pool.c", "workspace.c", "dispatch.c"]],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}

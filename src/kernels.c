@@ -435,8 +435,11 @@ static int gates_of(int cell) { return cuts[cell].x_slots; }
 static int slots_of(int cell) { return cuts[cell].slots; }
 static int passes_of(int cell) { return cuts[cell].passes; }
 
+#include "trees.h"
+
 const fr_kernels FR_BUILD = {
     VL, sizeof(real), gates_of, slots_of, passes_of, padded, panels_size, inputs_row, panels_h_size, panels_x_size, scratch_size,
     pack_forward, project, step_forward, pack_backward, step_backward, grad_state, grad_input, grad_weights,
     pad, unpad,
+    tree_pack_forward, tree_project, tree_forward, tree_pack_backward, tree_backward, tree_grad_input, tree_grad_weights,
 };

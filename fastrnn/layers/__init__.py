@@ -7,7 +7,9 @@ from .container import Sequential
 from .dropout import Dropout
 from .module import Module, build
 from .recurrent import GRU, LSTM, RNN
+from .trees import TreeLSTM, TreeRNN
 
 __all__ = [
-    "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "Module", "RNN", "Sequential", "build",
+    "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "Module", "RNN", "Sequential", "TreeLSTM",
+    "TreeRNN", "build",
 ]  # fmt: skip
