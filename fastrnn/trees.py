@@ -207,7 +207,7 @@ def _per_tree(name: str, values: Any) -> list[Integers]:
     """One array of integers per tree."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
         raise TypeError(f"{name}: expected one sequence of integers per tree, came {type(values).__name__}")
-    single = len(values) and (np.ndim(values[0]) == 0)
+    single = len(values) > 0 and not isinstance(values[0], (Sequence, np.ndarray))
     parts = [values] if single else list(values)
     arrays = []
     for k, part in enumerate(parts):
