@@ -86,11 +86,12 @@ cdef size_t _tree_states(const fr_trees *t, const fr_kernels *k, long Hp, size_t
     return size
 
 
-cdef int _tree_threads(const fr_trees *t) noexcept nogil:
-    """One thread where starting the others would cost more than they do: see choose_plan."""
+cdef int _tree_threads(const fr_trees *t, long levels) noexcept nogil:
+    """One thread where starting others, or meeting them after each level, would cost more than they do (`choose_plan`
+    has the measurements)."""
     cdef double flops = 2.0 * t.H * (<double>t.inputs * t.D * _tree_rows(t, False)
                                      + <double>(t.nodes - t.leaves) * max(t.children, 1) * t.H * _tree_rows(t, True))
-    return _forced_threads if _forced_threads else 1 if flops < 7e5 else _threads
+    return _forced_threads if _forced_threads else 1 if flops < 7e5 or flops < 3e4 * levels else _threads
 
 
 def tree_forward(bint lstm, int activation, long children, x, levels, long num_trees, weight_ih, weight_hh, bias, bint training):
@@ -148,7 +149,7 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
     cdef Block call = _block(size)
     t.panels_x, t.panels_h, t.panels_f, t.packed_bias = call.at + x_at, call.at + h_at, call.at + f_at, call.at + bias_at
     with nogil:
-        fr_parallel(_tree_threads(t), tree_forward_part, &job)
+        fr_parallel(_tree_threads(t, job.levels), tree_forward_part, &job)
     if not training:
         return h, c_root, None
     cdef TreeTape tape = TreeTape.__new__(TreeTape)
@@ -198,7 +199,7 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
     cdef fr_sequence slot  # as which the kernels see one slot's weights
     memset(&slot, 0, sizeof(slot))
     slot.H, slot.cell = t.H, FR_RNN
-    cdef int threads = _tree_threads(t)
+    cdef int threads = _tree_threads(t, job.levels)
     cdef bint apart = lstm and t.children == 0
     cdef size_t size = 0
     cdef size_t dh_at = _room(&size, t.nodes * Hp if apart else 0, itemsize)
