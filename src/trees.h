@@ -1,5 +1,5 @@
-/* Trees: recurrent cells whose "step before" is a node's children (Tai, Socher & Manning 2015, arXiv:1503.00075). Included
- * at the end of kernels.c. Backward stands under its forward.
+/* Trees: recurrent cells whose "step before" is a node's children (Tai, Socher & Manning 2015, arXiv:1503.00075). Included by
+ * kernels.c, after gradients.h. Backward stands under its forward.
  *
  * V nodes in level order: leaves first, then level by level; all nodes of a level are one product with the weights.
  *
@@ -19,15 +19,14 @@
 
 enum { CHUNK = 16, WEIGHT_ROWS = 256 }; /* row blocks of a chunk; nodes whose weight gradients are added at a time */
 
-INLINE long tree_padded(const fr_trees *t) { return vectors_in(t->H) * VL; }
 INLINE long operand_width(const fr_trees *t) { return (t->children ? t->children : 1) * t->H; }
 INLINE int x_slots_of(const fr_trees *t) { return t->lstm ? 4 : 1; }
 INLINE int h_first_of(const fr_trees *t) { return t->lstm ? 1 : 0; }
 /* Slots that the children's operand reaches: not the one forget gate of summed children, which sees each child alone. */
 INLINE int h_slots_of(const fr_trees *t) { return t->lstm ? 3 + t->children : 1; }
 INLINE int forgets_apart(const fr_trees *t) { return t->lstm && !t->children; }
-INLINE real *slot_row(const fr_trees *t, long slot, long n) { return (real *)t->slots + (slot * t->nodes + n) * tree_padded(t); }
-INLINE real *operand_row(const fr_trees *t, void *rows, long n) { return (real *)rows + (n - t->leaves) * operand_width(t); }
+INLINE real *slot_row(const fr_trees *t, long slot, long n) { return (real *)t->slots + (slot * t->nodes + n) * padded(t->H); }
+INLINE real *children_row(const fr_trees *t, void *rows, long n) { return (real *)rows + (n - t->leaves) * operand_width(t); }
 
 /* Row blocks of the weights, i f g o and i f_1 .. f_N g o, that belong to a slot. */
 static long x_weight_block(const fr_trees *t, int slot) {
@@ -53,12 +52,15 @@ static void pack_tree_units(const fr_trees *t, real *panels, const real *weight,
 }
 
 static void tree_pack_forward(const fr_trees *t, fr_share share) {
-    const long Hp = tree_padded(t), W = operand_width(t);
+    const long Hp = padded(t->H), W = operand_width(t);
     real *panels_x = t->panels_x, *panels_h = t->panels_h;
     for (int s = 0; s < x_slots_of(t); s++) {
         pack_tree_units(t, panels_x + s * Hp * t->D, t->weight_ih, x_weight_block(t, s), t->D, share);
         const real *bias = (real *)t->bias + x_weight_block(t, s) * t->H;
-        if (share.id == 0) pad((real *)t->packed_bias + s * Hp, t->bias ? bias : 0, 1, t->H);
+        real *to = (real *)t->packed_bias + s * Hp;
+        if (share.id) continue;
+        memset(to, 0, Hp * sizeof(real));
+        if (t->bias) memcpy(to, bias, t->H * sizeof(real));
     }
     for (int s = 0; s < h_slots_of(t); s++)
         pack_tree_units(t, panels_h + s * Hp * W, t->weight_hh, h_weight_block(t, s + h_first_of(t)), W, share);
@@ -89,7 +91,9 @@ static void tree_pack_backward(const fr_trees *t, fr_share share) {
 
 /* c (slots, rows, width) = init + a times panels; row n of c is row index[n] of it, where there is an index. */
 typedef struct {
-    product a; /* of row 0; its panel is that of slot 0 */
+    const real *a; /* (rows, blocks, depth) in rows of a_row and blocks of a_block elements: K = blocks * depth */
+    long a_row, a_block, blocks, depth;
+    const real *panels;
     long skip; /* k's of each panel that come before the first in use */
     int slots;
     long vectors, width, c_row, c_slot, init_row, init_slot;
@@ -99,7 +103,7 @@ typedef struct {
 } row_product;
 
 static void multiply_rows(const row_product *p, long N, range blocks, range panels) {
-    const long K = p->skip + p->a.blocks * p->a.depth;
+    const long K = p->skip + p->blocks * p->depth;
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
     for (int slot = 0; slot < p->slots; slot++)
         for (long i = panels.begin; i < panels.end; i++) {
@@ -109,9 +113,10 @@ static void multiply_rows(const row_product *p, long N, range blocks, range pane
             for (long block = blocks.begin; block < blocks.end; block++) {
                 const long n = block_start(N, block);
                 const int rows = (int)(block_start(N, block + 1) - n);
-                product a = p->a;
-                a.a += n * a.row;
-                a.panel += (slot * p->vectors + first) * K * VL + p->skip * NV * VL;
+                const real *at[FR_ROW_BLOCK];
+                for (int m = 0; m < rows; m++) at[m] = p->a + (n + m) * p->a_row;
+                const product a = {at, 0, p->a_block, p->blocks, p->depth,
+                                   p->panels + (slot * p->vectors + first) * K * VL + p->skip * NV * VL};
                 const real *init = p->init ? p->init + slot * p->init_slot + n * p->init_row + first * VL : 0;
                 real *c = p->c + slot * p->c_slot + first * VL;
                 if (direct) {
@@ -129,6 +134,10 @@ static void multiply_rows(const row_product *p, long N, range blocks, range pane
 
 /* ---- Forward ---- */
 
+INLINE range tree_row_blocks(long N, fr_share share) {
+    const long blocks = fr_row_blocks(N);
+    return share.by_units ? (range){0, blocks} : part_of(blocks, share);
+}
 INLINE range all_panels(long vectors) { return (range){0, panels_in(vectors)}; }
 INLINE range chunk_rows(long N, range blocks) { return (range){block_start(N, blocks.begin), block_start(N, blocks.end)}; }
 
@@ -141,9 +150,9 @@ static void gather_inputs(const fr_trees *t, long begin, long end) {
 
 /* Inputs times W_ih plus biases of N nodes from n0 on, which are leaves all or none: leaves have no forget gates. */
 static void project_nodes(const fr_trees *t, long n0, long N, range blocks, range panels) {
-    const long Hp = tree_padded(t), first = t->lstm && n0 < t->leaves;
+    const long Hp = padded(t->H), first = t->lstm && n0 < t->leaves;
     const row_product p = {
-        .a = {(real *)t->x_ordered + n0 * t->D, t->D, 0, 1, t->D, (real *)t->panels_x + first * Hp * t->D},
+        .a = (real *)t->x_ordered + n0 * t->D, .a_row = t->D, .blocks = 1, .depth = t->D, .panels = (real *)t->panels_x + first * Hp * t->D,
         .slots = x_slots_of(t) - (int)first, .vectors = vectors_in(t->H), .width = Hp,
         .c = slot_row(t, first, n0), .c_row = Hp, .c_slot = t->nodes * Hp,
         .init = (real *)t->packed_bias + first * Hp, .init_slot = Hp,
@@ -154,7 +163,7 @@ static void project_nodes(const fr_trees *t, long n0, long N, range blocks, rang
 static void tree_project(const fr_trees *t, long begin, long end, fr_share share) {
     for (long n0 = begin, n1; n0 < end; n0 = n1) {
         n1 = n0 < t->leaves && t->leaves < end ? t->leaves : end;
-        range blocks = row_blocks_of(n1 - n0, share);
+        range blocks = tree_row_blocks(n1 - n0, share);
         for (range part = blocks; part.begin < blocks.end; part.begin = part.end) {
             part.end = MIN(part.begin + CHUNK, blocks.end);
             const range rows = chunk_rows(n1 - n0, part);
@@ -165,9 +174,9 @@ static void tree_project(const fr_trees *t, long begin, long end, fr_share share
 }
 
 static void gather_children(const fr_trees *t, long begin, long end) {
-    const long H = t->H, Hp = tree_padded(t);
+    const long H = t->H, Hp = padded(t->H);
     for (long n = begin; n < end; n++) {
-        real *to = operand_row(t, t->operand, n);
+        real *to = children_row(t, t->operand, n);
         const long *child = t->child + t->first_child[n], *last = t->child + t->first_child[n + 1];
         if (t->children) {
             if (last - child < t->children) memset(to, 0, operand_width(t) * sizeof(real));
@@ -185,10 +194,10 @@ static void gather_children(const fr_trees *t, long begin, long end) {
 
 /* The children's operand times W_hh, on top of the projected inputs, or of the biases where there are none. */
 static void add_children(const fr_trees *t, long n0, long N, range blocks, range panels) {
-    const long Hp = tree_padded(t), W = operand_width(t), slot_step = t->nodes * Hp, first = h_first_of(t);
+    const long Hp = padded(t->H), W = operand_width(t), slot_step = t->nodes * Hp, first = h_first_of(t);
     const int given = n0 < t->inputs;
     row_product p = {
-        .a = {operand_row(t, t->operand, n0), W, 0, 1, W, t->panels_h},
+        .a = children_row(t, t->operand, n0), .a_row = W, .blocks = 1, .depth = W, .panels = t->panels_h,
         .slots = t->lstm ? 3 : 1, .vectors = vectors_in(t->H), .width = Hp,
         .c = slot_row(t, first, n0), .c_row = Hp, .c_slot = slot_step,
         .init = given ? slot_row(t, first, n0) : (real *)t->packed_bias + first * Hp,
@@ -197,7 +206,7 @@ static void add_children(const fr_trees *t, long n0, long N, range blocks, range
     multiply_rows(&p, N, blocks, panels);
     if (!t->lstm || !t->children) return;
     p.slots = (int)t->children; /* every forget gate starts from the one input part */
-    p.a.panel += 3 * Hp * W;
+    p.panels += 3 * Hp * W;
     p.c = slot_row(t, 4, n0);
     p.init = given ? slot_row(t, 0, n0) : t->packed_bias;
     p.init_slot = 0;
@@ -206,9 +215,9 @@ static void add_children(const fr_trees *t, long n0, long N, range blocks, range
 
 /* W_hf h of each node, for the forget gate that its parent has for it: the last level has no parents. */
 static void multiply_for_parents(const fr_trees *t, long n0, long N, range blocks, range panels) {
-    const long Hp = tree_padded(t);
+    const long Hp = padded(t->H);
     const row_product p = {
-        .a = {(real *)t->h + n0 * Hp, Hp, 0, 1, t->H, t->panels_f},
+        .a = (real *)t->h + n0 * Hp, .a_row = Hp, .blocks = 1, .depth = t->H, .panels = t->panels_f,
         .slots = 1, .vectors = vectors_in(t->H), .width = Hp, .c = slot_row(t, 4, n0), .c_row = Hp,
     };
     multiply_rows(&p, N, blocks, panels);
@@ -220,7 +229,7 @@ INLINE real *forget_row(const fr_trees *t, long n, long k) {
 }
 
 static void finish_forward(const fr_trees *t, range nodes, range units) {
-    const long H = t->H, Hp = tree_padded(t);
+    const long H = t->H, Hp = padded(t->H);
     for (long n = nodes.begin; n < nodes.end; n++) {
         const long first = t->first_child[n], last = t->first_child[n + 1], root = -1 - t->parent[n];
         real *h = (real *)t->h + n * Hp, *c = (real *)t->c + n * Hp;
@@ -253,7 +262,7 @@ static void finish_forward(const fr_trees *t, range nodes, range units) {
  * 1 multiplies and finishes, 2 multiplies for the parents. By rows, phase 0 is all of them. */
 static void tree_forward(const fr_trees *t, long level, int phase, fr_share share) {
     const long n0 = t->level[level], N = t->level[level + 1] - n0, vectors = vectors_in(t->H);
-    const range blocks = row_blocks_of(N, share), panels = panels_of(panels_in(vectors), share);
+    const range blocks = tree_row_blocks(N, share), panels = panels_of(panels_in(vectors), share);
     const range units = {panels.begin * PANEL, MIN(panels.end * PANEL, vectors)};
     const int project = n0 < t->projected && n0 < t->inputs;
     for (range part = blocks; part.begin < blocks.end; part.begin = part.end) {
@@ -278,20 +287,20 @@ static void tree_forward(const fr_trees *t, long level, int phase, fr_share shar
 
 /* dh that a node's own forget gate in its parent sends back: of summed children. */
 static void grad_forget_operand(const fr_trees *t, long n0, long N, range blocks, range panels) {
-    const long Hp = tree_padded(t);
+    const long Hp = padded(t->H);
     const row_product p = {
-        .a = {slot_row(t, 4, n0), Hp, 0, 1, t->H, t->panels_f},
+        .a = slot_row(t, 4, n0), .a_row = Hp, .blocks = 1, .depth = t->H, .panels = t->panels_f,
         .slots = 1, .vectors = vectors_in(t->H), .width = Hp, .c = (real *)t->dh + n0 * Hp, .c_row = Hp,
     };
     multiply_rows(&p, N, blocks, panels);
 }
 
 static void finish_backward(const fr_trees *t, range nodes, range units) {
-    const long H = t->H, Hp = tree_padded(t), slots = x_slots_of(t) + t->children;
+    const long H = t->H, Hp = padded(t->H), slots = x_slots_of(t) + t->children;
     for (long n = nodes.begin; n < nodes.end; n++) {
         const long first = t->first_child[n], last = t->first_child[n + 1], parent = t->parent[n], root = -1 - parent;
         const real *from_output = t->doutput ? (const real *)t->doutput + t->order[n] * H : 0;
-        const real *from_parent = parent >= 0 ? operand_row(t, t->doperand, parent) + (t->children ? t->position[n] * H : 0)
+        const real *from_parent = parent >= 0 ? children_row(t, t->doperand, parent) + (t->children ? t->position[n] * H : 0)
                                   : t->dh_root ? (const real *)t->dh_root + root * H : 0;
         const real *from_forget = parent >= 0 && forgets_apart(t) ? (real *)t->dh + n * Hp : 0;
         real *s0 = slot_row(t, 0, n), *i_ = slot_row(t, 1, n), *g_ = slot_row(t, 2, n), *o_ = slot_row(t, 3, n);
@@ -334,10 +343,10 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
 
 /* Gradients of the children's operand. */
 static void grad_operand(const fr_trees *t, long n0, long N, range blocks, range panels) {
-    const long Hp = tree_padded(t), W = operand_width(t);
+    const long Hp = padded(t->H), W = operand_width(t);
     const row_product p = {
-        .a = {slot_row(t, h_first_of(t), n0), Hp, t->nodes * Hp, h_slots_of(t), t->H, t->panels_h},
-        .slots = 1, .vectors = vectors_in(W), .width = W, .c = operand_row(t, t->doperand, n0), .c_row = W,
+        .a = slot_row(t, h_first_of(t), n0), .a_row = Hp, .a_block = t->nodes * Hp, .blocks = h_slots_of(t), .depth = t->H, .panels = t->panels_h,
+        .slots = 1, .vectors = vectors_in(W), .width = W, .c = children_row(t, t->doperand, n0), .c_row = W,
     };
     multiply_rows(&p, N, blocks, panels);
 }
@@ -345,7 +354,7 @@ static void grad_operand(const fr_trees *t, long n0, long N, range blocks, range
 /* Phases as in tree_forward: 0 takes what comes back from the parents, 1 makes what goes back to the children. */
 static void tree_backward(const fr_trees *t, long level, int phase, fr_share share) {
     const long n0 = t->level[level], N = t->level[level + 1] - n0, vectors = vectors_in(t->H);
-    const range blocks = row_blocks_of(N, share), panels = panels_of(panels_in(vectors), share);
+    const range blocks = tree_row_blocks(N, share), panels = panels_of(panels_in(vectors), share);
     const range units = {panels.begin * PANEL, MIN(panels.end * PANEL, vectors)};
     for (range part = blocks; part.begin < blocks.end; part.begin = part.end) {
         part.end = share.by_units ? blocks.end : MIN(part.begin + CHUNK, blocks.end);
@@ -363,9 +372,9 @@ static void tree_grad_input(const fr_trees *t, fr_share share) {
     for (long n0 = 0, n1; n0 < t->inputs; n0 = n1) {
         n1 = n0 < t->leaves ? t->leaves : t->inputs;
         const long first = t->lstm && n0 < t->leaves, slots = x_slots_of(t) - first; /* leaves have no forget gates */
-        const range blocks = row_blocks_of(n1 - n0, share);
+        const range blocks = tree_row_blocks(n1 - n0, share);
         row_product p = {
-            .a = {slot_row(t, first, n0), tree_padded(t), t->nodes * tree_padded(t), slots, t->H, t->panels_x},
+            .a = slot_row(t, first, n0), .a_row = padded(t->H), .a_block = t->nodes * padded(t->H), .blocks = slots, .depth = t->H, .panels = t->panels_x,
             .skip = first * t->H, .slots = 1, .vectors = vectors_in(t->D), .width = t->D,
             .c = t->dx, .c_row = t->D, .index = t->inputs == t->nodes ? t->order + n0 : 0,
         };
@@ -380,15 +389,15 @@ static void tree_grad_input(const fr_trees *t, fr_share share) {
 static void add_slot_weights(const fr_trees *t, const real *slot, real *operand, long row, long width, long row_block,
                              real *dweight, long N, fr_share share) {
     const fr_sequence q = {
-        .T = 1, .N = N, .D = width, .H = t->H, .cell = FR_RNN, .activation = FR_IDENTITY, .fused = 1,
+        .T = 1, .N = N, .D = width, .H = t->H, .R = t->H, .cell = FR_RNN, .activation = FR_IDENTITY, .fused = 1,
         .x = {operand, N * row, row}, .gates = (real *)slot, .dweight_ih = dweight + row_block * t->H * width,
         .scratch = t->scratch,
     };
-    grad_weights(&q, 0, 1, share);
+    grad_weights(&q, share);
 }
 
 static void tree_grad_weights(const fr_trees *t, fr_share share) {
-    const long Hp = tree_padded(t), W = operand_width(t);
+    const long Hp = padded(t->H), W = operand_width(t);
     const range units = part_of(vectors_in(t->H), share);
     for (long n = 0, N; n < t->nodes; n += N) {
         const int leaf = n < t->leaves;
@@ -405,7 +414,7 @@ static void tree_grad_weights(const fr_trees *t, fr_share share) {
                 add_slot_weights(t, slot_row(t, s, n), (real *)t->x_ordered + n * t->D, t->D, t->D, block, t->dweight_ih, N, share);
         }
         for (int s = h_first_of(t); !leaf && s < h_first_of(t) + h_slots_of(t); s++)
-            add_slot_weights(t, slot_row(t, s, n), operand_row(t, t->operand, n), W, W, h_weight_block(t, s), t->dweight_hh, N, share);
+            add_slot_weights(t, slot_row(t, s, n), children_row(t, t->operand, n), W, W, h_weight_block(t, s), t->dweight_hh, N, share);
         if (forgets_apart(t))
             add_slot_weights(t, slot_row(t, 4, n), (real *)t->h + n * Hp, Hp, t->H, h_weight_block(t, 4), t->dweight_hh, N, share);
     }

@@ -132,7 +132,7 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
     t.x, t.weight_ih, t.weight_hh, t.bias = _data(x_), _data(w_ih), _data(w_hh), _data(b)
     t.output, t.c_root = _data(h), _data(c_root)
 
-    cdef long level, Hp = (t.H + k.lanes - 1) // k.lanes * k.lanes, W = max(children, 1) * t.H
+    cdef long level, Hp = k.padded(t.H), W = max(children, 1) * t.H
     t.projected = t.nodes
     for level in range(job.levels):
         if t.level[level + 1] - t.level[level] < FR_TREE_FEW:
@@ -174,7 +174,7 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
     job.trees, job.kernels = tape.trees, k
     job.levels = len(tape.arrays[0].start) - 1
     cdef long num_trees = tape.arrays[1], G = _tree_rows(t, False), rows = _tree_rows(t, True)
-    cdef long Hp = (t.H + k.lanes - 1) // k.lanes * k.lanes, W = max(t.children, 1) * t.H
+    cdef long Hp = k.padded(t.H), W = max(t.children, 1) * t.H
     names = ("x", "weight_ih", "weight_hh", *(("bias",) if t.bias else ()))
     for name in into or ():
         if name not in names:
@@ -198,7 +198,7 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
 
     cdef fr_sequence slot  # as which the kernels see one slot's weights
     memset(&slot, 0, sizeof(slot))
-    slot.H, slot.cell = t.H, FR_RNN
+    slot.H, slot.R, slot.cell = t.H, t.H, FR_RNN
     cdef int threads = _tree_threads(t, job.levels)
     cdef bint apart = lstm and t.children == 0
     cdef size_t size = 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from .basic import Activation, Embedding, LastStep, Linear
+from .basic import Activation, Embedding, Linear
+from .cells import GRU, LSTM, RNN
 from .container import Sequential
 from .dropout import Dropout
 from .module import Module, build
-from .recurrent import GRU, LSTM, RNN
+from .pooling import LastStep, MaxPool, MeanPool
 from .trees import TreeLSTM, TreeRNN
 
 __all__ = [
-    "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "Module", "RNN", "Sequential", "TreeLSTM",
-    "TreeRNN", "build",
+    "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "MaxPool", "MeanPool", "Module",
+    "RNN", "Sequential", "TreeLSTM", "TreeRNN", "build",
 ]  # fmt: skip
