@@ -145,7 +145,7 @@ def test_boolean_expressions_are_learned(children, every_node):
         expressions, roots, nodes = zip(*(random_expression(rng, rng.integers(1, operators + 1)) for _ in range(size)))
         return *fastrnn.Trees.from_nested(expressions), np.array(roots), np.concatenate(nodes)
 
-    for _ in range(250):
+    for _ in range(160):
         trees, tokens, roots, nodes = batch(64, 4)
         h, (h_root, _) = layers["tree"](layers["embedding"](tokens, training=True), trees, training=True)
         logits = layers["linear"](h if every_node else h_root, training=True)
