@@ -423,3 +423,4 @@ ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identit
 
 include "optimize.pxi"
 include "losses.pxi"
+include "trees.pxi"
