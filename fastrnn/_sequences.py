@@ -115,6 +115,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def has_targets(self) -> bool:
+        return self._data.y is not None
+
     def x(self, start: int = 0, stop: int | None = None) -> Array:
         return self._piece(self._data.x, start, stop)
 
