@@ -19,7 +19,7 @@ from fastrnn.bench.table import SHORT
 PLAN = Plan(rounds=5, least_rounds=3, budget=1.5, block=0.02, pause=0.002)
 
 CURVES: dict[str, tuple[Shape, ...]] = {
-    "T": tuple(Shape(T, 4, 64, 64) for T in (10, 100, 1_000, 10_000, 100_000)),
+    "T": tuple(Shape(T, 4, 32, 32) for T in (10, 100, 1_000, 10_000, 100_000)),
     "N": tuple(Shape(32, N, 128, 128) for N in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)),
     "H*(D+H)": tuple(Shape(32, 64, H, H) for H in (16, 32, 64, 128, 256, 512, 1024)),
 }

@@ -34,10 +34,8 @@ def format_head(report: Report) -> str:
         versions,
         *(f"left out: {name} ({why})" for name, why in report.left_out.items()),
         *(f"note: {note}" for note in report.notes),
-        "time and GFLOP/s of fastrnn; its GFLOP/s in percent of the machine's large matrix product (peak%) and of "
-        "products",
-        "of this problem's own sizes (same%); then each peer's time as a multiple of fastrnn's (above 1: fastrnn is "
-        "faster)",
+        "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products of this",
+        "problem's own sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn is faster)",
     ])  # fmt: skip
 
 
@@ -62,11 +60,11 @@ class Printer:
             lines += self._titles(("mode", per, "GF/s", "peak%", "same%"), peers)
             seconds = result.seconds_per_step() if result.mode == STEP else result.median_seconds()
             line = self._case(result.cell, result.shape) + f"{SHORT[result.mode]:5}|{_time(seconds):>11}"
-            line += f"{result.gflops():6.0f}{_percent(self.report.share_of_large(result)):>6}"
-            line += f"{_percent(result.share_of_same_flops()):>6} |"
+            line += f"{result.gflops():6.0f} {_percent(self.report.share_of_large(result)):>5}"
+            line += f" {_percent(result.share_of_same_flops()):>5} |"
             for name in peers:
                 cell = f"{result.ratio(name):.2f}" if name in result.seconds else "-"
-                line += f"{cell:>{_width(name)}}"
+                line += f" {cell:>{_width(name) - 1}}"
             lines.append(line)
         return "\n".join(lines)
 
