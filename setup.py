@@ -21,7 +21,7 @@ if X86:
     ISAS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
-HEADERS = ["fastrnn.h", "simd.h", "vecmath.h", "tile.h", "cells.h", "pack.h", "pool.h"]
+HEADERS = ["fastrnn.h", "simd.h", "vecmath.h", "tile.h", "cells.h", "pack.h", "rows.h", "forward.h", "backward.h", "gradients.h", "pool.h"]
 
 
 class BuildKernels(build_ext):

@@ -24,13 +24,15 @@ from ._native import get_num_threads, set_num_threads
 from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 from .config import __version__, show_config
 from .history import History
-from .layers import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential
+from .layers import (
+    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential,
+)  # fmt: skip
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .trainer import Trainer
 
 __all__ = [
     "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Dropout", "EarlyStopping", "Embedding", "GRU", "History", "LSTM",
-    "LastStep", "LearningRateSchedule", "Linear", "ModelCheckpoint", "Module", "Optimizer", "RMSprop", "RNN", "SGD",
-    "Sequential", "Trainer", "__version__", "clip_grad_norm", "clip_grad_value", "datasets", "functional",
-    "get_num_threads", "losses", "set_num_threads", "show_config",
+    "LastStep", "LearningRateSchedule", "Linear", "MaxPool", "MeanPool", "ModelCheckpoint", "Module", "Optimizer",
+    "RMSprop", "RNN", "SGD", "Sequential", "Trainer", "__version__", "clip_grad_norm", "clip_grad_value", "datasets",
+    "functional", "get_num_threads", "losses", "set_num_threads", "show_config",
 ]  # fmt: skip

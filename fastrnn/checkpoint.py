@@ -1,7 +1,7 @@
 """Models on disk: one safetensors file with parameters as arrays and the configuration as JSON in its metadata.
 
-Arrays are named "model.<parameter>"; a trainer's file has "optimizer.<slot>.<parameter>" beside them. The metadata
-entry "fastrnn" holds {"version", "crc32", "config"}, the checksum being that of the configuration's text and of all
+Arrays are named "model.<parameter>"; a trainer's file has "optimizer.<slot>.<parameter>" beside them, and "state.<layer>"
+and "window" where a state is carried on from call to call. The metadata entry "fastrnn" holds {"version", "crc32", "config"}, the checksum being that of the configuration's text and of all
 arrays, in the order of their names. Nothing in the file is executed: layers are made by `layers.build`.
 
 A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was.
@@ -59,6 +59,25 @@ def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Mod
 def select(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """The arrays whose names begin with `prefix`, without it."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def describe_state(state: Any, arrays: dict[str, Array], prefix: str = "state") -> Any:
+    """A layer's state, None, an array or a tuple of such, JSON-able; its arrays are added to `arrays`, under `prefix`."""
+    if state is None:
+        return None
+    if isinstance(state, tuple):
+        return [describe_state(entry, arrays, f"{prefix}.{k}") for k, entry in enumerate(state)]
+    if not isinstance(state, np.ndarray):
+        raise TypeError(f"state: expected None, arrays and tuples of them, came {type(state).__name__}")
+    arrays[prefix] = state
+    return prefix
+
+
+def rebuild_state(arrays: Mapping[str, Array], description: Any) -> Any:
+    """What `describe_state` described."""
+    if isinstance(description, list):
+        return tuple(rebuild_state(arrays, entry) for entry in description)
+    return None if description is None else arrays[description]
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Mapping[str, Any]) -> None:

@@ -15,6 +15,11 @@ All losses share the keyword ``reduction``:
 ``"none"``
     no reduction: the loss is an array, and the gradient is that of its sum.
 
+All take ``lengths`` too, (N,) integers 0..T in any order, for sequences of elements (T, N, ...), or (N, T, ...) with
+``time_axis=1``: the steps of sequence n from lengths[n] on count nothing. They may hold anything, NaN and targets out of
+range too, and get a gradient of exactly zero. "mean" is then over the elements that count; in "sequence" L_t is still
+the mean over the whole batch, so that every sequence keeps its weight however long its neighbours are.
+
 A reduced loss is a Python float, summed in float64. Arrays keep the dtype of the logits. The mean of
 no elements at all is nan, with a gradient of zeros, as in PyTorch.
 """
@@ -28,6 +33,8 @@ from typing import Any
 
 import numpy as np
 
+from .layers.checks import check_lengths
+
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
 
 REDUCTIONS = ("mean", "sum", "none", "sequence")
@@ -40,6 +47,7 @@ def cross_entropy(
     reduction: str = "mean",
     ignore_index: int = -100,
     time_axis: int = 0,
+    lengths: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Softmax cross entropy of integer classes, -log softmax(logits)[target].
 
@@ -54,7 +62,8 @@ def cross_entropy(
         In "sequence" an ignored target counts as a zero and L_t is still the mean over the whole
         batch, so that every sequence keeps the same weight however long its neighbours are.
     ignore_index : targets of this value add nothing to the loss and get a gradient of exactly zero.
-    time_axis : for "sequence": the axis of ``targets`` that is time.
+    time_axis : for "sequence" and ``lengths``: the axis of ``targets`` that is time.
+    lengths : (N,) integers: how many steps of each sequence count; see the module's docstring.
 
     Returns
     -------
@@ -64,8 +73,8 @@ def cross_entropy(
 
     Raises
     ------
-    TypeError : logits not float32 or float64, targets not integers.
-    ValueError : shapes that do not fit, a target out of range, an unknown reduction.
+    TypeError : logits not float32 or float64, targets or lengths not integers.
+    ValueError : shapes that do not fit, a target or a length out of range, an unknown reduction.
     """
     logits = _float_array("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
@@ -79,7 +88,8 @@ def cross_entropy(
             f"came {targets.shape}"
         )
     num_classes = logits.shape[-1]
-    keep = _counted(targets, num_classes, ignore_index)
+    within = _within(lengths, targets.shape, time_axis)
+    keep = _counted(targets, num_classes, ignore_index, within)
     counted = targets.size if keep is None else int(np.count_nonzero(keep))
     divisor = _divisor(reduction, targets.shape, counted, time_axis)
 
@@ -107,7 +117,8 @@ def cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    logits: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0
+    logits: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0,
+    lengths: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Binary cross entropy of sigmoid(logits), elementwise.
 
@@ -119,7 +130,8 @@ def binary_cross_entropy_with_logits(
     logits : float32 or float64, any shape.
     targets : the same shape, booleans, integers or floats in [0, 1]; converted to the logits' dtype.
     reduction : "mean", "sum", "none" or "sequence"; see the module's docstring.
-    time_axis : for "sequence": the axis that is time.
+    time_axis : for "sequence" and ``lengths``: the axis that is time.
+    lengths : (N,) integers: how many steps of each sequence count; see the module's docstring.
 
     Returns
     -------
@@ -132,24 +144,30 @@ def binary_cross_entropy_with_logits(
     ValueError : shapes that differ, a target outside [0, 1], an unknown reduction.
     """
     logits = _float_array("logits", logits)
-    targets = _targets_like("logits", logits, targets)
+    keep = _within(lengths, logits.shape, time_axis)
+    targets = _targets_like("logits", logits, targets, keep)
     if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
         raise ValueError(
             f"targets: expected probabilities in [0, 1], came values in [{targets.min()}, {targets.max()}]"
         )
-    divisor = _divisor(reduction, logits.shape, logits.size, time_axis)
+    counted = logits.size if keep is None else int(np.count_nonzero(keep))
+    divisor = _divisor(reduction, logits.shape, counted, time_axis)
     decayed = np.exp(-np.abs(logits))
     with np.errstate(invalid="ignore"):  # inf * 0 for an infinite logit and its own class: nan
         losses = np.maximum(logits, 0) - logits * targets + np.log1p(decayed)
     dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
     dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
+    if keep is not None:
+        losses[~keep] = 0.0
+        dlogits[~keep] = 0.0
     if reduction == "none":
         return losses, dlogits
-    return _reduced(losses, reduction, logits.size, divisor), dlogits
+    return _reduced(losses, reduction, counted, divisor), dlogits
 
 
 def mse(
-    prediction: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0
+    prediction: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0,
+    lengths: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Squared error, elementwise: loss = (y - t)^2, dloss/dy = 2 (y - t).
 
@@ -159,7 +177,8 @@ def mse(
     targets : the same shape (nothing is broadcast), real numbers; converted to the prediction's dtype.
     reduction : "mean", "sum", "none" or "sequence"; see the module's docstring. L_t is the mean over
         batch and features.
-    time_axis : for "sequence": the axis that is time.
+    time_axis : for "sequence" and ``lengths``: the axis that is time.
+    lengths : (N,) integers: how many steps of each sequence count; see the module's docstring.
 
     Returns
     -------
@@ -172,15 +191,20 @@ def mse(
     ValueError : shapes that differ, an unknown reduction.
     """
     prediction = _float_array("prediction", prediction)
-    targets = _targets_like("prediction", prediction, targets)
-    divisor = _divisor(reduction, prediction.shape, prediction.size, time_axis)
+    keep = _within(lengths, prediction.shape, time_axis)
+    targets = _targets_like("prediction", prediction, targets, keep)
+    counted = prediction.size if keep is None else int(np.count_nonzero(keep))
+    divisor = _divisor(reduction, prediction.shape, counted, time_axis)
     with np.errstate(invalid="ignore", over="ignore"):  # inf and nan in the answer say it already
         difference = prediction - targets
         losses = np.square(difference)
         dprediction = np.asarray(difference * (2.0 / divisor))
+    if keep is not None:
+        losses[~keep] = 0.0
+        dprediction[~keep] = 0.0
     if reduction == "none":
         return losses, dprediction
-    return _reduced(losses, reduction, prediction.size, divisor), dprediction
+    return _reduced(losses, reduction, counted, divisor), dprediction
 
 
 _LOSSES: dict[str, Callable[..., tuple[Any, np.ndarray]]] = {
@@ -213,22 +237,43 @@ def _float_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _targets_like(name: str, like: np.ndarray, targets: Any) -> np.ndarray:
-    """Real-valued targets in the dtype and exactly the shape of ``like``."""
+def _within(lengths: Any, shape: tuple[int, ...], time_axis: int) -> np.ndarray | None:
+    """Mask of the elements that lie within their sequence's length; None for all."""
+    if lengths is None:
+        return None
+    axis = operator.index(time_axis)
+    if len(shape) < 2 or axis not in (0, 1):
+        raise ValueError(
+            f"lengths: expected None without axes of time and batch in front, came elements of shape {shape} with "
+            f"time_axis={time_axis}"
+        )
+    lengths = check_lengths(lengths, shape[axis], shape[1 - axis])
+    mask = np.arange(shape[axis])[:, None] < lengths  # (T, N)
+    mask = mask.T if axis else mask
+    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - 2)), shape)
+
+
+def _targets_like(name: str, like: np.ndarray, targets: Any, keep: np.ndarray | None) -> np.ndarray:
+    """Real-valued targets in the dtype and exactly the shape of ``like``, zero where not ``keep``."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "biuf":
         raise TypeError(f"targets: expected real numbers like {name}, came {targets.dtype}")
     if targets.shape != like.shape:
         raise ValueError(f"targets: expected shape {like.shape} like {name}, came {targets.shape}")
-    return targets.astype(like.dtype, copy=False)
+    targets = targets.astype(like.dtype, copy=False)
+    return targets if keep is None else np.where(keep, targets, targets.dtype.type(0))
 
 
-def _counted(targets: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray | None:
-    """Flat mask of the targets that count, None if all do; refuses a class out of range."""
+def _counted(
+    targets: np.ndarray, num_classes: int, ignore_index: int, within: np.ndarray | None
+) -> np.ndarray | None:
+    """Flat mask of the targets that count, None if all do; refuses a class out of range among them."""
     classes = targets.reshape(-1)
-    if not 0 <= ignore_index < num_classes and _in_range(classes, num_classes):
+    if within is None and not 0 <= ignore_index < num_classes and _in_range(classes, num_classes):
         return None
     keep = classes != ignore_index
+    if within is not None:
+        keep &= within.reshape(-1)
     if not _in_range(classes[keep], num_classes):
         wrong = classes[keep & ((classes < 0) | (classes >= num_classes))][0]
         raise ValueError(

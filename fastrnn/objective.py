@@ -6,6 +6,7 @@ Letters: N samples, T time steps, M classes; `...` any axes.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,18 +50,31 @@ class Objective:
             metrics = ("accuracy",) if classifies else ()
         self.metrics = dict(map(_metric, metrics))
 
-    def __call__(self, outputs: Array, targets: Array, samples: int) -> tuple[dict[str, tuple[float, int]], Array]:
+    def __call__(
+        self, outputs: Array, targets: Array, samples: int, lengths: Array | None = None
+    ) -> tuple[dict[str, tuple[float, int]], Array]:
         """Name -> (value, weight) of the loss and of each metric, and the gradient of the loss.
 
         Values are means, so the weight is what they are means over: the samples, or the targets that count where
-        cross_entropy ignores some. Such targets are kept from the metrics too.
+        cross_entropy ignores some. Such targets are kept from the metrics too. With lengths (N,) outputs (T, N, ...)
+        count up to them only and the weight is the number of steps that count; a loss or a metric of the user's own is
+        then given those steps by themselves, outputs (K, ...) and targets (K, ...).
         """
-        loss, doutputs = self.loss(outputs, targets)
+        keep = None if lengths is None else np.arange(len(targets))[:, None] < lengths
+        if keep is None:
+            loss, doutputs = self.loss(outputs, targets)
+        elif self.is_known:
+            loss, doutputs = self.loss(outputs, targets, lengths=lengths)
+        else:
+            loss, doutputs = math.nan, np.zeros_like(outputs)
+            if keep.any():
+                loss, doutputs[keep] = self.loss(outputs[keep], targets[keep])
         if not isinstance(loss, float) and np.ndim(loss):
             raise ValueError(f"loss: expected one number, came an array of shape {np.shape(loss)}")
+        if self.counts_targets:
+            keep = self._classes_that_count(targets, keep)
         weight, counted = samples, samples
-        if self._function is losses.cross_entropy:
-            keep = targets != self._options.get("ignore_index", -100)
+        if keep is not None:
             counted = int(np.count_nonzero(keep))
             if self._options.get("reduction", "mean") == "mean":
                 weight = counted
@@ -71,12 +85,36 @@ class Objective:
             values |= {name: (float(metric(outputs, targets)), counted) for name, metric in self.metrics.items()}
         return values, doutputs
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the loss is one of `fastrnn.losses`, so that it takes lengths and can be had in pieces of time."""
+        return _is_known(self._function)
+
+    @property
+    def counts_targets(self) -> bool:
+        """Whether weights are numbers of targets also where there are no lengths."""
+        return self._function is losses.cross_entropy
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether a known loss is a mean over what counts, so that pieces of it add up by their weights."""
+        return self._options.get("reduction", "mean") == "mean"
+
+    def weight(self, targets: Array, lengths: Array) -> int:
+        """How many targets, or steps, count of (T, N, ...): the weight that a call with these lengths gives a mean."""
+        keep = np.arange(len(targets))[:, None] < lengths
+        return int(np.count_nonzero(self._classes_that_count(targets, keep) if self.counts_targets else keep))
+
+    def _classes_that_count(self, targets: Array, within: Array | None) -> Array:
+        """Mask of cross_entropy's targets that are not ignored and lie within (T, N) the sequences."""
+        counts = targets != self._options.get("ignore_index", -100)
+        return counts if within is None else counts & within.reshape(within.shape + (1,) * (counts.ndim - 2))
+
     def config(self) -> dict[str, Any]:
         """JSON-able. Functions that fastrnn does not have by name are noted as {"function": name}."""
         name = getattr(self._function, "__name__", type(self._function).__name__)
-        known = _is_known(self._function)
         return {
-            "loss": {"name": name, "options": self._options} if known else {"function": name},
+            "loss": {"name": name, "options": self._options} if self.is_known else {"function": name},
             "metrics": [name if _METRICS.get(name) is f else {"function": name} for name, f in self.metrics.items()],
         }
 

@@ -1,6 +1,6 @@
 """Trainer: fit, evaluate and predict with a model, a loss and an optimiser; save it all and go on later.
 
-Letters: N samples, T time steps, D input_size, M outputs.
+Letters: N samples, T time steps, T_i those of sample i, D input_size, M outputs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checkpoint, optim
+from ._sequences import Batch, Data
+from ._trainer_checks import check_every, check_limit, check_steps, check_tbptt, check_whole_batches
+from .bptt import Propagation, Values, check_runs_in_pieces, flatten
 from .callbacks import Callback
 from .history import History
-from .layers import Module
+from .layers import LastStep, Module
 from .layers.checks import as_generator, check_size, own_generator
 from .layers.recurrent import RecurrentLayer
 from .objective import Loss, Metric, Objective
+from .online import Window
+from .progress import Bar, Means
+from .segments import Segments
 
 Array = NDArray[Any]
 
@@ -28,8 +34,11 @@ Array = NDArray[Any]
 class Trainer:
     """Minimise a loss of a model's outputs by gradient steps on minibatches.
 
-    Data are samples first, whatever the layout of the layers: x (N, T, D), or tokens (N, T); y (N,) or (N, ...), for
-    a model that keeps the time axis (N, T) or (N, T, ...). Arrays have the dtype that the model's layers take.
+    Data are samples first, whatever the layout of the layers: x (N, T, D), or tokens (N, T), or a list of N sequences
+    (T_i, D) or (T_i,) of any lengths; y (N,) or (N, ...), for a model that keeps the time axis (N, T) or (N, T, ...), or
+    a list of N arrays (T_i,) or (T_i, ...). `lengths` (N,) says how many steps of each row of an array count. Each batch
+    is padded, or cut, to its own longest sequence. `reset_mask` (N, T), bool, or a list of (T_i,): where True the state
+    is zeroed before that step. Arrays have the dtype that the model's layers take.
 
     model: a `Sequential`, or another layer that returns one array.
     loss, metrics: see `objective.Objective`. For sequences the loss sees outputs and targets time-major, (T, N, ...).
@@ -38,6 +47,16 @@ class Trainer:
     callbacks: `callbacks.Callback` objects.
     rng: seed or Generator for the order of the samples.
 
+    Long sequences, for layers that read forward in time only:
+    stateful: sample i of a batch goes on where sample i of the batch before has ended, as in Keras: batches are of equal
+        size and in the order of the data. Each epoch of one `fit` begins from the state that this `fit` began with; the
+        next `fit` goes on where the last one ended. `reset_states()` begins anew, `reset_mask` in between.
+        `evaluate` and `predict` carry a state from batch to batch of their own, from zeros.
+    tbptt: k, an update after each k steps, with the state carried on and the gradient cut there; (k1, k2), an update
+        after each k1 steps, with the gradient going back k2 steps: see `bptt.Propagation.truncated`.
+    checkpoint_every: k or "sqrt", exact gradients in the memory of k steps: see `segments`.
+    window: how many steps back the gradients of `partial_fit` go.
+
     `history` holds all epochs of all calls of `fit`. A seed, a model and data give the same numbers every time.
     """
 
@@ -45,6 +64,8 @@ class Trainer:
         self, model: Module, loss: str | Loss = "cross_entropy", optimizer: optim.Optimizer | str | None = None, *,
         clip_norm: float | None = None, clip_value: float | None = None, callbacks: Sequence[Callback] = (),
         rng: int | np.random.Generator | None = 0, metrics: Sequence[str | Metric] | None = None,
+        stateful: bool = False, tbptt: int | tuple[int, int] | None = None, checkpoint_every: int | str | None = None,
+        window: int = 1,
     ) -> None:  # fmt: skip
         if not isinstance(model, Module):
             raise TypeError(f"model: expected a layer such as Sequential, came {type(model).__name__}")
@@ -54,44 +75,84 @@ class Trainer:
         self.model = model
         self.objective = Objective(loss, metrics)
         self.optimizer = optim.Adam(lr=1e-3) if optimizer is None else optim.get(optimizer)
-        self.clip_norm = _check_limit("clip_norm", clip_norm)
-        self.clip_value = _check_limit("clip_value", clip_value)
+        self.clip_norm = check_limit("clip_norm", clip_norm)
+        self.clip_value = check_limit("clip_value", clip_value)
         self.callbacks = list(callbacks)
         self.history = History()
         self.stop_training = False
         self._rng = own_generator(as_generator("rng", rng))
+        self.stateful = bool(stateful)
+        self.tbptt = check_tbptt(tbptt)
+        self.checkpoint_every = check_every(checkpoint_every)
+        self._window = Window(check_size("window", window))
+        if self.stateful:
+            check_runs_in_pieces("stateful", model)
+            if not model.takes_state:
+                raise ValueError("stateful: expected a model with a layer that has a state, came one without")
+        if self.tbptt is not None:
+            check_runs_in_pieces("tbptt", model)
+            if not model.keeps_time:
+                raise ValueError(
+                    "tbptt: expected a model with an output at every step, came one that does away with time; "
+                    "checkpoint_every trains it in bounded memory"
+                )
+        if self.checkpoint_every is not None:
+            if self.tbptt is not None:
+                raise ValueError("checkpoint_every: expected None beside tbptt, which bounds the memory already")
+            self._segments()  # checks the model
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def fit(
-        self, x: Array, y: Array, epochs: int = 1, batch_size: int = 32, *,
-        validation_data: tuple[Array, Array] | None = None, progress: bool = True, shuffle: bool = True,
+        self, x: Any, y: Any, epochs: int = 1, batch_size: int = 32, *, lengths: Any = None, reset_mask: Any = None,
+        validation_data: tuple[Any, ...] | None = None, progress: bool = True, shuffle: bool | None = None,
+        bucket: bool = False,
     ) -> History:  # fmt: skip
         """Train for `epochs` more epochs, one update per `batch_size` samples (the last batch may be smaller).
 
-        shuffle: a new order in each epoch. validation_data (x, y): evaluated after each epoch. progress: a bar for
-        each epoch on stderr. Returns `history`.
+        shuffle: a new order in each epoch; None for True, unless the trainer is stateful. bucket: sequences of similar
+        length go into one batch, so that less is padded. validation_data (x, y) or (x, y, lengths): evaluated after each
+        epoch. progress: a bar for each epoch on stderr. Returns `history`.
         Raises ValueError for data that do not fit, FloatingPointError that names epoch and batch (from 1) when the
-        loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that batch.
+        loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that update.
         """
-        x, y = _check_data(x, y)
+        data = self._data(x, y, lengths, reset_mask)
         epochs, batch_size = check_size("epochs", epochs), check_size("batch_size", batch_size)
+        shuffle = not self.stateful if shuffle is None else shuffle
+        if bucket and data.lengths is None:
+            raise ValueError("bucket: expected False for sequences of one length, came True")
+        if self.stateful:
+            if shuffle or bucket:
+                raise ValueError("shuffle, bucket: expected False, as a stateful trainer needs the order of the data")
+            check_whole_batches(data, batch_size)
+            self._window.settle(self._propagation)
+            if self._window.rows not in (None, batch_size):
+                raise ValueError(
+                    f"batch_size: expected {self._window.rows} like the state that is carried on, came {batch_size}; "
+                    "reset_states() begins anew"
+                )
+        if self.tbptt is not None or self.checkpoint_every is not None:
+            check_steps(data, self.model.keeps_time)
         if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError("validation_data: expected a tuple (x, y)")
-            validation_data = _check_data(*validation_data)
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                raise TypeError("validation_data: expected a tuple (x, y) or (x, y, lengths)")
+            validation_data = self._data(*validation_data)
         self.stop_training = False
         for callback in self.callbacks:
             callback.on_fit_begin(self)
-        first = self.history.epochs
+        first, begin = self.history.epochs, self._window.state
         for epoch in range(first, first + epochs):
             for callback in self.callbacks:
                 callback.on_epoch_begin(self, epoch)
+            if self.stateful:
+                self._window.carry(begin, batch_size)
             title = f"epoch {epoch + 1}/{first + epochs}"
-            with _Bar(math.ceil(len(x) / batch_size), title, progress) as bar:
-                logs = self._train_epoch(x, y, batch_size, shuffle, title, bar)
+            with Bar(math.ceil(len(data) / batch_size), title, progress) as bar:
+                order = data.order(batch_size, self._rng if shuffle else None, bucket)
+                logs = self._train_epoch(data, order, title, bar)
                 if validation_data is not None:
-                    logs |= {f"val_{name}": value for name, value in self.evaluate(*validation_data).items()}
+                    val = self._evaluate(validation_data, self._batch_size(validation_data, None))
+                    logs |= {f"val_{name}": value for name, value in val.items()}
                 bar.show(logs)
             self.history.append(logs)
             for callback in self.callbacks:
@@ -102,36 +163,43 @@ class Trainer:
             callback.on_fit_end(self)
         return self.history
 
-    def _train_epoch(
-        self, x: Array, y: Array, batch_size: int, shuffle: bool, title: str, bar: _Bar
-    ) -> dict[str, float]:
-        means = _Means()
+    def _train_epoch(self, data: Data, order: list[Any], title: str, bar: Bar) -> dict[str, float]:
+        means = Means()
         begin = time.perf_counter()
-        order = self._rng.permutation(len(x)) if shuffle else None
-        for batch, part in enumerate(_batches(len(x), batch_size)):
-            chosen = part if order is None else order[part]
+        for index, rows in enumerate(order):
+            batch = Means()
             try:
-                values = self._train_batch(x[chosen], y[chosen])
+                for values in self._train_batch(Batch(data, rows)):
+                    means.add(values)
+                    batch.add(values)
             except FloatingPointError as error:
-                raise FloatingPointError(f"{error} in {title}, batch {batch + 1}/{bar.total}") from None
-            means.add(values)
+                raise FloatingPointError(f"{error} in {title}, batch {index + 1}/{bar.total}") from None
             bar.advance(means)
+            logs = batch.result()
             for callback in self.callbacks:
-                callback.on_batch_end(self, batch, {name: value for name, (value, _) in values.items()})
+                callback.on_batch_end(self, index, logs)
         seconds = time.perf_counter() - begin
-        return means.result() | {"seconds": seconds, "samples_per_second": len(x) / seconds}
+        return means.result() | {"seconds": seconds, "samples_per_second": len(data) / seconds}
 
-    def _train_batch(self, x: Array, y: Array) -> dict[str, tuple[float, int]]:
-        """One update from samples-first x and y. Returns name -> (value, weight) of the loss and the metrics."""
-        outputs = self.model(self._from_samples_first(x), training=True)
-        values, doutputs = self._score(outputs, y)
-        loss, weight = values["loss"]
-        if not weight:  # every target is ignored: there is nothing to learn
-            return values
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"loss: expected a finite number, came {loss}")
-        self.model.zero_grad()
-        self.model.backward(doutputs)
+    def _train_batch(self, batch: Batch) -> Iterator[Values]:
+        """One update, or with tbptt several: for each, name -> (value, weight) of the loss and the metrics."""
+        if self.checkpoint_every is not None:
+            segments = self._segments()
+            propagation, items = segments.propagation, segments.gradients(batch)
+        else:
+            propagation = self._propagation
+            items = propagation.whole(batch) if self.tbptt is None else propagation.truncated(batch, *self.tbptt)
+        if self.stateful:
+            propagation.state = self._window.state
+        for values, learns in items:
+            if learns:  # otherwise every target is ignored
+                self._update()
+            yield values
+        if self.stateful:
+            self._window.carry(propagation.state, len(batch))
+
+    def _update(self) -> None:
+        """One step of the optimiser with the gradients that the model holds."""
         grads = self.model.grads
         if self.clip_norm is not None:
             norm = optim.clip_grad_norm(grads, self.clip_norm)
@@ -140,53 +208,110 @@ class Trainer:
         if self.clip_value is not None:
             optim.clip_grad_value(grads, self.clip_value)
         self.optimizer.step(self.model.params, grads)
-        return values
+
+    def partial_fit(self, x_t: Any, y_t: Any) -> dict[str, float]:
+        """Learn from the next sample of a stream: one update, with the state carried on to the next call.
+
+        x_t (D,), or (N, D) for N streams side by side, or tokens, a number or (N,); y_t the target of that step, with
+        the axis N where x_t has it. The gradient goes back `window` steps; see `online.Window`. The state is that of a
+        stateful `fit` too: either goes on where the other has ended. Returns the loss and the metrics, as they were
+        before the update. Raises ValueError for shapes that do not fit, FloatingPointError as `fit`.
+        """
+        check_runs_in_pieces("partial_fit", self.model)
+        for layer in flatten(self.model):
+            if not layer.keeps_time and not isinstance(layer, LastStep):
+                came = type(layer).__name__
+                raise ValueError(f"partial_fit: expected a model with an output at each step, came one with {came}")
+        values, learns = self._window.learn(self._propagation, x_t, y_t)
+        if learns:
+            self._update()
+        means = Means()
+        means.add(values)
+        return means.result()
+
+    def reset_states(self) -> None:
+        """Forget the state that a stateful `fit` and `partial_fit` carry on: the next sample begins from zeros."""
+        self._window.reset()
 
     # --- using the model ----------------------------------------------------------------------------------------------
 
-    def evaluate(self, x: Array, y: Array, batch_size: int = 256) -> dict[str, float]:
-        """Mean loss and metrics over all samples, without training: {"loss": ..., "accuracy": ...}."""
-        x, y = _check_data(x, y)
-        means = _Means()
-        for part in _batches(len(x), check_size("batch_size", batch_size)):
-            outputs = self.model(self._from_samples_first(x[part]))
-            means.add(self._score(outputs, y[part])[0])
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None
+    ) -> dict[str, float]:
+        """Mean loss and metrics over all samples, without training: {"loss": ..., "accuracy": ...}.
+
+        batch_size None: 256, or for a stateful trainer that of its state.
+        """
+        data = self._data(x, y, lengths, reset_mask)
+        return self._evaluate(data, self._batch_size(data, batch_size))
+
+    def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
+        means = Means()
+        for batch, outputs in self._outputs(data, batch_size):
+            means.add(self._propagation.score(outputs, batch)[0])
         return means.result()
 
-    def predict(self, x: Array, batch_size: int = 256) -> Array:
-        """The model's outputs, samples first: (N, M), or (N, T, M) where the model keeps the time axis."""
-        x = np.asarray(x)
-        if not x.ndim or not len(x):
-            raise ValueError(f"x: expected samples first, at least one, came shape {x.shape}")
-        parts = []
-        for part in _batches(len(x), check_size("batch_size", batch_size)):
-            outputs = self.model(self._from_samples_first(x[part]))
-            parts.append(outputs.swapaxes(0, 1) if self._time_major_outputs else outputs)
-        return np.concatenate(parts)
+    def predict(
+        self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None
+    ) -> Array | list[Array]:
+        """The model's outputs, samples first: (N, M), or (N, T, M) where the model keeps the time axis, with zeros past
+        the lengths; for a list of sequences a list of arrays (T_i, M). batch_size as for `evaluate`."""
+        data = self._data(x, None, lengths, reset_mask)
+        parts: list[Array] = []
+        for batch, outputs in self._outputs(data, self._batch_size(data, batch_size)):
+            if not self.model.keeps_time or data.lengths is None:
+                swap = self.model.keeps_time and self.model.batch_first is False
+                parts.append(outputs.swapaxes(0, 1) if swap else outputs)
+                continue
+            for sequence, length in zip(self._propagation.time_major(outputs).swapaxes(0, 1), batch.lengths):
+                parts.append(sequence[:length])
+        if not self.model.keeps_time or data.lengths is None:
+            return np.concatenate(parts)
+        if data.ragged:
+            return [part.copy() for part in parts]
+        padded = np.zeros((len(data), data.T, *parts[0].shape[1:]), parts[0].dtype)
+        for row, part in zip(padded, parts):
+            row[: len(part)] = part
+        return padded
 
-    # --- layouts ------------------------------------------------------------------------------------------------------
+    def _outputs(self, data: Data, batch_size: int) -> Iterator[tuple[Batch, Array]]:
+        """Each batch with what the model gives for it, in the model's layout."""
+        propagation, state = self._propagation, None
+        for batch in data.batches(batch_size):
+            outputs, state_n = propagation.run(self.model, batch, state)
+            state = state_n if self.stateful else None
+            yield batch, outputs
 
-    def _from_samples_first(self, x: Array) -> Array:
-        """The view of x that the model reads."""
-        return x.swapaxes(0, 1) if self.model.batch_first is False and x.ndim > 1 else x
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def _data(self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None) -> Data:
+        data = Data(x, y, lengths, reset_mask, steps=self.model.keeps_time)
+        if reset_mask is not None and not self.model.takes_reset_mask:
+            raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
+        return data
+
+    def _batch_size(self, data: Data, batch_size: int | None) -> int:
+        """That of evaluate and predict."""
+        if batch_size is None:
+            batch_size = self._window.rows if self.stateful and self._window.rows else 256
+            if self.stateful:
+                batch_size = min(batch_size, len(data))
+        batch_size = check_size("batch_size", batch_size)
+        if self.stateful:
+            check_whole_batches(data, batch_size)
+        return batch_size
 
     @property
-    def _time_major_outputs(self) -> bool:
-        return self.model.batch_first is False and self.model.keeps_time
+    def _propagation(self) -> Propagation:
+        return Propagation(self.model, self.objective)
 
-    def _score(self, outputs: Array, y: Array) -> tuple[dict[str, tuple[float, int]], Array]:
-        """The objective's values for samples-first targets, and the gradient in the layout of outputs."""
-        if self._time_major_outputs:
-            return self.objective(outputs, _time_first(y), len(y))
-        if self.model.keeps_time and outputs.ndim > 2:  # (N, T, M)
-            values, doutputs = self.objective(_time_first(outputs), _time_first(y), len(y))
-            return values, doutputs.swapaxes(0, 1)
-        return self.objective(outputs, y, len(y))
+    def _segments(self) -> Segments:
+        return Segments(self._propagation, self.checkpoint_every)
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write model, optimiser, history and random state to one file (see `checkpoint`), as a whole or not at all.
+        """Write model, optimiser, history, random and carried state to one file (see `checkpoint`), as a whole or not at all.
 
         `Trainer.load(path).fit(...)` then gives the numbers that `fit` would have given here. Callbacks, and losses and
         metrics that are functions of your own, are not in the file.
@@ -201,7 +326,15 @@ class Trainer:
             "clip_value": self.clip_value,
             "rng": self._rng.bit_generator.state,
             "history": self.history,
+            "stateful": self.stateful,
+            "tbptt": self.tbptt,
+            "checkpoint_every": self.checkpoint_every,
+            "window": self._window.k,
+            "rows": self._window.rows,
+            "state": checkpoint.describe_state(self._window.state, arrays),
         }
+        if self._window.samples:
+            arrays["window"] = np.stack(self._window.samples)
         checkpoint.write(path, arrays | {f"optimizer.{name}": array for name, array in state.items()}, config)
 
     @classmethod
@@ -221,12 +354,16 @@ class Trainer:
             trainer = cls(
                 checkpoint.rebuild_model(arrays, config), optimizer=optim.from_config(saved["optimizer"]),
                 clip_norm=saved["clip_norm"], clip_value=saved["clip_value"], callbacks=callbacks,
+                stateful=saved["stateful"], tbptt=saved["tbptt"], checkpoint_every=saved["checkpoint_every"],
+                window=saved["window"],
             )  # fmt: skip
             trainer.objective = objective
             state = checkpoint.select(arrays, "optimizer.")
             trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
             trainer._rng.bit_generator.state = saved["rng"]
             trainer.history = History(saved["history"])
+            state = checkpoint.rebuild_state(arrays, saved["state"])
+            trainer._window.carry(state, saved["rows"], list(arrays.get("window", ())))
         except KeyError as error:
             raise ValueError(
                 f"{os.fspath(path)}: expected the checkpoint of a trainer, came one without {error}"
@@ -234,80 +371,3 @@ class Trainer:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
         return trainer
-
-
-class _Means:
-    """Weighted means of what the batches of an epoch gave."""
-
-    def __init__(self) -> None:
-        self._sums = {"loss": 0.0}
-        self._weights = {"loss": 0}
-
-    def add(self, values: dict[str, tuple[float, int]]) -> None:
-        for name, (value, weight) in values.items():
-            if weight:
-                self._sums[name] = self._sums.get(name, 0.0) + value * weight
-                self._weights[name] = self._weights.get(name, 0) + weight
-
-    def result(self) -> dict[str, float]:
-        """The loss is nan where nothing counted."""
-        weights = self._weights
-        return {name: total / weights[name] if weights[name] else math.nan for name, total in self._sums.items()}
-
-
-class _Bar:
-    """A progress bar for one epoch, or nothing."""
-
-    def __init__(self, total: int, title: str, visible: bool) -> None:
-        self.total = total
-        self._bar = None
-        if visible:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, desc=title, unit="batch")
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, means: _Means) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(_said(means.result()), refresh=False)
-            self._bar.update()
-
-    def show(self, logs: dict[str, float]) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(_said(logs))
-
-
-def _said(logs: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name != "seconds")
-
-
-def _batches(samples: int, batch_size: int) -> Iterator[slice]:
-    for start in range(0, samples, batch_size):
-        yield slice(start, start + batch_size)
-
-
-def _time_first(a: Array) -> Array:
-    return a.swapaxes(0, 1) if a.ndim > 1 else a
-
-
-def _check_data(x: Any, y: Any) -> tuple[Array, Array]:
-    x, y = np.asarray(x), np.asarray(y)
-    if not x.ndim or not len(x):
-        raise ValueError(f"x: expected samples first, at least one, came shape {x.shape}")
-    if not y.ndim or len(y) != len(x):
-        raise ValueError(f"y: expected one target per sample of x, {len(x)} of them, came shape {y.shape}")
-    return x, y
-
-
-def _check_limit(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
-        raise ValueError(f"{name}: expected None or a number above 0, came {value!r}")
-    return float(value)

@@ -1,6 +1,6 @@
 """The compiled core: the loops over time, forward and backward, and what Python calls.
 
-T time steps, N batch, D input_size, H hidden_size, G gates.
+T time steps, N batch, D input_size, H hidden_size, R width of h (H, or P where a projection follows), G gates.
 
 Design:
 a) The loops know no cell, dtype or instruction set: a step is a few calls through a table of kernels. A step of the
@@ -31,9 +31,17 @@ include "arrays.pxi"
 cdef struct Job:
     fr_sequence sequence
     const fr_kernels *kernels
-    int passes, by_units
+    int passes, by_units, packed
     long chunk  # steps whose inputs are projected together
+    void **pointers  # FR_POINTERS * N for each thread
     fr_barrier barrier
+
+
+cdef fr_share share_of(const Job *job, int id, int threads) noexcept nogil:
+    cdef fr_share share
+    share.id, share.threads, share.by_units = id, threads, job.by_units
+    share.pointers = job.pointers + id * FR_POINTERS * job.sequence.N
+    return share
 
 
 cdef void forward_part(void *arg, int id, int threads) noexcept nogil:
@@ -41,16 +49,16 @@ cdef void forward_part(void *arg, int id, int threads) noexcept nogil:
     cdef Job *job = <Job *>arg
     cdef const fr_kernels *k = job.kernels
     cdef fr_sequence q = job.sequence  # a copy: threads are at different chunks
-    cdef fr_share share
+    cdef fr_share share = share_of(job, id, threads)
     cdef long s, begin = 0, end
     cdef int p
-    share.id, share.threads, share.by_units = id, threads, job.by_units
-    k.pack_forward(&q, share)
-    fr_barrier_wait(&job.barrier, threads)
+    if not job.packed:
+        k.pack_forward(&q, share)
+        fr_barrier_wait(&job.barrier, threads)
     while begin < q.T:
         end = min(begin + job.chunk, q.T)
         if not q.fused:
-            q.inputs_start = begin
+            q.inputs_start = fr_packed(&q, begin)
             k.project(&q, begin, end, share)
         for s in range(begin, end):
             for p in range(job.passes):
@@ -65,10 +73,9 @@ cdef void backward_part(void *arg, int id, int threads) noexcept nogil:
     cdef Job *job = <Job *>arg
     cdef const fr_kernels *k = job.kernels
     cdef const fr_sequence *q = &job.sequence
-    cdef fr_share share
+    cdef fr_share share = share_of(job, id, threads)
     cdef long s
     cdef int p
-    share.id, share.threads, share.by_units = id, threads, job.by_units
     k.pack_backward(q, share)
     fr_barrier_wait(&job.barrier, threads)
     for s in range(q.T - 1, -1, -1):
@@ -78,8 +85,8 @@ cdef void backward_part(void *arg, int id, int threads) noexcept nogil:
             k.step_backward(q, p, s, share)
     fr_barrier_wait(&job.barrier, threads)
     if q.dx.data:
-        k.grad_input(q, 0, q.T, share)
-    k.grad_weights(q, 0, q.T, share)
+        k.grad_input(q, share)
+    k.grad_weights(q, share)
     if q.dh0:
         k.grad_state(q, share)
 
@@ -109,107 +116,183 @@ cdef class Tape:
     cdef int typenum
     cdef Block states
     cdef tuple arrays
+    cdef str owner  # of what shares the RNN's kernels; "" for the cells themselves
 
     def __reduce__(self):
         raise TypeError("a forward pass' cache cannot be pickled")
 
 
 cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh,
-                         out, bint training) except -1:
+                         weight_hr, bias_hr, weight_peephole, out, bint training) except -1:
     """Check a forward pass' arrays and point `q` at them; `held` keeps them alive: x, output, h0 first."""
     cdef bint recurrent = weight_hh is not None
-    cdef cnp.ndarray x_, output, h0_ = None, w_hh = None, b_ih = None, b_hh = None, w_ih = <cnp.ndarray>weight_ih
-    if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_SIZE(w_ih) == 0 or cnp.PyArray_DIM(w_ih, 0) % G:
+    cdef cnp.ndarray x_, output, array, h0_ = None, w_ih = <cnp.ndarray>weight_ih
+    if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_DIM(w_ih, 0) == 0 or cnp.PyArray_DIM(w_ih, 0) % G or (
+            cnp.PyArray_DIM(w_ih, 1) == 0 and (np.ndim(x) == 0 or np.shape(x)[np.ndim(x) - 1] != 0)):  # no input at all makes an autonomous recurrence
         raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), came {_shape_of(w_ih)}")
     q.H, q.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
-    w_ih = _dense(w_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
-    if recurrent:
-        w_hh = _dense(weight_hh, "weight_hh", typenum, "GH", 2, G * q.H, q.H)
+    q.R = q.H
+    if weight_hr is not None:
+        array = _dense(weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
+        q.R, q.weight_hr = cnp.PyArray_DIM(array, 0), cnp.PyArray_DATA(array)
+        held.append(array)
     x_ = _read_series(x, "x", typenum, "TND", -1, -1, q.D)
     q.T, q.N = cnp.PyArray_DIM(x_, 0), cnp.PyArray_DIM(x_, 1)
     if q.N < 1:
         raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, came {x.shape}")
-    if bias_ih is not None:
-        b_ih = _dense(bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
-    if bias_hh is not None:
-        b_hh = _dense(bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
+    for name, given in (("weight_ih", weight_ih), ("weight_hh", weight_hh), ("bias_ih", bias_ih), ("bias_hh", bias_hh),
+                        ("bias_hr", bias_hr), ("weight_peephole", weight_peephole)):
+        if given is None:
+            continue
+        if name == "weight_ih":
+            array = _dense(given, name, typenum, "GD", 2, G * q.H, q.D)
+            q.weight_ih = cnp.PyArray_DATA(array)
+        elif name == "weight_hh":
+            array = _dense(given, name, typenum, "GH" if q.R == q.H else "GP", 2, G * q.H, q.R)
+            q.weight_hh = cnp.PyArray_DATA(array)
+        elif name == "bias_ih":
+            array = _dense(given, name, typenum, "G", 1, G * q.H, -1)
+            q.bias_ih = cnp.PyArray_DATA(array)
+        elif name == "bias_hh":
+            array = _dense(given, name, typenum, "G", 1, G * q.H, -1)
+            q.bias_hh = cnp.PyArray_DATA(array)
+        elif name == "bias_hr":
+            array = _dense(given, name, typenum, "R", 1, q.R, -1)
+            q.bias_hr = cnp.PyArray_DATA(array)
+        else:
+            array = _dense(given, name, typenum, "H", 1, 3 * q.H, -1)
+            q.weight_peephole = cnp.PyArray_DATA(array)
+        held.append(array)
     if h0 is not None:
-        h0_ = _dense(h0, "h0", typenum, "NH", 2, q.N, q.H)
+        h0_ = _dense(h0, "h0", typenum, "NH" if q.R == q.H else "NP", 2, q.N, q.R)
         if h0_ is h0 and (training or out is not None):
             h0_ = h0_.copy()  # often a view of the output of the call before, which may be written again
-    elif recurrent:
-        h0_ = _new(typenum, q.N, q.H, -1, True)
     if out is None:
-        output = _new(typenum, q.T, q.N, q.H, False)
+        output = _new(typenum, q.T, q.N, q.R, False)
     else:
-        output = _written_series(out, "out", typenum, "TNH", q.T, q.N, q.H)
-        for name, array in (("x", x_), ("weight_ih", w_ih), ("weight_hh", w_hh), ("bias_ih", b_ih), ("bias_hh", b_hh)):
-            if array is not None and np.may_share_memory(output, array) and np.shares_memory(output, array):
+        output = _written_series(out, "out", typenum, "TNH" if q.R == q.H else "TNP", q.T, q.N, q.R)
+        for array in (x_, *held):
+            if np.may_share_memory(output, array) and np.shares_memory(output, array):
+                name = "x" if array is x_ else "the weights"
                 raise ValueError(f"out: expected an array apart from {name}, came one that overlaps it")
     q.x, q.output, q.h0 = _series(x_), _series(output), _data(h0_)
-    q.weight_ih, q.weight_hh, q.bias_ih, q.bias_hh = _data(w_ih), _data(w_hh), _data(b_ih), _data(b_hh)
-    held.extend((x_, output, h0_, w_ih, w_hh, b_ih, b_hh))
+    held[:0] = (x_, output, h0_)
     return 0
 
 
-def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, out, bint training):
+cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse) except -1:
+    """Lengths and resets into `q.rows`; with lengths q.T becomes the longest, and steps past a length are zeros."""
+    cdef cnp.ndarray order, sorted_, active, packed, mask
+    q.rows.reverse = reverse
+    if reset_mask is not None:
+        if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
+            came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
+            raise TypeError(f"reset_mask: expected a NumPy array of bool, came {came}")
+        if reset_mask.shape != (q.T, q.N):
+            raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), came {reset_mask.shape}")
+        mask = reset_mask
+        if q.T:
+            q.rows.reset_mask = <const unsigned char *>cnp.PyArray_DATA(mask)
+            q.rows.reset_step, q.rows.reset_row = cnp.PyArray_STRIDE(mask, 0), cnp.PyArray_STRIDE(mask, 1)
+        held.append(mask)
+    if lengths is None:
+        return 0
+    lengths = np.asarray(lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, came {lengths.dtype}")
+    if lengths.shape != (q.N,):
+        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), came {lengths.shape}")
+    low, high = lengths.min(), lengths.max()
+    if low < 0 or high > q.T:
+        raise ValueError(f"lengths: expected values from 0 to {q.T}, came {low if low < 0 else high}")
+    if low == q.T:
+        return 0
+    held[1].fill(0)
+    order = np.argsort(-lengths.astype(np.int_), kind="stable").astype(np.int_)
+    sorted_ = np.ascontiguousarray(lengths.astype(np.int_)[order])
+    q.T = high
+    active = np.searchsorted(-sorted_, -np.arange(q.T + 1, dtype=np.int_), side="left").astype(np.int_)
+    packed = np.concatenate([np.zeros(1, np.int_), np.cumsum(active[:q.T], dtype=np.int_)])
+    q.rows.order, q.rows.lengths = <const long *>cnp.PyArray_DATA(order), <const long *>cnp.PyArray_DATA(sorted_)
+    q.rows.active, q.rows.packed = <const long *>cnp.PyArray_DATA(active), <const long *>cnp.PyArray_DATA(packed)
+    held.extend((order, sorted_, active, packed))
+    return 0
+
+
+cdef long _zeros_row(const fr_kernels *k, const fr_sequence *q) noexcept:
+    return max(k.gates_row(q), k.padded(q.H), k.padded(q.R))
+
+
+def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, out, bint training, *,
+            int gate_activation=FR_SIGMOID, clip=None, weight_peephole=None, weight_hr=None, bias_hr=None,
+            int output_activation=FR_IDENTITY, lengths=None, reset_mask=None, bint reverse=False):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, Tape or None)."""
-    if not 0 <= cell <= FR_RNN or not 0 <= activation <= FR_IDENTITY:
-        raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, came {cell}, {activation}")
     cdef int typenum = _real_type(weight_ih, "weight_ih")
     cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef const fr_kernels *k = fr_kernels_for(_isa, itemsize)
     cdef Job job
     cdef fr_sequence *q = &job.sequence
     memset(&job, 0, sizeof(job))
+    if not 0 <= cell <= FR_RNN or not (0 <= activation <= FR_HARD_SIGMOID_6 and 0 <= gate_activation <= FR_HARD_SIGMOID_6
+                                       and 0 <= output_activation <= FR_HARD_SIGMOID_6):
+        raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, came {cell}, {activation}")
     job.kernels = k
-    q.cell, q.activation = cell, activation
+    q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
+    q.clip = 0 if clip is None else clip
     cdef list held = []
-    _read_arguments(q, k.gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, out, training)
-    cdef bint is_lstm = cell == FR_LSTM, two_passes = k.passes(cell) > 1, recurrent = q.weight_hh != NULL
+    _read_arguments(q, k.gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr,
+                    weight_peephole, out, training)
+    cdef bint is_lstm = cell == FR_LSTM, has_inner = k.has_inner(q), recurrent = q.weight_hh != NULL
     cdef cnp.ndarray output = held[1], h_n = None, c_n = None, c0_ = None
     if c0 is not None:
         c0_ = _dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
+    _read_rows(q, held, lengths, reset_mask, reverse)
+    if recurrent:
+        h_n = _new(typenum, q.N, q.R, -1, False)
     if is_lstm:
         c_n = _new(typenum, q.N, q.H, -1, False)
 
     cdef Plan plan = choose_plan(q, k.gates(cell), itemsize)
-    cdef long slots = k.slots(cell), row = k.inputs_row(q), Hp = k.padded(q)
-    q.fused, job.by_units, job.passes = plan.fused, plan.by_units and plan.threads > 1, k.passes(cell)
+    cdef long slots_Hp = k.gates_row(q), row = k.inputs_row(q), Hp = k.padded(q.H)
+    cdef long kept = fr_packed(q, q.T) if training else q.N
+    q.fused, job.by_units, job.passes = plan.fused, plan.by_units and plan.threads > 1, k.passes(q)
+    q.keeps = training
     job.chunk = q.T if plan.fused else max(1, min(q.T, (1 << 20) // (q.N * row * itemsize)))
-    q.gates_step = q.N * slots * Hp if training else 0
-    q.c_step = q.reset_step = q.N * Hp if training else 0
-    if (<double>q.T + 1) * q.N * (slots + 2) * Hp * itemsize > <double>(1 << 62):
+    if (<double>kept + q.N) * (slots_Hp + 2 * Hp) * itemsize > <double>(1 << 62):
         raise MemoryError(f"no memory for states of a sequence of shape {x.shape}")
 
     # Two blocks of workspace: the states, which a backward pass needs, and what only this call needs.
-    cdef long steps = q.T if training else 1
+    cdef bint needs_gates = training or cell == FR_GRU_RESET_BEFORE
     cdef size_t of_states = 0, of_call = 0
-    cdef size_t gates_at = _room(&of_states, steps * q.N * slots * Hp if training or two_passes else 0, itemsize)
-    cdef size_t c_at = _room(&of_states, ((q.T if training else 0) + 1) * q.N * Hp if is_lstm else 0, itemsize)
-    cdef size_t reset_at = _room(&of_states, steps * q.N * Hp if two_passes else 0, itemsize)
+    cdef size_t gates_at = _room(&of_states, kept * slots_Hp if needs_gates else 0, itemsize)
+    cdef size_t c_at = _room(&of_states, (q.N + (kept if training else 0)) * Hp if is_lstm else 0, itemsize)
+    cdef size_t inner_at = _room(&of_states, kept * Hp if has_inner else 0, itemsize)
+    cdef size_t bias_at = _room(&of_states, k.bias_size(q), itemsize)
+    cdef size_t zeros_at = _room(&of_states, _zeros_row(k, q), itemsize)
     cdef size_t panels_at = _room(&of_call, k.panels_size(q), itemsize)
-    cdef size_t bias_at = _room(&of_call, row, itemsize)
     cdef size_t inputs_at = _room(&of_call, 0 if plan.fused else job.chunk * q.N * row, itemsize)
+    cdef size_t pointers_at = _room(&of_call, plan.threads * FR_POINTERS * q.N, sizeof(void *))
     cdef Block states = _block(of_states), call = _block(of_call)
-    q.panels, q.bias, q.inputs = call.at + panels_at, call.at + bias_at, call.at + inputs_at
-    if training or two_passes:
+    q.panels, q.bias, q.inputs = call.at + panels_at, states.at + bias_at, call.at + inputs_at
+    q.zeros = states.at + zeros_at
+    memset(q.zeros, 0, _zeros_row(k, q) * itemsize)
+    job.pointers = <void **>(call.at + pointers_at)
+    if needs_gates:
         q.gates = states.at + gates_at
-    q.c, q.reset = states.at + c_at, states.at + reset_at
+    if has_inner:
+        q.inner = states.at + inner_at
     if is_lstm:
-        k.pad(q.c, _data(c0_), q.N, q.H)
+        q.c = states.at + c_at
+        k.enter_state(q, q.c, _data(c0_))
     if q.T:
         with nogil:
             fr_parallel(plan.threads, forward_part, &job)
-
-    if recurrent:
-        h_n = cnp.PyArray_NewCopy(output[q.T - 1] if q.T else held[2], cnp.NPY_CORDER)
-    if is_lstm:
-        k.unpad(cnp.PyArray_DATA(c_n), <char *>q.c + q.T * q.c_step * itemsize, q.N, q.H)
+    k.last_states(q, _data(h_n), _data(c_n))
     if not training:
         return output, h_n, c_n, None
     cdef Tape tape = Tape.__new__(Tape)
     tape.sequence, tape.kernels, tape.typenum, tape.states, tape.arrays = job.sequence, k, typenum, states, tuple(held)
+    tape.owner = "linear_forward" if not recurrent else "jordan_forward" if cell == FR_RNN and q.weight_hr else ""
     return output, h_n, c_n, tape
 
 
@@ -225,7 +308,8 @@ cdef cnp.ndarray _gradient(object into, str name, int typenum, str letters, int 
 
 def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran for `owner`, one of `cells`; returns the dict of gradients."""
-    if not isinstance(cache, Tape) or (<Tape>cache).kernels == NULL or (<Tape>cache).sequence.cell not in cells:
+    if not isinstance(cache, Tape) or (<Tape>cache).kernels == NULL or (<Tape>cache).sequence.cell not in cells or (
+            (<Tape>cache).owner != (owner if owner in ("linear_forward", "jordan_forward") else "")):
         raise TypeError(f"cache: expected the cache of {owner} in training, came {type(cache).__name__}"
                         f"{' of another cell' if isinstance(cache, Tape) else ''}")
     cdef Tape tape = <Tape>cache
@@ -237,77 +321,96 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     cdef int typenum = tape.typenum, itemsize = k.itemsize, G = k.gates(tape.sequence.cell)
     memset(&job, 0, sizeof(job))
     job.sequence, job.kernels = tape.sequence, k
-    cdef bint is_lstm = q.cell == FR_LSTM, recurrent = q.weight_hh != NULL
-    names = ("x", "h0", *(("c0",) if is_lstm else ()), "weight_ih", "weight_hh", *(("bias_ih",) if q.bias_ih else ()),
-             *(("bias_hh",) if q.bias_hh else ()))
+    cdef bint is_lstm = q.cell == FR_LSTM, recurrent = q.weight_hh != NULL, has_lengths = q.rows.order != NULL
+    names = ["x", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "bias_hr", "weight_peephole"]
+    for name, there in (("c0", is_lstm), ("bias_ih", q.bias_ih != NULL), ("bias_hh", q.bias_hh != NULL),
+                        ("weight_hr", q.weight_hr != NULL), ("bias_hr", q.bias_hr != NULL),
+                        ("weight_peephole", q.weight_peephole != NULL)):
+        if not there:
+            names.remove(name)
     for name in into or ():
         if name not in names:
             raise ValueError(f"into: expected keys among {', '.join(names)}, came {name!r}")
 
     cdef cnp.ndarray doutput_ = None, dh_n_ = None, dc_n_ = None
+    cdef long T = cnp.PyArray_DIM(<cnp.ndarray>tape.arrays[1], 0)  # q.T ends with the longest sequence
     if doutput is not None:
-        doutput_ = _read_series(doutput, "doutput", typenum, "TNH", q.T, q.N, q.H)
+        doutput_ = _read_series(doutput, "doutput", typenum, "TNH" if q.R == q.H else "TNP", T, q.N, q.R)
         q.doutput = _series(doutput_)
     if dh_n is not None:
-        dh_n_ = _dense(dh_n, "dh_n", typenum, "NH", 2, q.N, q.H)
+        dh_n_ = _dense(dh_n, "dh_n", typenum, "NH" if q.R == q.H else "NP", 2, q.N, q.R)
     if dc_n is not None:
         dc_n_ = _dense(dc_n, "dc_n", typenum, "NH", 2, q.N, q.H)
     q.dh_n = _data(dh_n_)
 
     # Parameter gradients are added to, states and x are written, unless they are the caller's: then added too.
-    cdef cnp.ndarray dx, dh0 = None, dc0 = None, dw_hh = None, db_ih = None, db_hh = None
+    cdef cnp.ndarray dx, dh0 = None, dc0 = None
     given = into.get("x") if into is not None else None
     if given is None:
-        dx = _new(typenum, q.T, q.N, q.D, False)
+        dx = _new(typenum, T, q.N, q.D, has_lengths)
     else:
-        dx, q.dx_add = _written_series(given, "into['x']", typenum, "TND", q.T, q.N, q.D), True
+        dx, q.dx_add = _written_series(given, "into['x']", typenum, "TND", T, q.N, q.D), True
     q.dx = _series(dx)
-    cdef cnp.ndarray dw_ih = _gradient(into, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
-    q.dweight_ih = _data(dw_ih)
+    gradients = {"x": dx, "h0": None}
     state_sums = {}
     if recurrent:
-        dw_hh = _gradient(into, "weight_hh", typenum, "GH", 2, G * q.H, q.H)
-        dh0 = _new(typenum, q.N, q.H, -1, False)
-        for name in ("h0", "c0") if into is not None else ():
+        dh0 = gradients["h0"] = _new(typenum, q.N, q.R, -1, False)
+        for name, width in (("h0", q.R), ("c0", q.H)) if into is not None else ():
             if into.get(name) is not None:
-                state_sums[name] = _gradient(into, name, typenum, "NH", 2, q.N, q.H)
+                state_sums[name] = _gradient(into, name, typenum, "NH", 2, q.N, width)
     if is_lstm:
-        dc0 = _new(typenum, q.N, q.H, -1, False)
-    q.dweight_hh, q.dh0 = _data(dw_hh), _data(dh0)
-    if q.bias_ih:
-        db_ih = _gradient(into, "bias_ih", typenum, "G", 1, G * q.H, -1)
-    if q.bias_hh:
-        db_hh = _gradient(into, "bias_hh", typenum, "G", 1, G * q.H, -1)
-    q.dbias_ih, q.dbias_hh = _data(db_ih), _data(db_hh)
+        dc0 = gradients["c0"] = _new(typenum, q.N, q.H, -1, False)
+    q.dh0 = _data(dh0)
+    cdef cnp.ndarray array
+    for name, ndim, d0, d1 in (("weight_ih", 2, G * q.H, q.D), ("weight_hh", 2, G * q.H, q.R), ("bias_ih", 1, G * q.H, -1),
+                               ("bias_hh", 1, G * q.H, -1), ("weight_hr", 2, q.R, q.H), ("bias_hr", 1, q.R, -1),
+                               ("weight_peephole", 1, 3 * q.H, -1)):
+        array = _gradient(into, name, typenum, "GH", ndim, d0, d1) if name in names and (recurrent or name != "weight_hh") else None
+        if array is not None or name in ("weight_hh", "bias_ih", "bias_hh"):
+            gradients[name] = array
+        if name == "weight_ih":
+            q.dweight_ih = _data(array)
+        elif name == "weight_hh":
+            q.dweight_hh = _data(array)
+        elif name == "bias_ih":
+            q.dbias_ih = _data(array)
+        elif name == "bias_hh":
+            q.dbias_hh = _data(array)
+        elif name == "weight_hr":
+            q.dweight_hr = _data(array)
+        elif name == "bias_hr":
+            q.dbias_hr = _data(array)
+        else:
+            q.dweight_peephole = _data(array)
 
     cdef Plan plan = choose_plan(q, G, itemsize)
-    job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q.cell)
+    job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
     cdef size_t size = 0
-    cdef size_t carry_at = _room(&size, q.N * k.padded(q), itemsize)
+    cdef size_t carry_at = _room(&size, q.N * k.padded(q.H), itemsize)
     cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q), itemsize)
     cdef size_t scratch_at = _room(&size, k.scratch_size(q, plan.threads), itemsize)
+    cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.R) if q.weight_hr else 0, itemsize)
+    cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
     cdef Block call = _block(size), states = tape.states
     arrays = tape.arrays  # alive until the end
     tape.states, tape.arrays = None, None  # used up from here on
     q.carry, q.panels_h, q.panels_x, q.scratch = call.at + carry_at, call.at + h_at, call.at + x_at, call.at + scratch_at
-    k.pad(q.carry, _data(dc_n_), q.N, q.H)
+    q.dprojected, job.pointers = call.at + projected_at, <void **>(call.at + pointers_at)
+    k.enter_state(q, q.carry, _data(dc_n_))
     if q.T:
         with nogil:
             fr_parallel(plan.threads, backward_part, &job)
     elif recurrent:
         dh0[...] = 0 if dh_n is None else dh_n
-
-    gradients = {"x": dx, "h0": dh0}
     if is_lstm:
-        k.unpad(cnp.PyArray_DATA(dc0), q.carry, q.N, q.H)
-        gradients["c0"] = dc0
+        k.leave_state(q, cnp.PyArray_DATA(dc0), q.carry)
     for name, total in state_sums.items():
         with np.errstate(all="ignore"):
             total += gradients[name]
         gradients[name] = into[name]
-    gradients.update(weight_ih=dw_ih, weight_hh=dw_hh, bias_ih=db_ih, bias_hh=db_hh)
     return gradients
 
 
 CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
-ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY}
+ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
+               "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6}

@@ -2,7 +2,7 @@
  *
  * A pass is one product over K with the sums of one panel in `acc`, (rows, accumulators, VL), and one finishing
  * function. Two kinds of panel: all gates of one unit block (LSTM, GRU), or one gate of up to four unit blocks.
- * Rows are counted within the batch; `block` is a unit block, units block*VL..block*VL+VL-1 of H.
+ * `block` is a unit block, units block*VL..block*VL+VL-1 of H.
  *
  * Saved slots per unit block, gates in forward, gradients of the pre-activations in backward (written over them):
  *     LSTM  i f g o            GRU  n r z hn (hn = W_hn h + b_hn, its gradient feeds the recurrent side)
@@ -15,22 +15,19 @@
 #include "tile.h"
 #include "vecmath.h"
 
-/* What a finishing function sees of one time step: pointers to row 0 of the batch, unit 0. */
+/* What a finishing function sees of one time step. Rows are counted in processing order; pointers by row lead to unit 0
+ * of the row, plain pointers to unit 0 of row 0 of arrays whose rows are Hp (times slots) apart. */
 typedef struct {
-    long H, Hp;
-    int activation;
-    const real *h_prev; /* (N, H) rows h_prev_row apart */
-    long h_prev_row;
-    real *h; /* (N, H) rows h_row apart; in backward the forward's output, read */
-    long h_row;
-    const real *c_prev; /* (N, Hp) */
-    real *c;            /* (N, Hp) */
-    real *gates;        /* (N, HB, S, VL) or NULL */
-    real *reset;        /* (N, Hp) r * h_prev */
-    const real *doutput; /* (N, H) rows doutput_row apart, or NULL */
-    long doutput_row;
-    const real *dh_n; /* (N, H) on the last step, else NULL */
-    real *carry;      /* (N, Hp) */
+    long H, Hp; /* units, padded units */
+    int activation, gate_activation;
+    real clip;                 /* 0: none */
+    const real *peephole;      /* (3, Hp) i, f, o, or NULL */
+    const real *const *h_prev; /* zeros where the row starts anew */
+    const real *const *c_prev;
+    real *const *h;            /* in backward the forward's output, read */
+    real *c, *gates, *inner, *carry;
+    const real *const *doutput; /* NULL: none */
+    const real *const *dh_n;    /* NULL: none; by row NULL unless this is its last step */
 } cell_step;
 
 typedef void finish_function(const cell_step *, long row, int rows, long block, int blocks, const real *acc, long acc_row);
@@ -40,22 +37,72 @@ typedef void finish_function(const cell_step *, long row, int rows, long block, 
 INLINE long lanes_of(const cell_step *s, long block) { return s->H - block * VL; }
 INLINE vec dh_from_outside(const cell_step *s, long row, long block) {
     vec dh = {0};
-    if (s->doutput) dh = load_part(s->doutput + row * s->doutput_row + block * VL, lanes_of(s, block));
-    if (s->dh_n) dh += load_part(s->dh_n + row * s->H + block * VL, lanes_of(s, block));
+    if (s->doutput) dh = load_part(s->doutput[row] + block * VL, lanes_of(s, block));
+    if (s->dh_n && s->dh_n[row]) dh += load_part(s->dh_n[row] + block * VL, lanes_of(s, block));
     return dh;
+}
+
+/* ---- Activations by name; a plain cell, sigmoid and tanh without a clip, has them compiled in ---- */
+
+INLINE vec activate(int activation, vec x) {
+    switch (activation) {
+    case FR_TANH: return vtanh(x);
+    case FR_RELU: return vrelu(x);
+    case FR_SIGMOID: return vsigmoid(x);
+    case FR_HARD_SIGMOID: return at_least(at_most((real)0.2 * x + (real)0.5, 1), 0);
+    case FR_HARD_SIGMOID_6: return at_least(at_most(x + 3, 6), 0) / 6;
+    default: return x;
+    }
+}
+
+/* The derivative from the output y = activate(x). */
+INLINE vec activate_backward(int activation, vec y, vec dy) {
+    switch (activation) {
+    case FR_TANH: return dy * (1 - y * y);
+    case FR_RELU: return select_lanes(y <= 0, (vec){0}, dy);
+    case FR_SIGMOID: return dy * y * (1 - y);
+    case FR_HARD_SIGMOID: return select_lanes((y <= 0) | (y >= 1), (vec){0}, dy * (real)0.2);
+    case FR_HARD_SIGMOID_6: return select_lanes((y <= 0) | (y >= 1), (vec){0}, dy / 6);
+    default: return dy;
+    }
+}
+
+INLINE vec clipped(const cell_step *s, vec x) { return s->clip > 0 ? at_least(at_most(x, s->clip), -s->clip) : x; }
+
+/* Activations rise, so x was clipped where y has reached the value at the clip. */
+INLINE vec clipped_backward(const cell_step *s, int activation, vec y, vec dy) {
+    const vec dx = activate_backward(activation, y, dy);
+    if (!(s->clip > 0)) return dx;
+    const vec low = activate(activation, splat(-s->clip)), high = activate(activation, splat(s->clip));
+    return select_lanes((y <= low) | (y >= high), (vec){0}, dx);
+}
+
+#define PLAIN 1
+INLINE vec gate(int plain, const cell_step *s, vec x) { return plain ? vsigmoid(x) : activate(s->gate_activation, clipped(s, x)); }
+INLINE vec gate_backward(int plain, const cell_step *s, vec y, vec dy) {
+    return plain ? dy * y * (1 - y) : clipped_backward(s, s->gate_activation, y, dy);
+}
+INLINE vec candidate(int plain, const cell_step *s, vec x) { return plain ? vtanh(x) : activate(s->activation, clipped(s, x)); }
+INLINE vec candidate_backward(int plain, const cell_step *s, vec y, vec dy) {
+    return plain ? dy * (1 - y * y) : clipped_backward(s, s->activation, y, dy);
 }
 
 /* ---- LSTM: acc = i f g o before their activations ---- */
 
-static void lstm_forward(FINISH_ARGS) {
+INLINE void lstm_forward_as(const int plain, FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
+    const real *peephole = plain ? 0 : s->peephole;
     for (long n = row; n < row + rows; n++, acc += acc_row) {
-        vec i = vsigmoid(load(acc)), f = vsigmoid(load(acc + VL));
-        vec g = vtanh(load(acc + 2 * VL)), o = vsigmoid(load(acc + 3 * VL));
-        vec c = f * load(s->c_prev + n * s->Hp + unit) + i * g;
+        const vec c_prev = load(s->c_prev[n] + unit);
+        vec a_i = load(acc), a_f = load(acc + VL), a_o = load(acc + 3 * VL);
+        if (peephole) a_i += load(peephole + unit) * c_prev, a_f += load(peephole + s->Hp + unit) * c_prev;
+        const vec i = gate(plain, s, a_i), f = gate(plain, s, a_f), g = candidate(plain, s, load(acc + 2 * VL));
+        const vec c = f * c_prev + i * g;
+        if (peephole) a_o += load(peephole + 2 * s->Hp + unit) * c;
+        const vec o = gate(plain, s, a_o);
         store(s->c + n * s->Hp + unit, c);
-        store_part(s->h + n * s->h_row + unit, o * vtanh(c), lanes);
+        store_part(s->h[n] + unit, o * candidate(plain, s, c), lanes);
         if (s->gates) {
             real *gates = s->gates + (n * s->Hp + unit) * 4;
             store(gates, i), store(gates + VL, f), store(gates + 2 * VL, g), store(gates + 3 * VL, o);
@@ -64,71 +111,80 @@ static void lstm_forward(FINISH_ARGS) {
 }
 
 /* acc = dh from the step after; carry = dc */
-static void lstm_backward(FINISH_ARGS) {
+INLINE void lstm_backward_as(const int plain, FINISH_ARGS) {
+    const real *peephole = plain ? 0 : s->peephole;
     for (int b = 0; b < blocks; b++) {
         const long unit = (block + b) * VL;
         for (long n = row; n < row + rows; n++) {
             real *gates = s->gates + (n * s->Hp + unit) * 4, *carry = s->carry + n * s->Hp + unit;
-            vec i = load(gates), f = load(gates + VL), g = load(gates + 2 * VL), o = load(gates + 3 * VL);
-            vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
-            vec tanh_c = vtanh(load(s->c + n * s->Hp + unit));
-            vec dc = load(carry) + dh * o * (1 - tanh_c * tanh_c);
-            store(gates, dc * g * i * (1 - i));
-            store(gates + VL, dc * load(s->c_prev + n * s->Hp + unit) * f * (1 - f));
-            store(gates + 2 * VL, dc * i * (1 - g * g));
-            store(gates + 3 * VL, dh * tanh_c * o * (1 - o));
-            store(carry, dc * f);
+            const vec i = load(gates), f = load(gates + VL), g = load(gates + 2 * VL), o = load(gates + 3 * VL);
+            const vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
+            const vec c_prev = load(s->c_prev[n] + unit), act_c = candidate(plain, s, load(s->c + n * s->Hp + unit));
+            const vec da_o = gate_backward(plain, s, o, dh * act_c);
+            vec dc = load(carry) + candidate_backward(plain, s, act_c, dh * o);
+            if (peephole) dc += da_o * load(peephole + 2 * s->Hp + unit);
+            const vec da_i = gate_backward(plain, s, i, dc * g), da_f = gate_backward(plain, s, f, dc * c_prev);
+            vec dc_prev = dc * f;
+            if (peephole) dc_prev += da_i * load(peephole + unit) + da_f * load(peephole + s->Hp + unit);
+            store(gates, da_i), store(gates + VL, da_f), store(gates + 3 * VL, da_o);
+            store(gates + 2 * VL, candidate_backward(plain, s, g, dc * i));
+            store(carry, dc_prev);
         }
     }
 }
 
 /* ---- GRU, reset after the product (PyTorch, cuDNN): acc = n's input part, r, z, hn ---- */
 
-static void gru_forward(FINISH_ARGS) {
+INLINE void gru_forward_as(const int plain, FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
     for (long n = row; n < row + rows; n++, acc += acc_row) {
-        vec hn = load(acc + 3 * VL);
-        vec r = vsigmoid(load(acc + VL)), z = vsigmoid(load(acc + 2 * VL));
-        vec candidate = vtanh(load(acc) + r * hn);
-        vec h = candidate + z * (load_part(s->h_prev + n * s->h_prev_row + unit, lanes) - candidate);
-        store_part(s->h + n * s->h_row + unit, h, lanes);
+        const vec hn = load(acc + 3 * VL);
+        const vec r = gate(plain, s, load(acc + VL)), z = gate(plain, s, load(acc + 2 * VL));
+        const vec new = candidate(plain, s, load(acc) + r * hn);
+        store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
         if (s->gates) {
             real *gates = s->gates + (n * s->Hp + unit) * 4;
-            store(gates, candidate), store(gates + VL, r), store(gates + 2 * VL, z), store(gates + 3 * VL, hn);
+            store(gates, new), store(gates + VL, r), store(gates + 2 * VL, z), store(gates + 3 * VL, hn);
         }
     }
 }
 
 /* acc + carry = dh from the step after; carry becomes the direct part of dh_prev */
-static void gru_backward(FINISH_ARGS) {
+INLINE void gru_backward_as(const int plain, FINISH_ARGS) {
     for (int b = 0; b < blocks; b++) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
             real *gates = s->gates + (n * s->Hp + unit) * 4, *carry = s->carry + n * s->Hp + unit;
-            vec candidate = load(gates), r = load(gates + VL), z = load(gates + 2 * VL), hn = load(gates + 3 * VL);
-            vec dh = load(acc + (n - row) * acc_row + b * VL) + load(carry) + dh_from_outside(s, n, block + b);
-            vec h_prev = load_part(s->h_prev + n * s->h_prev_row + unit, lanes);
-            vec dn = dh * (1 - z) * (1 - candidate * candidate);
+            const vec new = load(gates), r = load(gates + VL), z = load(gates + 2 * VL), hn = load(gates + 3 * VL);
+            const vec dh = load(acc + (n - row) * acc_row + b * VL) + load(carry) + dh_from_outside(s, n, block + b);
+            const vec h_prev = load_part(s->h_prev[n] + unit, lanes);
+            const vec dn = candidate_backward(plain, s, new, dh * (1 - z));
             store(gates, dn);
-            store(gates + VL, dn * hn * r * (1 - r));
-            store(gates + 2 * VL, dh * (h_prev - candidate) * z * (1 - z));
+            store(gates + VL, gate_backward(plain, s, r, dn * hn));
+            store(gates + 2 * VL, gate_backward(plain, s, z, dh * (h_prev - new)));
             store(gates + 3 * VL, dn * r);
             store(carry, dh * z);
         }
     }
 }
 
-/* ---- GRU, reset before the product (Cho et al., ONNX default): r and z first, then n from r * h ---- */
+#define PLAIN_AND_ANY(cell, way) \
+    static void cell##_##way(FINISH_ARGS) { cell##_##way##_as(PLAIN, s, row, rows, block, blocks, acc, acc_row); } \
+    static void cell##_##way##_any(FINISH_ARGS) { cell##_##way##_as(!PLAIN, s, row, rows, block, blocks, acc, acc_row); }
+PLAIN_AND_ANY(lstm, forward) PLAIN_AND_ANY(lstm, backward)
+PLAIN_AND_ANY(gru, forward) PLAIN_AND_ANY(gru, backward)
+
+/* ---- GRU, reset before the product (Cho et al., ONNX default): r and z first, then n from inner = r * h ---- */
 
 static void gru_reset_before_gates_forward(FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
     for (long n = row; n < row + rows; n++, acc += acc_row) {
         real *gates = s->gates + (n * s->Hp + unit) * 3;
-        vec r = vsigmoid(load(acc));
-        store(gates + VL, r), store(gates + 2 * VL, vsigmoid(load(acc + VL)));
-        store(s->reset + n * s->Hp + unit, r * load_part(s->h_prev + n * s->h_prev_row + unit, lanes));
+        const vec r = gate(!PLAIN, s, load(acc));
+        store(gates + VL, r), store(gates + 2 * VL, gate(!PLAIN, s, load(acc + VL)));
+        store(s->inner + n * s->Hp + unit, r * load_part(s->h_prev[n] + unit, lanes));
     }
 }
 
@@ -137,10 +193,9 @@ static void gru_reset_before_forward(FINISH_ARGS) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
             real *gates = s->gates + (n * s->Hp + unit) * 3;
-            vec candidate = vtanh(load(acc + (n - row) * acc_row + b * VL));
-            vec h_prev = load_part(s->h_prev + n * s->h_prev_row + unit, lanes);
-            store(gates, candidate);
-            store_part(s->h + n * s->h_row + unit, candidate + load(gates + 2 * VL) * (h_prev - candidate), lanes);
+            const vec new = candidate(!PLAIN, s, load(acc + (n - row) * acc_row + b * VL)), z = load(gates + 2 * VL);
+            store(gates, new);
+            store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
         }
     }
 }
@@ -151,11 +206,10 @@ static void gru_reset_before_backward(FINISH_ARGS) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
             real *gates = s->gates + (n * s->Hp + unit) * 3, *carry = s->carry + n * s->Hp + unit;
-            vec candidate = load(gates), z = load(gates + 2 * VL);
-            vec dh = load(acc + (n - row) * acc_row + b * VL) + load(carry) + dh_from_outside(s, n, block + b);
-            vec h_prev = load_part(s->h_prev + n * s->h_prev_row + unit, lanes);
-            store(gates, dh * (1 - z) * (1 - candidate * candidate));
-            store(gates + 2 * VL, dh * (h_prev - candidate) * z * (1 - z));
+            const vec new = load(gates), z = load(gates + 2 * VL), h_prev = load_part(s->h_prev[n] + unit, lanes);
+            const vec dh = load(acc + (n - row) * acc_row + b * VL) + load(carry) + dh_from_outside(s, n, block + b);
+            store(gates, candidate_backward(!PLAIN, s, new, dh * (1 - z)));
+            store(gates + 2 * VL, gate_backward(!PLAIN, s, z, dh * (h_prev - new)));
             store(carry, dh * z);
         }
     }
@@ -167,40 +221,20 @@ static void gru_reset_before_gates_backward(FINISH_ARGS) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
             real *gates = s->gates + (n * s->Hp + unit) * 3, *carry = s->carry + n * s->Hp + unit;
-            vec dreset = load(acc + (n - row) * acc_row + b * VL), r = load(gates + VL);
-            vec h_prev = load_part(s->h_prev + n * s->h_prev_row + unit, lanes);
-            store(gates + VL, dreset * h_prev * r * (1 - r));
-            store(carry, load(carry) + dreset * r);
+            const vec dinner = load(acc + (n - row) * acc_row + b * VL), r = load(gates + VL);
+            store(gates + VL, gate_backward(!PLAIN, s, r, dinner * load_part(s->h_prev[n] + unit, lanes)));
+            store(carry, load(carry) + dinner * r);
         }
     }
 }
 
-/* ---- Elman RNN: acc = the pre-activation ---- */
-
-INLINE vec activate(int activation, vec x) {
-    switch (activation) {
-    case FR_TANH: return vtanh(x);
-    case FR_RELU: return vrelu(x);
-    case FR_SIGMOID: return vsigmoid(x);
-    default: return x;
-    }
-}
-
-/* The derivative from the output y = activate(x). */
-INLINE vec activate_backward(int activation, vec y, vec dy) {
-    switch (activation) {
-    case FR_TANH: return dy * (1 - y * y);
-    case FR_RELU: return select_lanes(y <= 0, (vec){0}, dy);
-    case FR_SIGMOID: return dy * y * (1 - y);
-    default: return dy;
-    }
-}
+/* ---- Elman RNN, and the projection of any cell's h: acc = the pre-activation ---- */
 
 static void rnn_forward(FINISH_ARGS) {
     for (int b = 0; b < blocks; b++) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++)
-            store_part(s->h + n * s->h_row + unit, activate(s->activation, load(acc + (n - row) * acc_row + b * VL)), lanes);
+            store_part(s->h[n] + unit, activate(s->activation, load(acc + (n - row) * acc_row + b * VL)), lanes);
     }
 }
 
@@ -208,9 +242,8 @@ static void rnn_backward(FINISH_ARGS) {
     for (int b = 0; b < blocks; b++) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
-            vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
-            vec h = load_part(s->h + n * s->h_row + unit, lanes);
-            store(s->gates + n * s->Hp + unit, activate_backward(s->activation, h, dh));
+            const vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
+            store(s->gates + n * s->Hp + unit, activate_backward(s->activation, load_part(s->h[n] + unit, lanes), dh));
         }
     }
 }
@@ -222,15 +255,15 @@ typedef struct {
     int x_gates[4], h_gates[4];    /* row blocks of weight_ih and weight_hh, in panel order */
     int accumulators;              /* per unit block */
     int h_first;                   /* accumulator at which the recurrent product starts (the input's starts at 0) */
-    int reads_reset;               /* the recurrent operand is r * h_prev, made by the pass before */
-    finish_function *finish;
+    int reads_inner;               /* the recurrent operand is `inner`, made by the pass before, instead of h_prev */
+    finish_function *finish, *finish_any; /* of a plain cell, and of one with named activations, clip or peepholes */
 } forward_pass;
 
 typedef struct {
-    int first_slot, slots;         /* of the gate gradients that are multiplied with weight_hh */
-    int gates[4];                  /* their row blocks of weight_hh */
-    int same_step;                 /* of this step (the forward's operand was r * h_prev), else of the step after */
-    finish_function *finish;
+    int first_slot, slots;         /* of the gate gradients that are multiplied with the recurrent weights */
+    int gates[4];                  /* their row blocks of these */
+    int same_step;                 /* of this step (the forward's operand was `inner`), else of the step after */
+    finish_function *finish, *finish_any;
 } backward_pass;
 
 typedef struct {
@@ -242,15 +275,21 @@ typedef struct {
 } cell_cut;
 
 static const cell_cut cuts[] = {
-    [FR_LSTM] = {4, 1, {{4, {0, 1, 2, 3}, {0, 1, 2, 3}, 4, 0, 0, lstm_forward}},
-                 4, {0, 1, 2, 3}, {{0, 4, {0, 1, 2, 3}, 0, lstm_backward}}, 0},
-    [FR_GRU] = {4, 1, {{3, {2, 0, 1}, {0, 1, 2}, 4, 1, 0, gru_forward}},
-                3, {2, 0, 1}, {{1, 3, {0, 1, 2}, 0, gru_backward}}, 1},
-    [FR_GRU_RESET_BEFORE] = {3, 2, {{2, {0, 1}, {0, 1}, 2, 0, 0, gru_reset_before_gates_forward},
-                                    {1, {2}, {2}, 1, 0, 1, gru_reset_before_forward}},
-                             3, {2, 0, 1}, {{1, 2, {0, 1}, 0, gru_reset_before_backward},
-                                            {0, 1, {2}, 1, gru_reset_before_gates_backward}}, 1},
-    [FR_RNN] = {1, 1, {{1, {0}, {0}, 1, 0, 0, rnn_forward}}, 1, {0}, {{0, 1, {0}, 0, rnn_backward}}, 0},
+    [FR_LSTM] = {4, 1, {{4, {0, 1, 2, 3}, {0, 1, 2, 3}, 4, 0, 0, lstm_forward, lstm_forward_any}},
+                 4, {0, 1, 2, 3}, {{0, 4, {0, 1, 2, 3}, 0, lstm_backward, lstm_backward_any}}, 0},
+    [FR_GRU] = {4, 1, {{3, {2, 0, 1}, {0, 1, 2}, 4, 1, 0, gru_forward, gru_forward_any}},
+                3, {2, 0, 1}, {{1, 3, {0, 1, 2}, 0, gru_backward, gru_backward_any}}, 1},
+    [FR_GRU_RESET_BEFORE] = {
+        3, 2, {{2, {0, 1}, {0, 1}, 2, 0, 0, gru_reset_before_gates_forward, gru_reset_before_gates_forward},
+               {1, {2}, {2}, 1, 0, 1, gru_reset_before_forward, gru_reset_before_forward}},
+        3, {2, 0, 1}, {{1, 2, {0, 1}, 0, gru_reset_before_backward, gru_reset_before_backward},
+                       {0, 1, {2}, 1, gru_reset_before_gates_backward, gru_reset_before_gates_backward}}, 1},
+    [FR_RNN] = {1, 1, {{1, {0}, {0}, 1, 0, 0, rnn_forward, rnn_forward}},
+                1, {0}, {{0, 1, {0}, 0, rnn_backward, rnn_backward}}, 0},
 };
+
+/* A projection is one more pass: h = g(W_hr inner + b_hr), inner being the cell's own h. Its gradient is one slot wide. */
+static const forward_pass projection_forward = {1, {0}, {0}, 1, 0, 1, rnn_forward, rnn_forward};
+static const int projection_gates[4] = {0};
 
 #endif

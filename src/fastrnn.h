@@ -3,9 +3,11 @@
  * The loops know no cell, no dtype and no instruction set; the kernels know no time beyond "this step, the one before".
  * What they share is one fr_sequence: the user's arrays, the sizes, and the workspaces of one pass over one sequence.
  *
- * T time steps, N batch, D input_size, H hidden_size, G gates, S saved slots per unit.
- * VL lanes of a vector; HB = ceil(H / VL) unit blocks; Hp = HB * VL padded hidden size.
- * `s` counts processing steps 0..T-1; a reversed direction is a negative time stride, so the kernels need not know it.
+ * T time steps, N batch, D input_size, H hidden_size, R width of h (H, or less where a projection follows the cell),
+ * G gates, S saved slots per unit.
+ * VL lanes of a vector; HB = ceil(H / VL) unit blocks; Hp = HB * VL padded hidden size, Rp padded R.
+ * `s` counts processing steps 0..T-1, `i` rows in processing order, the longest first. Rows that are still running are a
+ * prefix of them at every step, and workspaces over time are packed: only rows that run take part and have a place.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
@@ -13,44 +15,64 @@
 #include <stddef.h>
 
 enum fr_cell_kind { FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN };
-enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY };
+enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6 };
 
-/* A user's array over time: element (s, n, i) is at data + s * step + n * row + i. */
+/* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
     void *data;
     long step, row;
 } fr_series;
 
+/* Which rows run at which step, at what time, and from which state. */
 typedef struct {
-    long T, N, D, H;
-    int cell, activation;
-    int fused;    /* the input projection runs in the same K loop as the recurrent product */
+    const long *order;   /* (N,) the user's n of each row i, longest first; NULL: i = n, and all rows are T long */
+    const long *lengths; /* (N,) of row i; this and the next two go with order */
+    const long *active;  /* (T+1,) rows that reach step s: active[T] = 0 */
+    const long *packed;  /* (T+1,) rows of all steps before s */
+    const unsigned char *reset_mask; /* (T, N) where not 0 the state is zeroed before that step; NULL: nowhere */
+    long reset_step, reset_row;
+    int reverse; /* time runs from each row's last step to 0 */
+} fr_rows;
+
+typedef struct {
+    long T, N, D, H, R;
+    int cell;
+    int activation, gate_activation; /* of candidate and output; of the gates */
+    int output_activation;           /* of the projection */
+    double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
+    int fused;                       /* the input projection runs in the same K loop as the recurrent product */
+    fr_rows rows;
 
     /* Forward, the user's arrays. */
     fr_series x;                         /* (T, N, D) in */
-    fr_series output;                    /* (T, N, H) out; also where h of the step before is read */
-    const void *h0;                      /* (N, H) */
-    const void *weight_ih, *weight_hh;   /* (G*H, D), (G*H, H) */
+    fr_series output;                    /* (T, N, R) out; also where h of the step before is read */
+    const void *h0;                      /* (N, R) or NULL: zeros */
+    const void *weight_ih, *weight_hh;   /* (G*H, D), (G*H, R) */
     const void *bias_ih, *bias_hh;       /* (G*H,) or NULL */
+    const void *weight_hr, *bias_hr;     /* (R, H), (R,): the projection; or NULL */
+    const void *weight_peephole;         /* (3*H,) i, f, o, or NULL */
 
     /* Forward, workspaces. */
-    void *panels; /* packed weights, (D+H, columns) per panel */
-    void *bias;   /* summed biases in panel order */
-    void *inputs; /* (steps of a chunk, N, HB, accumulators, VL) projected inputs, where not fused */
+    void *panels;   /* packed weights, (D+R, columns) per panel */
+    void *bias;     /* summed biases in panel order, then padded peepholes */
+    void *inputs;   /* (rows of a chunk, accumulators, VL) projected inputs, where not fused */
     long inputs_start;
-    void *gates; /* (T, N, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
-    void *c;     /* (T+1, N, Hp), row 0 the initial cell state (LSTM) */
-    void *reset; /* (T, N, Hp) r * h of the GRU with reset before */
-    long gates_step, c_step, reset_step; /* elements from step to step: 0 where one buffer serves all steps */
+    void *zeros;    /* a row of zeros: the state of a row that starts anew */
+    void *gates;    /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *c;        /* (N + rows, Hp), the first N the initial cell state (LSTM) */
+    void *inner;    /* (rows, Hp) what a second pass multiplies: r * h, or h before its projection */
+    int keeps;      /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
 
     /* Backward. The user's arrays are added to where it says +=. */
-    fr_series doutput;       /* (T, N, H) or data NULL */
-    const void *dh_n;        /* (N, H) or NULL */
-    fr_series dx;            /* (T, N, D) = or, with dx_add, += */
+    fr_series doutput;       /* (T, N, R) or data NULL */
+    const void *dh_n;        /* (N, R) or NULL */
+    fr_series dx;            /* (T, N, D) =; with dx_add +=; data NULL: not wanted */
     int dx_add;
-    void *dh0;               /* (N, H) = */
+    void *dh0;               /* (N, R) = */
     void *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh; /* += ; biases may be NULL */
+    void *dweight_hr, *dbias_hr, *dweight_peephole;      /* += ; NULL where there are none */
     void *carry;             /* (N, Hp): dc of the LSTM, the direct part of dh of the GRUs */
+    void *dprojected;        /* (rows, Rp) gradient of the projection before its activation */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
     void *scratch;             /* of grad_weights, for all threads */
 } fr_sequence;
@@ -58,18 +80,22 @@ typedef struct {
 /* A thread's part of the work: unit panels of all rows, or all panels of its blocks of rows. */
 typedef struct {
     int id, threads, by_units;
+    void **pointers; /* room for FR_POINTERS * N, the thread's own */
 } fr_share;
+enum { FR_POINTERS = 7 };
 
 /* What one build (instruction set x dtype) of kernels.c offers. */
 typedef struct {
     int lanes, itemsize;
-    int (*gates)(int cell);  /* G: rows of the weights / H */
-    int (*slots)(int cell);  /* S: vectors saved per unit block */
-    int (*passes)(int cell); /* products that one time step chains one after the other */
+    int (*gates)(int cell);                   /* G: rows of the weights / H */
+    int (*passes)(const fr_sequence *);       /* products that one time step chains one after the other */
+    int (*has_inner)(const fr_sequence *);    /* whether one of them reads `inner` */
 
-    long (*padded)(const fr_sequence *); /* Hp */
-    /* Sizes in elements of the workspaces that depend on the packing; a row of inputs is as long as the bias. */
+    /* Sizes in elements of the workspaces that depend on the packing; a row of `bias` is inputs_row plus the peepholes. */
+    long (*padded)(long width);
+    long (*gates_row)(const fr_sequence *);
     long (*panels_size)(const fr_sequence *);
+    long (*bias_size)(const fr_sequence *);
     long (*inputs_row)(const fr_sequence *);
     long (*panels_h_size)(const fr_sequence *);
     long (*panels_x_size)(const fr_sequence *);
@@ -82,13 +108,18 @@ typedef struct {
     void (*pack_backward)(const fr_sequence *, fr_share);
     void (*step_backward)(const fr_sequence *, int pass, long s, fr_share);
     void (*grad_state)(const fr_sequence *, fr_share);
-    void (*grad_input)(const fr_sequence *, long s_begin, long s_end, fr_share);
-    void (*grad_weights)(const fr_sequence *, long s_begin, long s_end, fr_share);
+    void (*grad_input)(const fr_sequence *, fr_share);
+    void (*grad_weights)(const fr_sequence *, fr_share);
 
-    /* (rows, width) <-> (rows, padded width); pads are written as zeros, and not read. Plain NULL: all zeros. */
-    void (*pad)(void *padded, const void *plain, long rows, long width);
-    void (*unpad)(void *plain, const void *padded, long rows, long width);
+    /* States in the user's order, (N, H) or NULL for zeros, into padded rows in processing order, and back. */
+    void (*enter_state)(const fr_sequence *, void *padded, const void *plain);
+    void (*leave_state)(const fr_sequence *, void *plain, const void *padded);
+    /* The last state of each row: h from output or h0, c from c. */
+    void (*last_states)(const fr_sequence *, void *h_n, void *c_n);
 } fr_kernels;
+
+static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }
+static inline long fr_packed(const fr_sequence *q, long s) { return q->rows.order ? q->rows.packed[s] : s * q->N; }
 
 /* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two
  * threads get the same. */

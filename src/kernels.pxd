@@ -2,29 +2,45 @@
 
 cdef extern from "fastrnn.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
-    enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY
+    enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6
 
     ctypedef struct fr_series:
         void *data
         long step, row
 
+    ctypedef struct fr_rows:
+        const long *order
+        const long *lengths
+        const long *active
+        const long *packed
+        const unsigned char *reset_mask
+        long reset_step, reset_row
+        int reverse
+
     ctypedef struct fr_sequence:
-        long T, N, D, H
-        int cell, activation, fused
+        long T, N, D, H, R
+        int cell, activation, gate_activation, output_activation
+        double clip
+        int fused
+        fr_rows rows
         fr_series x, output
         const void *h0
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
         const void *bias_hh
+        const void *weight_hr
+        const void *bias_hr
+        const void *weight_peephole
         void *panels
         void *bias
         void *inputs
         long inputs_start
+        void *zeros
         void *gates
         void *c
-        void *reset
-        long gates_step, c_step, reset_step
+        void *inner
+        int keeps
         fr_series doutput
         const void *dh_n
         fr_series dx
@@ -34,21 +50,29 @@ cdef extern from "fastrnn.h" nogil:
         void *dweight_hh
         void *dbias_ih
         void *dbias_hh
+        void *dweight_hr
+        void *dbias_hr
+        void *dweight_peephole
         void *carry
+        void *dprojected
         void *panels_h
         void *panels_x
         void *scratch
 
     ctypedef struct fr_share:
         int id, threads, by_units
+        void **pointers
+    enum: FR_POINTERS
 
     ctypedef struct fr_kernels:
         int lanes, itemsize
         int (*gates)(int cell) noexcept nogil
-        int (*slots)(int cell) noexcept nogil
-        int (*passes)(int cell) noexcept nogil
+        int (*passes)(const fr_sequence *) noexcept nogil
+        int (*has_inner)(const fr_sequence *) noexcept nogil
+        long (*padded)(long width) noexcept nogil
+        long (*gates_row)(const fr_sequence *) noexcept nogil
         long (*panels_size)(const fr_sequence *) noexcept nogil
-        long (*padded)(const fr_sequence *) noexcept nogil
+        long (*bias_size)(const fr_sequence *) noexcept nogil
         long (*inputs_row)(const fr_sequence *) noexcept nogil
         long (*panels_h_size)(const fr_sequence *) noexcept nogil
         long (*panels_x_size)(const fr_sequence *) noexcept nogil
@@ -59,11 +83,13 @@ cdef extern from "fastrnn.h" nogil:
         void (*pack_backward)(const fr_sequence *, fr_share) noexcept nogil
         void (*step_backward)(const fr_sequence *, int step_pass, long s, fr_share) noexcept nogil
         void (*grad_state)(const fr_sequence *, fr_share) noexcept nogil
-        void (*grad_input)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
-        void (*grad_weights)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
-        void (*pad)(void *padded, const void *plain, long rows, long width) noexcept nogil
-        void (*unpad)(void *plain, const void *padded, long rows, long width) noexcept nogil
+        void (*grad_input)(const fr_sequence *, fr_share) noexcept nogil
+        void (*grad_weights)(const fr_sequence *, fr_share) noexcept nogil
+        void (*enter_state)(const fr_sequence *, void *padded, const void *plain) noexcept nogil
+        void (*leave_state)(const fr_sequence *, void *plain, const void *padded) noexcept nogil
+        void (*last_states)(const fr_sequence *, void *h_n, void *c_n) noexcept nogil
 
+    long fr_packed(const fr_sequence *, long s)
     int fr_isa_count()
     const char *fr_isa_name(int index)
     int fr_isa_supported(int index)

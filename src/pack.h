@@ -54,17 +54,16 @@ static void pack_gate_rows(real *panels, const real *weight, const int *gates, i
         }
 }
 
-/* The product of gate gradients (rows of `row` elements, unit-blocked) with such a panel: whole blocks, then the last,
- * partial one. Returns how many products that is. */
-INLINE int gate_products(product out[2], const real *gates, long row, int all_slots, int first_slot, int slots, long H,
+/* The product of gate gradients (rows of unit blocks of `all_slots` vectors) with such a panel: whole blocks, then the
+ * last, partial one. Returns how many products that is. */
+INLINE int gate_products(product out[2], const real *const *gates, int all_slots, int first_slot, int slots, long H,
                          const real *panel, int NV) {
     const long whole = H / VL, rest = H % VL;
     int n = 0;
     if (whole)
-        out[n++] = (product){gates + first_slot * VL, row, all_slots * VL, whole, slots * VL, panel};
+        out[n++] = (product){gates, first_slot * VL, all_slots * VL, whole, slots * VL, panel};
     if (rest)
-        out[n++] = (product){gates + (whole * all_slots + first_slot) * VL, row, VL, slots, rest,
-                             panel + whole * slots * VL * NV * VL};
+        out[n++] = (product){gates, (whole * all_slots + first_slot) * VL, VL, slots, rest, panel + whole * slots * VL * NV * VL};
     return n;
 }
 

@@ -88,8 +88,8 @@ cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept no
     against 6.7 alone; RNN, 12 kflop, 17 against 23.
     """
     cdef Plan plan
-    cdef double weights = <double>gates * q.H * (q.D + q.H) * itemsize
-    cdef double step = 2.0 * gates * q.H * (q.D + q.H) * q.N
+    cdef double weights = <double>gates * q.H * (q.D + q.R) * itemsize
+    cdef double step = 2.0 * gates * q.H * (q.D + q.R) * q.N
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
     plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
     plan.threads = 1 if step * q.T < 7e5 or (plan.by_units and step < 3e4) else _threads

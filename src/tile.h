@@ -19,26 +19,26 @@
 #include "fastrnn.h"
 #include "simd.h"
 
-/* One left operand and its panel. Row m, k-th of block b of a is at a + m*row + b*block + k (or + k*VL, see `lanes_k`). */
+/* One left operand and its panel. Row m, k-th of block b of a is at rows[m] + first + b*block + k (or + k*VL, see `tile`). */
 typedef struct {
-    const real *a;
-    long row, block;
+    const real *const *rows;
+    long first, block;
     long blocks, depth; /* K = blocks * depth */
     const real *panel;  /* (K, NV, VL) */
 } product;
 
 #define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
 
-/* lanes_k: a is packed (K, VL) and its rows are lanes; else a's rows are strided and k is contiguous. */
-INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
+/* step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
+INLINE void tile(const int MR, const int NV, const int step, TILE_ARGS) {
     vec acc[FR_ROW_BLOCK][4]; /* the largest tile: sizes that depend on MR and NV would make it a VLA, kept in memory */
     UNROLL for (int m = 0; m < MR; m++)
         UNROLL for (int v = 0; v < NV; v++) acc[m][v] = init ? load(init + m * init_row + v * VL) : (vec){0};
     for (const product *p = products; p < products + n_products; p++) {
         const real *b = p->panel;
-        const long row = lanes_k ? 1 : p->row, step = lanes_k ? VL : 1;
         for (long block = 0; block < p->blocks; block++) {
-            const real *a = p->a + block * p->block;
+            const real *a[FR_ROW_BLOCK];
+            UNROLL for (int m = 0; m < MR; m++) a[m] = p->rows[m] + p->first + block * p->block;
             long k = 0;
             if (MR * NV <= 8 && !in_order) {
                 enum { CHAINS = 4 };
@@ -47,23 +47,23 @@ INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
                 UNROLL for (int q = 0; q < chains - 1; q++)
                     UNROLL for (int m = 0; m < MR; m++)
                         UNROLL for (int v = 0; v < NV; v++) more[q][m][v] = (vec){0};
-                for (; k + chains <= p->depth; k += chains, a += chains * step, b += chains * NV * VL)
+                for (; k + chains <= p->depth; k += chains, b += chains * NV * VL)
                     UNROLL for (int q = 0; q < chains; q++)
                         UNROLL for (int v = 0; v < NV; v++) {
                             vec w = load(b + (q * NV + v) * VL);
                             UNROLL for (int m = 0; m < MR; m++) {
                                 vec *sum = q ? &more[q - 1][m][v] : &acc[m][v];
-                                *sum += a[m * row + q * step] * w;
+                                *sum += a[m][(k + q) * step] * w;
                             }
                         }
                 UNROLL for (int q = 0; q < chains - 1; q++)
                     UNROLL for (int m = 0; m < MR; m++)
                         UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
-            _Pragma("GCC unroll 4") for (; k < p->depth; k++, a += step, b += NV * VL) {
+            _Pragma("GCC unroll 4") for (; k < p->depth; k++, b += NV * VL) {
                 if (MR < NV) { /* hold the fewer: 3 x 4 accumulators, 3 and 1 operands fill 16 registers exactly */
                     vec s[FR_ROW_BLOCK];
-                    UNROLL for (int m = 0; m < MR; m++) s[m] = splat(a[m * row]);
+                    UNROLL for (int m = 0; m < MR; m++) s[m] = splat(a[m][k * step]);
                     UNROLL for (int v = 0; v < NV; v++) {
                         vec w = load(b + v * VL);
                         UNROLL for (int m = 0; m < MR; m++) acc[m][v] += s[m] * w;
@@ -72,7 +72,7 @@ INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
                     vec w[4];
                     UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + v * VL);
                     UNROLL for (int m = 0; m < MR; m++) {
-                        vec s = splat(a[m * row]);
+                        vec s = splat(a[m][k * step]);
                         UNROLL for (int v = 0; v < NV; v++) acc[m][v] += s * w[v];
                     }
                 }
@@ -84,8 +84,8 @@ INLINE void tile(const int MR, const int NV, const int lanes_k, TILE_ARGS) {
 }
 
 #define TILE(MR, NV) \
-    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { tile(MR, NV, 0, c, c_row, init, init_row, products, n_products, in_order); } \
-    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { tile(MR, NV, 1, c, c_row, init, init_row, products, n_products, in_order); }
+    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { tile(MR, NV, 1, c, c_row, init, init_row, products, n_products, in_order); } \
+    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { tile(MR, NV, VL, c, c_row, init, init_row, products, n_products, in_order); }
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1)
 TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2)
 TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3)
@@ -125,7 +125,7 @@ INLINE void multiply(int NV, long rows, TILE_ARGS) {
         rows -= part;
         c += part * c_row;
         if (init) init += part * init_row;
-        for (int i = 0; i < n_products; i++) moved[i].a += part * moved[i].row;
+        for (int i = 0; i < n_products; i++) moved[i].rows += part;
     }
 }
 

@@ -1,6 +1,6 @@
 """What the tests share: the one tolerance table, random cases of the stateless core, the instruction sets.
 
-Letters: T time steps, N batch, D input_size, H hidden_size, G gates.
+Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, G gates.
 """
 
 from __future__ import annotations
@@ -33,22 +33,59 @@ CELLS = [
     ("gru", {"reset_after": False}),
     ("lstm", {}),
 ]
-CELL_IDS = ["-".join([cell, *map(str, options.values())]) for cell, options in CELLS]
-every_cell = pytest.mark.parametrize("cell, options", CELLS, ids=CELL_IDS)
+# The variants, alone and together. Here `peephole` and `projection` ask `make_case` for the weights of that name.
+HARD_GRU = {"reset_after": False, "gate_activation": "hard_sigmoid_6", "activation": "relu"}
+HARD_LSTM = {"gate_activation": "hard_sigmoid", "activation": "relu"}
+CELLS_MORE = [
+    ("gru", {"reset_after": True, "gate_activation": "hard_sigmoid"}),
+    ("gru", {"reset_after": True, "activation": "identity"}),
+    ("gru", {"reset_after": True, "activation": "relu"}),
+    ("gru", {"reset_after": False, "activation": "sigmoid"}),
+    ("gru", HARD_GRU),
+    ("lstm", {"peephole": True}),
+    ("lstm", {"projection": True}),
+    ("lstm", {"gate_activation": "hard_sigmoid"}),
+    ("lstm", {"gate_activation": "hard_sigmoid_6", "activation": "sigmoid"}),
+    ("lstm", {"activation": "relu"}),
+    ("lstm", {"activation": "identity"}),
+    ("lstm", {"cell_clip": 0.8}),
+    ("lstm", {"peephole": True, "projection": True}),
+    ("lstm", {"peephole": True, "cell_clip": 0.8}),
+    ("lstm", {"cell_clip": 0.8, "gate_activation": "hard_sigmoid_6", "activation": "identity"}),
+    ("lstm", {"peephole": True, "projection": True, "cell_clip": 1.2, **HARD_LSTM}),
+]
+
+
+def cell_id(cell: str, options: dict[str, Any]) -> str:
+    return "-".join([cell, *(name if name in ("peephole", "projection") else str(o) for name, o in options.items())])
+
+
+every_cell = pytest.mark.parametrize("cell, options", CELLS, ids=[cell_id(*c) for c in CELLS])
+every_variant = pytest.mark.parametrize("cell, options", CELLS_MORE, ids=[cell_id(*c) for c in CELLS_MORE])
+every_cell_and_variant = pytest.mark.parametrize(
+    "cell, options", CELLS + CELLS_MORE, ids=[cell_id(*c) for c in CELLS + CELLS_MORE]
+)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments for one sequence: inputs, initial states, weights and the gradients that arrive from above."""
+    """Arguments for one sequence: inputs, initial states, weights and the gradients that arrive from above.
+
+    P is H unless there is a projection.
+    """
 
     cell: str
     options: dict[str, Any]
     x: np.ndarray  # (T, N, D)
-    state: tuple[np.ndarray | None, ...]  # each (N, H)
-    weights: tuple[np.ndarray | None, ...]  # weight_ih (G*H, D), weight_hh (G*H, H), bias_ih, bias_hh (G*H,)
-    doutput: np.ndarray | None  # (T, N, H)
-    dstate: tuple[np.ndarray | None, ...] = field(default=())  # each (N, H)
+    state: tuple[np.ndarray | None, ...]  # h0 (N, P), c0 (N, H)
+    weights: tuple[np.ndarray | None, ...]  # weight_ih (G*H, D), weight_hh (G*H, P), bias_ih, bias_hh (G*H,)
+    doutput: np.ndarray | None  # (T, N, P)
+    dstate: tuple[np.ndarray | None, ...] = field(default=())  # as state
+    extra: dict[str, np.ndarray] = field(default_factory=dict)  # weight_hr (P, H), weight_peephole (3*H,)
+    lengths: Any = None  # (N,)
+    reset_mask: Any = None  # (T, N)
+    reverse: bool = False
 
     def astype(self, dtype: Any) -> Case:
         def cast(a: np.ndarray | None) -> np.ndarray | None:
@@ -61,11 +98,17 @@ class Case:
             weights=tuple(map(cast, self.weights)),
             doutput=cast(self.doutput),
             dstate=tuple(map(cast, self.dstate)),
+            extra={name: cast(weight) for name, weight in self.extra.items()},
         )
 
     def forward(self, module: ModuleType, **kwargs: Any) -> tuple[Any, ...]:
         function = getattr(module, self.cell + "_forward")
-        return function(self.x, *self.state, *self.weights, **self.options, **kwargs)
+        return function(self.x, *self.state, *self.weights, **self.options, **self.keywords(), **kwargs)
+
+    def keywords(self) -> dict[str, Any]:
+        """The extra weights and what happens over time, as far as the case has them."""
+        over_time = {"lengths": self.lengths, "reset_mask": self.reset_mask, "reverse": self.reverse or None}
+        return self.extra | {name: value for name, value in over_time.items() if value is not None}
 
     def backward(self, module: ModuleType, cache: Any, **kwargs: Any) -> dict[str, Any]:
         return getattr(module, self.cell + "_backward")(self.doutput, *self.dstate, cache, **kwargs)
@@ -80,8 +123,14 @@ class Case:
 def make_case(
     cell: str, options: dict[str, Any], shape: tuple[int, ...], dtype: str, *, seed: int = 0, bias: bool = True
 ) -> Case:
-    """A random case of shape (T, N, D, H): everything non-zero, pre-activations of order one."""
+    """A random case of shape (T, N, D, H): everything non-zero, pre-activations of order one.
+
+    With the option `projection`, P = H // 2 + 1.
+    """
     T, N, D, H = shape
+    options = dict(options)
+    peephole, projection = options.pop("peephole", False), options.pop("projection", False)
+    P = H // 2 + 1 if projection else H
     rng = np.random.default_rng([seed, T, N, D, H, len(cell)])
     GH = GATES[cell] * H
 
@@ -89,12 +138,26 @@ def make_case(
         return (scale * rng.standard_normal(size)).astype(dtype)
 
     x = normal(T, N, D)
-    weight_ih, weight_hh = normal(GH, D, scale=D**-0.5), normal(GH, H, scale=0.9 * H**-0.5)
+    weight_ih, weight_hh = normal(GH, D, scale=max(D, 1) ** -0.5), normal(GH, P, scale=0.9 * P**-0.5)
     weights = (weight_ih, weight_hh, normal(GH, scale=0.3), normal(GH, scale=0.3))
-    state = tuple(normal(N, H, scale=0.7) for _ in STATES[cell])
-    dstate = tuple(normal(N, H) for _ in STATES[cell])
-    doutput = normal(T, N, H)
-    return Case(cell, options, x, state, weights if bias else (*weights[:2], None, None), doutput, dstate)
+    widths = {"h": P, "c": H}
+    state = tuple(normal(N, widths[s], scale=0.7) for s in STATES[cell])
+    dstate = tuple(normal(N, widths[s]) for s in STATES[cell])
+    doutput = normal(T, N, P)
+    extra = {"weight_hr": normal(P, H, scale=1.5 * H**-0.5)} if projection else {}
+    if peephole:
+        extra["weight_peephole"] = normal(3 * H, scale=0.5)
+    return Case(cell, options, x, state, weights if bias else (*weights[:2], None, None), doutput, dstate, extra)
+
+
+def over_time(case: Case, seed: int = 0, *, resets: float = 0.2) -> dict[str, np.ndarray]:
+    """Random lengths and resets for `case`: lengths in no order, with 0 and T among them where N allows."""
+    T, N = case.x.shape[:2]
+    rng = np.random.default_rng([seed, T, N])
+    lengths = rng.integers(0, T + 1, N)
+    if N > 1:
+        lengths[rng.choice(N, 2, replace=False)] = 0, T
+    return {"lengths": lengths, "reset_mask": rng.random((T, N)) < resets}
 
 
 def expect(case: Case) -> dict[str, Any]:

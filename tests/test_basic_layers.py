@@ -1,4 +1,4 @@
-"""Linear, Activation, Embedding, Dropout, LastStep and Sequential.
+"""Linear, Activation, Embedding, Dropout and Sequential.
 
 Letters: T time steps, N batch, D input features, H hidden size, M outputs, V vocabulary.
 """
@@ -16,7 +16,8 @@ from conftest import assert_gradient_close, assert_output_close, every_dtype
 from test_reference import assert_gradients_match_differences
 
 from fastrnn.layers import (
-    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, build,
+    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential,
+    build,
 )  # fmt: skip
 
 T, N, D, H, M, V = 6, 4, 3, 5, 2, 7
@@ -280,76 +281,9 @@ def test_dropout_errors(p):
         layer.backward(np.zeros((3, 2)))
 
 
-# --- LastStep ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("lengths", [None, [T, T, T, T], [1, T, 2, 3], [3, 0, T, 0], [0, 0, 0, 0]])
-@pytest.mark.parametrize("batch_first", [False, True])
-@every_dtype
-def test_last_step(dtype, batch_first, lengths):
-    x, dy = normal(T, N, H, dtype=dtype), normal(N, H, dtype=dtype)
-    expected, dx_expected = np.zeros((N, H), dtype), np.zeros((T, N, H), dtype)
-    for n, length in enumerate(lengths or [T] * N):
-        if length:
-            expected[n] = x[length - 1, n]
-            dx_expected[length - 1, n] = dy[n]
-    layer = LastStep(batch_first=batch_first)
-    given = x.swapaxes(0, 1).copy() if batch_first else x
-    y = layer(given, lengths=None if lengths is None else np.array(lengths), training=True)
-    dx = layer.backward(dy)
-    assert y.dtype == dx.dtype == dtype
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(dx.swapaxes(0, 1) if batch_first else dx, dx_expected)
-
-
-def test_last_step_does_not_read_past_the_end():
-    x = normal(T, N, H)
-    x[2:, 0] = np.nan
-    x[:, 1] = np.nan
-    y = LastStep()(x, lengths=np.array([2, 0, T, T]))
-    assert np.isfinite(y).all()
-
-
-def test_last_step_unbatched_and_without_steps():
-    x = normal(T, H)
-    layer = LastStep(batch_first=True)
-    np.testing.assert_array_equal(layer(x, training=True), x[-1])
-    dx = layer.backward(np.ones(H))
-    np.testing.assert_array_equal(dx, np.vstack([np.zeros((T - 1, H)), np.ones((1, H))]))
-    y = LastStep()(np.zeros((0, N, H)), lengths=np.zeros(N, int), training=True)
-    np.testing.assert_array_equal(y, np.zeros((N, H)))
-
-
-@pytest.mark.parametrize(
-    "x, lengths, error, message",
-    [
-        (np.zeros((0, N, H)), None, ValueError, "x: expected at least one time step, came (0, 4, 5)"),
-        (np.zeros(H), None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), came (5,)"),
-        ([1.0], None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), came list"),
-        (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), came (3,)"),
-        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, came 7"),
-        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, came -1"),
-        (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected an array of integers, came float64"),
-        (np.zeros((T, N, H)), [1, 2, 3, 4], TypeError, "lengths: expected an array of integers, came list"),
-        (np.zeros((T, H)), np.array([2]), ValueError, "lengths: expected None for x without a batch axis, came array([2])"),
-    ],
-)
-def test_last_step_errors(x, lengths, error, message):
-    with pytest.raises(error) as caught:
-        LastStep()(x, lengths=lengths)
-    assert str(caught.value) == message
-
-
-def test_last_step_backward_shape():
-    layer = LastStep()
-    layer(np.zeros((T, N, H)), training=True)
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(4, 5\), came \(6, 4, 5\)$"):
-        layer.backward(np.zeros((T, N, H)))
-
-
 # --- Every layer ------------------------------------------------------------------------------------------------------
 
-BASIC = [Linear(3, 2), Activation("softmax"), Embedding(5, 3), Dropout(0.3), LastStep(batch_first=True)]
+BASIC = [Linear(3, 2), Activation("softmax"), Embedding(5, 3), Dropout(0.3), LastStep(batch_first=True), MeanPool(), MaxPool(batch_first=True)]
 
 
 @pytest.mark.parametrize("layer", BASIC, ids=repr)

@@ -96,6 +96,58 @@ def test_gradient_is_that_of_the_loss(name, reduction):
     np.testing.assert_allclose(dlogits, numeric, rtol=0, atol=1e-8)
 
 
+# lengths -----------------------------------------------------------------------------------------------------
+
+
+@every_reduction
+@every_loss
+@every_dtype
+@pytest.mark.parametrize("time_axis", [0, 1])
+@pytest.mark.parametrize("lengths", [[4, 0, 2], [4, 4, 4], [0, 0, 0]])
+def test_steps_past_a_length_count_nothing(name, reduction, dtype, time_axis, lengths):
+    """The loss of the steps that count, by themselves, and a gradient of zero for the others, whatever they hold."""
+    logits, targets = make(name, dtype)  # (T, N, M)
+    keep = np.arange(4)[:, None] < lengths
+    loss, dlogits = FUNCTIONS[name](logits[keep], targets[keep], reduction="sum")
+    elements = dlogits.size // 5 if name == "cross_entropy" else dlogits.size
+    whole = targets[0].size  # L_t stays a mean over the whole batch
+    divisor = {"mean": max(elements, 1), "sequence": whole}.get(reduction, 1)
+    expected = np.zeros_like(logits)
+    expected[keep] = dlogits / divisor
+
+    logits[~keep] = np.nan
+    targets = np.where(keep if name == "cross_entropy" else keep[..., None], targets, 77).astype(
+        "uint8" if name == "cross_entropy" else dtype
+    )
+    if time_axis:
+        logits, targets = logits.swapaxes(0, 1), targets.swapaxes(0, 1)
+    value, gradient = FUNCTIONS[name](
+        logits, targets, reduction=reduction, time_axis=time_axis, lengths=np.array(lengths)
+    )
+    if time_axis:
+        gradient = gradient.swapaxes(0, 1)
+    assert_gradient_close(gradient, expected, dtype)
+    assert not gradient[~keep].any()
+    if reduction == "none":
+        assert value.dtype == dtype and value.shape == targets.shape
+        value = value.sum()
+    if reduction == "mean" and not elements:
+        assert math.isnan(value)
+    else:
+        assert value == pytest.approx(loss / divisor, rel=1e-5)
+
+
+def test_lengths_and_ignored_targets_go_together():
+    logits, targets = make("cross_entropy", "float64")
+    targets[0, 0] = targets[3, 1] = -100
+    lengths = np.array([4, 2, 0])
+    ignored = np.where(np.arange(4)[:, None] < lengths, targets, -100)
+    loss, dlogits = cross_entropy(logits, targets, lengths=lengths)
+    expected, dexpected = cross_entropy(logits, ignored)
+    assert loss == expected
+    np.testing.assert_array_equal(dlogits, dexpected)
+
+
 # PyTorch -----------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +389,13 @@ TARGETS = np.array([0, 3, 1])
         (lambda: binary_cross_entropy_with_logits(LOGITS[:, :1], LOGITS[:, 0]), ValueError, "targets: expected shape (3, 1) like logits, came (3,)"),
         (lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS + 2), ValueError, "targets: expected probabilities in [0, 1], came values in [2.0, 2.0]"),
         (lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS * np.nan), ValueError, "targets: expected probabilities in [0, 1], came values in [nan, nan]"),
+        (lambda: mse(LOGITS, LOGITS, lengths=[1, 2, 3, 3]), TypeError, "lengths: expected an array of integers, came list"),
+        (lambda: mse(LOGITS, LOGITS, lengths=np.ones(3, int)), ValueError, "lengths: expected shape (4,), came (3,)"),
+        (lambda: mse(LOGITS, LOGITS, lengths=np.array([0, 1, 2, 4])), ValueError, "lengths: expected 0..3, came 4"),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS, lengths=np.array([1])), ValueError,
+            "lengths: expected None without axes of time and batch in front, came elements of shape (3,) with time_axis=0",
+        ),
         (lambda: losses.get("hinge"), ValueError, "loss: expected one of cross_entropy, bce, binary_cross_entropy_with_logits, mse, came 'hinge'"),
         (lambda: losses.get(None), TypeError, "loss: expected a name or a callable, came NoneType"),
     ],

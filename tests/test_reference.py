@@ -26,10 +26,10 @@ DATA = Path(__file__).parent / "data"
 
 
 def assert_gradients_match_differences(
-    loss: Callable[[dict[str, np.ndarray]], float], inputs: dict[str, np.ndarray], grads: dict[str, Any]
-) -> None:
+    loss: Callable[[dict[str, np.ndarray]], float], inputs: dict[str, np.ndarray], grads: dict[str, Any],
+    step: float = 1e-3,
+) -> None:  # fmt: skip
     """Every entry of every gradient against fourth-order central differences of `loss`."""
-    step = 1e-3
     assert {name for name, grad in grads.items() if grad is not None} == set(inputs)
     for name, value in inputs.items():
         numeric = np.zeros_like(value)
@@ -407,7 +407,7 @@ def public_functions(module: Any) -> set[str]:
 
 def test_functional_is_the_twin():
     """Same names, same parameters, kinds and defaults."""
-    names = {"linear_forward", "linear_backward"}
+    names = {"linear_forward", "linear_backward", "jordan_forward", "jordan_backward"}
     kinds = ("cell_forward", "cell_backward", "forward", "backward")
     names |= {f"{cell}_{kind}" for cell, _ in CELLS for kind in kinds}
     assert public_functions(reference) == public_functions(functional) == names

@@ -1,6 +1,6 @@
-"""Linear, Activation, Embedding and LastStep: what stands around a recurrent layer.
+"""Linear, Activation and Embedding: what stands around a recurrent layer and does not look at time.
 
-Letters: T time steps, N batch, D input features, M outputs, V vocabulary, H hidden size; `...` any leading axes.
+Letters: D input features, M outputs, V vocabulary; `...` any leading axes.
 """
 
 from __future__ import annotations
@@ -136,73 +136,3 @@ class Embedding(Module):
         starts = np.flatnonzero(np.concatenate(([True], tokens[1:] != tokens[:-1])))
         sums = np.add.reduceat(dy.reshape(-1, self.embedding_dim)[order], starts, axis=0)
         self._grads["weight"][tokens[starts]] += sums
-
-
-class LastStep(Module):
-    """The last time step of each sequence: x (T, N, H), or (N, T, H) with batch_first, to y (N, H); (T, H) to (H,).
-
-    With lengths (N,), whole numbers 0..T in any order, y holds row n's step lengths[n] - 1, zeros where lengths[n] is
-    0. Of a bidirectional layer's output this is the step at which the reverse half has read one step only.
-    Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
-    """
-
-    keeps_time = False
-    takes_lengths = True
-    batch_first: bool
-
-    def __init__(self, *, batch_first: bool = False) -> None:
-        super().__init__()
-        self.batch_first = bool(batch_first)
-
-    def arguments(self) -> dict[str, Any]:
-        return {"batch_first": self.batch_first}
-
-    def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
-        if not isinstance(x, np.ndarray) or x.ndim not in (2, 3):
-            layout = "(N, T, H)" if self.batch_first else "(T, N, H)"
-            came = x.shape if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"x: expected an array of shape {layout} or (T, H), came {came}")
-        steps = self._steps(x)
-        if lengths is None:
-            if not len(steps):
-                raise ValueError(f"x: expected at least one time step, came {x.shape}")
-            where, empty, y = -1, None, steps[-1]
-        else:
-            last = self._check_lengths(lengths, steps)
-            where, empty = (last, np.arange(len(last))), last < 0
-            y = steps[where] if len(steps) else np.empty(steps.shape[1:], steps.dtype)
-            y[empty] = 0
-        if training:
-            self._cache = x.shape, x.dtype, where, empty
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        """dx is dy at the step that was taken, zero elsewhere."""
-        shape, dtype, where, empty = self._kept()
-        dx = np.zeros(shape, dtype)
-        steps = self._steps(dx)
-        if dy.shape != steps.shape[1:]:
-            raise ValueError(f"dy: expected shape {steps.shape[1:]}, came {dy.shape}")
-        self._cache = None
-        if len(steps):
-            steps[where] = dy if empty is None else np.where(empty[:, None], 0, dy)
-        return dx
-
-    def _steps(self, a: Array) -> Array:
-        """The view of `a` whose first axis is time."""
-        return a.swapaxes(0, 1) if self.batch_first and a.ndim == 3 else a
-
-    def _check_lengths(self, lengths: Any, steps: Array) -> Array:
-        """The index of the last step of each row; -1, any step, where there is none."""
-        if steps.ndim != 3:
-            raise ValueError(f"lengths: expected None for x without a batch axis, came {lengths!r}")
-        T, N, _ = steps.shape
-        if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
-            came = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-            raise TypeError(f"lengths: expected an array of integers, came {came}")
-        if lengths.shape != (N,):
-            raise ValueError(f"lengths: expected shape ({N},), came {lengths.shape}")
-        for n in (lengths.min(), lengths.max()):
-            if not 0 <= n <= T:
-                raise ValueError(f"lengths: expected 0..{T}, came {n}")
-        return lengths.astype(np.intp) - 1

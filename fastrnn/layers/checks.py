@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that several layers share. Each raises one error that names the argument."""
+"""Checks of arguments that several layers share. Each raises one error that names the argument."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected float32 or float64, came {dtype}")
     return dtype
+
+
+def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """How many steps of each of N sequences count: integers 0..T, shape (N,)."""
+    if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
+        came = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
+        raise TypeError(f"lengths: expected an array of integers, came {came}")
+    if lengths.shape != (N,):
+        raise ValueError(f"lengths: expected shape ({N},), came {lengths.shape}")
+    for n in (lengths.min(initial=0), lengths.max(initial=0)):
+        if not 0 <= n <= T:
+            raise ValueError(f"lengths: expected 0..{T}, came {n}")
+    return lengths.astype(np.intp)
 
 
 def as_generator(name: str, rng: Any) -> np.random.Generator:

@@ -13,8 +13,8 @@ from .module import Array, Module, build
 class Sequential(Module):
     """y = layers[-1](... layers[1](layers[0](x))). Parameters are named "0.weight", "1.weight_ih_l0", ...
 
-    Recurrent layers start from zero states and pass on their output only. `lengths` (N,) goes to the layers that take
-    it. `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is
+    Called, its recurrent layers start from zero states and pass on their output only; `run` starts them from a state and
+    returns the one they end with. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them. `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is
     refused with ValueError, and so is a recurrent layer behind one that has done away with time, and one layer in two
     places (it would keep only the later call for its backward).
     """
@@ -32,6 +32,8 @@ class Sequential(Module):
         self.batch_first = _common_layout(layers)
         self.keeps_time = all(layer.keeps_time for layer in layers)
         self.takes_lengths = any(layer.takes_lengths for layer in layers)
+        self.takes_reset_mask = any(layer.takes_reset_mask for layer in layers)
+        self.takes_state = any(layer.takes_state for layer in layers)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -65,32 +67,50 @@ class Sequential(Module):
     def from_config(cls, config: Mapping[str, Any]) -> Sequential:
         return cls(*map(build, config["layers"]))
 
-    def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
+    def __call__(
+        self, x: Array, *, lengths: Array | None = None, reset_mask: Array | None = None, training: bool = False
+    ) -> Array:
+        return self.run(x, lengths=lengths, reset_mask=reset_mask, training=training)[0]
+
+    def backward(self, dy: Array) -> Array | None:
+        """dx, or None if the first layer reads tokens."""
+        return self.run_backward(dy)[0]
+
+    def run(
+        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
+        training: bool = False,
+    ) -> tuple[Array, tuple[Any, ...]]:  # fmt: skip
+        """As `Module.run`; the state is a tuple with one entry per layer, None for a layer without state or zeros."""
         if lengths is not None and not self.takes_lengths:
             raise ValueError("lengths: expected None, as no layer of this Sequential takes lengths")
-        for index, layer in enumerate(self.layers):
-            if lengths is None:
-                x = layer(x, training=training)
-            elif layer.takes_lengths:
-                x = layer(x, lengths=lengths, training=training)
-            elif getattr(layer, "bidirectional", False):
+        if reset_mask is not None and not self.takes_reset_mask:
+            raise ValueError("reset_mask: expected None, as no layer of this Sequential takes resets")
+        state_n = []
+        for index, (layer, entry) in enumerate(zip(self.layers, self._entries("state", state))):
+            if lengths is not None and not layer.takes_lengths and getattr(layer, "bidirectional", False):
                 raise ValueError(
                     f"lengths: expected None, as the reverse direction of {_label(self.layers, index)} would start in "
                     "the padding"
                 )
-            else:
-                x = layer(x, training=training)
-            if isinstance(x, tuple):  # (output, state_n)
-                x = x[0]
-        return x
+            taken = lengths if layer.takes_lengths else None
+            x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training)
+            state_n.append(entry)
+        return x, tuple(state_n)
 
-    def backward(self, dy: Array) -> Array | None:
-        """dx, or None if the first layer reads tokens."""
-        for layer in reversed(self.layers):
-            dy = layer.backward(dy)
-            if isinstance(dy, tuple):  # (dx, dstate0)
-                dy = dy[0]
-        return dy
+    def run_backward(self, dy: Array | None, dstate_n: Any = None) -> tuple[Array | None, tuple[Any, ...]]:
+        dstate0 = []
+        for layer, entry in zip(reversed(self.layers), reversed(self._entries("dstate_n", dstate_n))):
+            dy, entry = layer.run_backward(dy, entry)
+            dstate0.append(entry)
+        return dy, tuple(reversed(dstate0))
+
+    def _entries(self, name: str, state: Any) -> tuple[Any, ...]:
+        if state is None:
+            return (None,) * len(self.layers)
+        if not isinstance(state, tuple) or len(state) != len(self.layers):
+            came = f"one of {len(state)}" if isinstance(state, tuple) else type(state).__name__
+            raise ValueError(f"{name}: expected None or a tuple with an entry per layer, {len(self.layers)}, came {came}")
+        return state
 
 
 def _common_layout(layers: tuple[Module, ...]) -> bool | None:

@@ -32,6 +32,11 @@ class Module:
     """False for a layer that has a time axis in x but none in y."""
     takes_lengths: bool = False
     """True for a layer that can be called with `lengths`."""
+    takes_reset_mask: bool = False
+    """True for a layer that can be called with `reset_mask`."""
+    takes_state: bool = False
+    """True for a layer that is called with a state, returns (y, state_n), and whose backward takes dstate_n and returns
+    (dx, dstate0)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -48,6 +53,40 @@ class Module:
 
     def backward(self, dy: Array) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
+
+    def run(
+        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
+        training: bool = False,
+    ) -> tuple[Array, Any]:  # fmt: skip
+        """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
+
+        Every layer can be run like this. One without a state returns None for it, and one that does not look at the
+        axes of time and batch passes over lengths (N,) and reset_mask (T, N). `run_backward` is its backward.
+        Raises ValueError for a state that the layer does not have and for lengths or resets that it cannot honour.
+        """
+        if state is not None and not self.takes_state:
+            raise ValueError(f"state: expected None, as {type(self).__name__} has no state, came {type(state).__name__}")
+        options: dict[str, Any] = {}
+        if lengths is not None and self._honours("lengths", self.takes_lengths):
+            options["lengths"] = lengths
+        if reset_mask is not None and self._honours("reset_mask", self.takes_reset_mask):
+            options["reset_mask"] = reset_mask
+        result = self(x, *(() if state is None else (state,)), training=training, **options)
+        return result if isinstance(result, tuple) else (result, None)
+
+    def run_backward(self, dy: Array | None, dstate_n: Any = None) -> tuple[Any, Any]:
+        """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state."""
+        if dstate_n is not None and not self.takes_state:
+            came = type(dstate_n).__name__
+            raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, came {came}")
+        result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)))
+        return result if isinstance(result, tuple) else (result, None)
+
+    def _honours(self, name: str, takes: bool) -> bool:
+        """Whether to pass `name` on. Refused where a layer carries a state past what it cannot be told."""
+        if self.takes_state and not takes:
+            raise ValueError(f"{name}: expected None, as {type(self).__name__} takes no {name}")
+        return takes
 
     def arguments(self) -> dict[str, Any]:
         """JSON-able keyword arguments of the constructor that make a layer like this one."""

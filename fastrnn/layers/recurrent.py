@@ -44,6 +44,7 @@ class RecurrentLayer(Module):
     """
 
     batch_first: bool
+    takes_state = True
     gates: int
     states: tuple[str, ...] = ("h",)
     _forward: Callable[..., Any]

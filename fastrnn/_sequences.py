@@ -1,0 +1,186 @@
+"""What a trainer is given: samples of equal or of differing length, cut into batches, padded, and read in pieces of time.
+
+Letters: N samples, T time steps, T_i those of sample i. Data are samples first, (N, T, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .layers.checks import check_lengths
+
+Array = NDArray[Any]
+
+POOL = 50  # batches that are sorted by length together, so that an epoch's order stays random
+
+
+class Data:
+    """x, y, lengths and reset_mask of N samples, checked against one another.
+
+    x: array (N, ...), or a list of N arrays (T_i, ...), whose lengths are then those of the data.
+    y: array (N, ...); with `steps`, that is for targets at every step, also a list of N arrays (T_i, ...); or None.
+    lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
+    Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type.
+    """
+
+    def __init__(self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, *, steps: bool = False) -> None:
+        self.x = _samples(x)
+        self.ragged = isinstance(self.x, list)
+        if self.ragged:
+            if lengths is not None:
+                raise ValueError("lengths: expected None, as x is a list of sequences, which have their own")
+            self.lengths = np.array([len(sequence) for sequence in self.x])
+            self.T: int | None = int(self.lengths.max())
+        else:
+            self.T = self.x.shape[1] if self.x.ndim > 1 else None
+            self.lengths = None
+            if lengths is not None:
+                if self.T is None:
+                    raise ValueError(f"lengths: expected None for x without time steps, came x of shape {self.x.shape}")
+                self.lengths = check_lengths(np.asarray(lengths), self.T, len(self.x))
+        self.y = None if y is None else self._targets(y, steps)
+        self.reset_mask = None if reset_mask is None else self._resets(reset_mask)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def _targets(self, y: Any, steps: bool) -> Array | list[Array]:
+        if steps and isinstance(y, (list, tuple)) and any(np.ndim(targets) for targets in y):
+            y = _one_per_sample("y", [np.asarray(targets) for targets in y], len(self))
+            if self.lengths is None and len({targets.shape for targets in y}) == 1:
+                return np.stack(y)
+            for i, targets in enumerate(y):
+                expected = self.T if self.lengths is None else self.lengths[i]
+                if not targets.ndim or len(targets) != expected:
+                    raise ValueError(f"y: expected {expected} targets for sequence {i}, came shape {targets.shape}")
+                if targets.shape[1:] != y[0].shape[1:]:
+                    raise ValueError(
+                        f"y: expected targets of one shape, (T_{i}, ...) as {y[0].shape}, came {targets.shape} at {i}"
+                    )
+            return y
+        return _one_per_sample("y", np.asarray(y), len(self))
+
+    def _resets(self, mask: Any) -> Array | list[Array]:
+        if self.ragged and isinstance(mask, (list, tuple)):
+            mask = _one_per_sample("reset_mask", [np.asarray(row) for row in mask], len(self))
+            shapes = {"expected": [(int(n),) for n in self.lengths], "came": [row.shape for row in mask]}
+            dtypes = {row.dtype for row in mask}
+        else:
+            mask = np.asarray(mask)
+            shapes = {"expected": (len(self), self.T), "came": mask.shape}
+            dtypes = {mask.dtype}
+        if dtypes != {np.dtype(bool)}:
+            raise TypeError(f"reset_mask: expected bool, came {', '.join(map(str, dtypes))}")
+        if shapes["expected"] != shapes["came"]:
+            raise ValueError(f"reset_mask: expected shape {shapes['expected']}, came {shapes['came']}")
+        return mask
+
+    def order(self, batch_size: int, rng: np.random.Generator | None = None, bucket: bool = False) -> list[Array | slice]:
+        """The rows of each batch, in a random order if `rng` is given. `bucket`: sequences of similar length together."""
+        n = len(self)
+        if rng is None and not bucket:
+            return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+        rows = np.arange(n) if rng is None else rng.permutation(n)
+        if bucket:
+            pool = n if rng is None else POOL * batch_size
+            pools = [rows[start : start + pool] for start in range(0, n, pool)]
+            rows = np.concatenate([part[self.lengths[part].argsort(kind="stable")] for part in pools])
+        batches: list[Array | slice] = [rows[start : start + batch_size] for start in range(0, n, batch_size)]
+        if bucket and rng is not None:
+            batches = [batches[k] for k in rng.permutation(len(batches))]
+        return batches
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        return (Batch(self, rows) for rows in self.order(batch_size))
+
+
+class Batch:
+    """Some rows of the data, up to the longest among them, of which any piece of time can be had.
+
+    Arrays are samples first; a piece is a view of the data where it can be, and padded with zeros where it must be.
+    """
+
+    def __init__(self, data: Data, rows: Array | slice) -> None:
+        if isinstance(rows, np.ndarray) and (np.diff(rows) == 1).all():
+            rows = slice(int(rows[0]), int(rows[-1]) + 1)  # a view, where the data are an array
+        self._data, self._rows = data, rows
+        self._indices = np.arange(len(data))[rows]
+        self.lengths: Array | None = None if data.lengths is None else data.lengths[rows]
+        self.T: int | None = data.T if self.lengths is None else max(int(self.lengths.max()), 1)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def x(self, start: int = 0, stop: int | None = None) -> Array:
+        return self._piece(self._data.x, start, stop)
+
+    def y(self, start: int = 0, stop: int | None = None, *, steps: bool) -> Array:
+        """The targets: with `steps` those from start to stop."""
+        return self._piece(self._data.y, start, stop) if steps else self._data.y[self._rows]
+
+    def reset_mask(self, start: int = 0, stop: int | None = None) -> Array | None:
+        """(T, N), as layers take it."""
+        mask = self._data.reset_mask
+        return None if mask is None else np.ascontiguousarray(self._piece(mask, start, stop).T)
+
+    def lengths_in(self, start: int = 0, stop: int | None = None) -> Array | None:
+        """How many steps of each row lie in start:stop; None where the data have no lengths."""
+        return None if self.lengths is None else self.counts_in(start, self.T if stop is None else stop)
+
+    def counts_in(self, start: int, stop: int) -> Array:
+        """The same, with numbers for data without lengths too."""
+        whole = np.full(len(self), self.T) if self.lengths is None else self.lengths
+        return (whole - start).clip(0, stop - start)
+
+    def _piece(self, values: Array | list[Array], start: int, stop: int | None) -> Array:
+        if isinstance(values, np.ndarray):
+            if self.lengths is None and not start and stop is None:
+                return values[self._rows]
+            return values[self._rows, start : self.T if stop is None else stop]
+        stop = self.T if stop is None else stop
+        parts = [values[i][start:stop] for i in self._indices]
+        if len(parts) == 1 and len(parts[0]) == stop - start:
+            return parts[0][None]
+        padded = np.zeros((len(parts), stop - start, *parts[0].shape[1:]), parts[0].dtype)
+        for row, part in zip(padded, parts):
+            row[: len(part)] = part
+        return padded
+
+
+def _samples(x: Any) -> Array | list[Array]:
+    """x as an array, or as a list of arrays where it is a list of sequences, all of one dtype and one shape per step."""
+    if not isinstance(x, (list, tuple)) or not x:
+        return _at_least_one(np.asarray(x))
+    parts = [np.asarray(sequence) for sequence in x]
+    if all(not part.ndim for part in parts):
+        return np.asarray(x)
+    if not any(isinstance(sequence, np.ndarray) for sequence in x) and len({part.shape for part in parts}) == 1:
+        return np.asarray(x)  # nested lists of an array's shape
+    first = parts[0]
+    for i, part in enumerate(parts):
+        if not part.ndim or part.shape[1:] != first.shape[1:]:
+            expected = f"(T_{i}{''.join(f', {size}' for size in first.shape[1:])})"
+            raise ValueError(f"x: expected sequences of one shape per step, {expected}, came {part.shape} at {i}")
+        if part.dtype != first.dtype:
+            raise TypeError(f"x: expected sequences of one dtype, {first.dtype}, came {part.dtype} at {i}")
+    return parts
+
+
+def _at_least_one(x: Array) -> Array:
+    if not x.ndim or not len(x):
+        raise ValueError(f"x: expected samples first, at least one, came shape {x.shape}")
+    return x
+
+
+def _one_per_sample(name: str, values: Array | list[Array], n: int) -> Any:
+    one = "one target" if name == "y" else "one entry"
+    if isinstance(values, list):
+        if len(values) != n:
+            raise ValueError(f"{name}: expected {one} per sample of x, {n} of them, came a list of {len(values)}")
+    elif not values.ndim or len(values) != n:
+        raise ValueError(f"{name}: expected {one} per sample of x, {n} of them, came shape {values.shape}")
+    return values

@@ -1,0 +1,53 @@
+"""Checks of the trainer's arguments. Each raises one error that names the argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._sequences import Data
+from .layers.checks import check_size
+
+
+def check_whole_batches(data: Data, batch_size: int) -> None:
+    if len(data) % batch_size:
+        raise ValueError(
+            f"x: expected whole batches of {batch_size}, as sample i of one goes on in the next, came {len(data)} samples"
+        )
+
+
+def check_steps(data: Data, keeps_time: bool) -> None:
+    if data.T is None:
+        raise ValueError(f"x: expected sequences (N, T, ...), came shape {data.x.shape}")
+    if keeps_time and isinstance(data.y, np.ndarray) and data.y.shape[1:2] != (data.T,):
+        raise ValueError(f"y: expected a target at each step, ({len(data)}, {data.T}, ...), came shape {data.y.shape}")
+
+
+def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
+    if tbptt is None:
+        return None
+    if not isinstance(tbptt, (tuple, list)):
+        tbptt = (tbptt, tbptt)
+    if len(tbptt) != 2:
+        raise ValueError(f"tbptt: expected k or (k1, k2), came {tbptt!r}")
+    k1, k2 = (check_size("tbptt", k) for k in tbptt)
+    if k2 < k1:
+        raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, came {(k1, k2)}")
+    return k1, k2
+
+
+def check_every(every: Any) -> int | str | None:
+    if every is None or (isinstance(every, str) and every == "sqrt"):
+        return every
+    if isinstance(every, str):
+        raise ValueError(f"checkpoint_every: expected a number of steps or 'sqrt', came {every!r}")
+    return check_size("checkpoint_every", every)
+
+
+def check_limit(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
+        raise ValueError(f"{name}: expected None or a number above 0, came {value!r}")
+    return float(value)

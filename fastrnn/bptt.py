@@ -1,0 +1,137 @@
+"""Backpropagation through time for the trainer, whole or truncated. In bounded memory: `segments`.
+
+Letters: N batch, T time steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._sequences import Batch
+from .layers import Module, Sequential
+from .objective import Objective
+
+Array = NDArray[Any]
+State = Any
+Values = dict[str, "tuple[float, int]"]
+
+
+class Propagation:
+    """Forward and backward of a model under an objective, on samples-first batches.
+
+    A batch's gradients come from a generator, `whole` or `truncated`, whose items are (values, learns): what the
+    objective says, and whether `model.grads` now holds gradients for one update; where no target counts it does not.
+    The sequences begin from `state`, None for zeros, and leave there what they end with.
+    """
+
+    def __init__(self, model: Module, objective: Objective) -> None:
+        self.model = model
+        self.objective = objective
+        self.state: State = None
+
+    def whole(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
+        """Full backpropagation through time: one item."""
+        outputs, self.state = self.run(self.model, batch, self.state, training=True)
+        values, doutputs = self.score(outputs, batch)
+        learns = check_loss(values)
+        if learns:
+            self.model.zero_grad()
+            self.model.run_backward(doutputs)
+        yield values, learns
+
+    def truncated(self, batch: Batch, k1: int, k2: int) -> Iterator[tuple[Values, bool]]:
+        """Truncated backpropagation, BPTT(k2; k1) of Williams and Peng (1990): an item after every k1 steps, with the
+        gradient of those steps' losses back through the last k2 steps. Each step's loss counts once.
+
+        The steps before the new ones are run again, from the state that the window begins with, under the weights as
+        they then are.
+        """
+        random = any(self.model.generators())
+        for done in range(0, batch.T, k1):
+            start, stop = max(0, done + k1 - k2), min(done + k1, batch.T)
+            first = self.state
+            outputs, state_n = self.run(self.model, batch, first, start, stop, training=True)
+            values, doutputs = self.score(outputs, batch, done, stop)
+            learns = check_loss(values)
+            if learns:
+                self.model.zero_grad()
+                self.model.run_backward(doutputs)
+            following = max(0, stop + k1 - k2)  # where the next window begins, at most at stop
+            if following == stop or stop == batch.T:
+                self.state = state_n
+            elif following > start:
+                self.state = self.run(self.model, batch, first, start, following, training=random)[1]
+            yield values, learns
+
+    def run(
+        self, layers: Module, batch: Batch, state: State, start: int = 0, stop: int | None = None, *,
+        training: bool = False,
+    ) -> tuple[Array, State]:  # fmt: skip
+        """Outputs of the model's first layers over a piece of the batch, in the layout of the layers, and the state."""
+        lengths = batch.lengths_in(start, stop)
+        return layers.run(
+            self.from_samples_first(batch.x(start, stop)), state,
+            lengths=lengths if layers.takes_lengths else None, reset_mask=batch.reset_mask(start, stop),
+            training=training,
+        )  # fmt: skip
+
+    def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
+        """The objective's values for the last steps of `outputs`, those from start to stop, and the gradient of all."""
+        if not self.model.keeps_time:
+            return self.objective(outputs, batch.y(steps=False), len(batch))
+        outputs = self.time_major(outputs)
+        new = outputs if stop is None else outputs[start - stop :]
+        values, dnew = self.objective(new, self.targets(outputs, batch, start, stop), len(batch), batch.lengths_in(start, stop))
+        if len(new) == len(outputs):
+            return values, self.time_major(dnew)
+        doutputs = np.zeros_like(outputs)
+        doutputs[start - stop :] = dnew
+        return values, self.time_major(doutputs)
+
+    def targets(self, outputs: Array, batch: Batch, start: int, stop: int | None) -> Array:
+        """Targets at every step, time-major as outputs (T, N, ...) are."""
+        y = batch.y(start, stop, steps=True)
+        return y.swapaxes(0, 1) if y.ndim > 1 and (self.model.batch_first is False or outputs.ndim > 2) else y
+
+    # --- layouts ------------------------------------------------------------------------------------------------------
+
+    def from_samples_first(self, x: Array) -> Array:
+        """The view of x that the model reads."""
+        return x.swapaxes(0, 1) if self.model.batch_first is False and x.ndim > 1 else x
+
+    def time_major(self, outputs: Array) -> Array:
+        """From the layout of the outputs of a model that keeps time to (T, N, ...), or back."""
+        return outputs if self.model.batch_first is False or outputs.ndim < 3 else outputs.swapaxes(0, 1)
+
+
+def check_loss(values: Values) -> bool:
+    """Whether there is something to learn. Raises FloatingPointError if the loss is not finite."""
+    loss, weight = values["loss"]
+    if weight and not math.isfinite(loss):
+        raise FloatingPointError(f"loss: expected a finite number, came {loss}")
+    return bool(weight)
+
+
+def flatten(model: Module) -> list[Module]:
+    """The layers of a model, those within a Sequential of Sequentials too, in order."""
+    if not isinstance(model, Sequential):
+        return [model]
+    return [layer for part in model for layer in flatten(part)]
+
+
+def check_runs_in_pieces(option: str, model: Module) -> None:
+    """Refuse a model whose sequences cannot be cut in time: ValueError that names the layer and the option."""
+    for layer in flatten(model):
+        name = type(layer).__name__
+        if getattr(layer, "bidirectional", False):
+            raise ValueError(
+                f"{option}: expected layers that read forward in time, came a bidirectional {name}, whose reverse "
+                "direction begins at the end of the whole sequence"
+            )
+        if layer.batch_first is not None and layer.keeps_time and not layer.takes_state:
+            raise ValueError(f"{option}: expected layers that carry a state from step to step, came {name}, which has none")

@@ -1,0 +1,74 @@
+"""Linear maps of the last axis. Letters: D inputs, M outputs; `...` any leading axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _native
+from .checks import NONLINEARITIES, Array, Maybe, check
+
+RNN = _native.CELLS["rnn"]
+
+
+def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: bool = True) -> tuple[Array, Any]:
+    """y = W x + b on the last axis: x (..., D), weight (M, D), bias (M,) or None -> y (..., M) and the cache, which is
+    None unless training.
+
+    The recurrent kernels compute it too: no second library's threads wake up between two recurrent layers.
+    """
+    return linear_map(x, weight, bias, ("x", "weight", "bias"), training)
+
+
+def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
+    """dx = W^T dy, dW = sum of dy x^T, db = sum of dy: a dict with keys x, weight, bias. `into` as in `rnn_backward`."""
+    if not isinstance(cache, _LinearCache):
+        raise TypeError(f"cache: expected the cache of linear_forward, came {type(cache).__name__}")
+    check(dy, "dy", (*cache.shape[:-1], cache.outputs), cache.dtype)
+    given = {}
+    for name, array in (into or {}).items():
+        if name not in _LINEAR_KEYS:
+            raise ValueError(f"into: expected keys among {', '.join(_LINEAR_KEYS)}, came {name!r}")
+        given[_LINEAR_KEYS[name]] = array
+    dx = given.pop("x", None)
+    if dx is not None:
+        check(dx, "into['x']", cache.shape, cache.dtype)
+        if dx.flags.c_contiguous:
+            given["x"] = _rows(dx)
+    gradients = _native.backward("linear_forward", (RNN,), cache.sequence, _rows(dy), None, None, given)
+    if dx is None:
+        dx = gradients["x"].reshape(cache.shape)
+    elif not dx.flags.c_contiguous:
+        dx += gradients["x"].reshape(cache.shape)
+    return {"x": dx, "weight": gradients["weight_ih"], "bias": gradients["bias_ih"]}
+
+
+def _rows(x: Array) -> Array:
+    """x (..., D) as one time step with all rows in its batch; no rows are a sequence of T = 0."""
+    return x.reshape(1, -1, x.shape[-1]) if x.size else x.reshape(0, 1, x.shape[-1])
+
+
+_LINEAR_KEYS = {"x": "x", "weight": "weight_ih", "bias": "bias_ih"}
+
+
+class _LinearCache:
+    def __init__(self, sequence: Any, shape: tuple[int, ...], outputs: int, dtype: np.dtype):
+        self.sequence, self.shape, self.outputs, self.dtype = sequence, shape, outputs, dtype
+
+
+def linear_map(
+    x: Array, weight: Array, bias: Maybe, names: tuple[str, str, str], training: bool = True
+) -> tuple[Array, Any]:
+    if not isinstance(weight, np.ndarray) or weight.ndim != 2 or not weight.size:
+        raise (ValueError if isinstance(weight, np.ndarray) else TypeError)(
+            f"{names[1]}: expected an array of shape (M, D), came {np.shape(weight)}")
+    if weight.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{names[1]}: expected float32 or float64, came {weight.dtype}")
+    M, D = weight.shape
+    check(x, names[0], (*np.shape(x)[:-1], D), weight.dtype)
+    if bias is not None:
+        check(bias, names[2], (M,), weight.dtype)
+    y, _, _, sequence = _native.forward(
+        RNN, NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, training)
+    return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype) if training else None

@@ -1,0 +1,114 @@
+"""Every cell over a sequence. Letters, and what all of them take, as in the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _native
+from .checks import GATE_ACTIVATIONS, NONLINEARITIES, Array, Maybe, need, option, positive
+
+_LSTM, _RNN = _native.CELLS["lstm"], _native.CELLS["rnn"]
+_GRU = {True: _native.CELLS["gru"], False: _native.CELLS["gru_reset_before"]}
+_GRUS = tuple(_GRU.values())
+
+
+def rnn_forward(
+    x: Array, h0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None, reset_mask: Any = None, reverse: bool = False, out: Maybe = None, training: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """An Elman network (Elman, 1990, Finding structure in time) over a sequence:
+
+        h_t = g(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        g = nonlinearity: tanh, relu, sigmoid or identity
+
+    Returns output (T, N, H), h_n (N, H) and the cache for one `rnn_backward`, which is None unless training. `out`, an
+    array of output's shape, receives output and is returned. The cache refers to x, output and the weights: leave them
+    as they are until the backward.
+    """
+    activation = option("nonlinearity", nonlinearity, NONLINEARITIES)
+    need(weight_hh=weight_hh)
+    output, h_n, _, cache = _native.forward(
+        _RNN, activation, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh, out, training,
+        lengths=lengths, reset_mask=reset_mask, reverse=reverse)  # fmt: skip
+    return output, h_n, cache
+
+
+def rnn_backward(
+    doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
+) -> dict[str, Maybe]:
+    """Backpropagation through time, from doutput (T, N, H) and dh_n (N, H), each None for zeros.
+
+    Returns a dict with keys x, h0, weight_ih, weight_hh, bias_ih, bias_hh; biases that were None have None. `into`, a
+    dict of arrays under any of these keys, has the gradients of that name added to it; the returned dict then holds
+    those arrays.
+    """
+    return _native.backward("rnn_forward", (_RNN,), cache, doutput, dh_n, None, into)
+
+
+def gru_forward(
+    x: Array, h0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
+    reset_after: bool = True, gate_activation: str = "sigmoid", activation: str = "tanh",
+    lengths: Any = None, reset_mask: Any = None, reverse: bool = False, out: Maybe = None, training: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """A gated recurrent unit over a sequence, gates in the order r, z, n (s is the logistic sigmoid):
+
+        r = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                     reset gate
+        z = s(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)                     update gate
+        n = tanh(W_in x_t + b_in + r * (W_hn h_{t-1} + b_hn))            candidate, reset_after=True
+        n = tanh(W_in x_t + b_in + W_hn (r * h_{t-1}) + b_hn)            candidate, reset_after=False
+        h_t = (1 - z) * n + z * h_{t-1}
+
+    gate_activation is s: "sigmoid", "hard_sigmoid", clip(0.2 a + 0.5, 0, 1) of ONNX and Keras 2, or "hard_sigmoid_6",
+    clip(a / 6 + 0.5, 0, 1) of PyTorch and Keras 3; activation stands for tanh: "tanh", "relu", "sigmoid" or "identity".
+    reset_after=True is the form of PyTorch, cuDNN and Keras; False that of Cho et al. (2014, Learning phrase
+    representations using RNN encoder-decoder) and ONNX's default. Arguments and returned values as in `rnn_forward`.
+    """
+    need(weight_hh=weight_hh)
+    output, h_n, _, cache = _native.forward(
+        _GRU[bool(reset_after)], option("activation", activation, NONLINEARITIES), x, h0, None, weight_ih, weight_hh,
+        bias_ih, bias_hh, out, training, gate_activation=option("gate_activation", gate_activation, GATE_ACTIVATIONS),
+        lengths=lengths, reset_mask=reset_mask, reverse=reverse)  # fmt: skip
+    return output, h_n, cache
+
+
+def gru_backward(
+    doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
+) -> dict[str, Maybe]:
+    """Backpropagation through time; arguments and the returned dict as in `rnn_backward`."""
+    return _native.backward("gru_forward", _GRUS, cache, doutput, dh_n, None, into)
+
+
+def lstm_forward(
+    x: Array, h0: Maybe, c0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
+    weight_hr: Maybe = None, weight_peephole: Maybe = None, gate_activation: str = "sigmoid", activation: str = "tanh",
+    cell_clip: float | None = None,
+    lengths: Any = None, reset_mask: Any = None, reverse: bool = False, out: Maybe = None, training: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997; forget gate of Gers et al., 2000), gates i, f, g, o:
+
+        i, f, o = s(W_i* x_t + b_i* + W_h* h_{t-1} + b_h*)
+        g = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+        c_t = f * c_{t-1} + i * g
+        h_t = o * tanh(c_t)
+
+    weight_hr (P, H): a projection, h_t = W_hr (o * tanh(c_t)), PyTorch's proj_size (Sak et al., 2014); h0, h_n and output
+    are P wide then, and weight_hh is (4H, P). weight_peephole (3H,), p_i, p_f, p_o: i and f see p * c_{t-1}, o sees
+    p_o * c_t (Gers & Schmidhuber, 2000; ONNX's P in another order). gate_activation and activation (of g and of c_t) as
+    in `gru_forward`. cell_clip: a positive number that what goes into any activation is clipped to, ONNX's clip.
+
+    Returns output (T, N, H), h_n (N, H), c_n (N, H) and the cache; the rest as in `rnn_forward`.
+    """
+    need(weight_hh=weight_hh)
+    return _native.forward(
+        _LSTM, option("activation", activation, NONLINEARITIES), x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, out,
+        training, gate_activation=option("gate_activation", gate_activation, GATE_ACTIVATIONS),
+        clip=None if cell_clip is None else positive("cell_clip", cell_clip), weight_hr=weight_hr,
+        weight_peephole=weight_peephole, lengths=lengths, reset_mask=reset_mask, reverse=reverse)  # fmt: skip
+
+
+def lstm_backward(
+    doutput: Maybe, dh_n: Maybe, dc_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
+) -> dict[str, Maybe]:
+    """Backpropagation through time, also from dc_n (N, H); the dict has c0 too and, where the forward had them,
+    weight_hr and weight_peephole. The rest is as in `rnn_backward`."""
+    return _native.backward("lstm_forward", (_LSTM,), cache, doutput, dh_n, dc_n, into)

@@ -1,0 +1,131 @@
+"""LastStep, MeanPool and MaxPool: one vector for each sequence.
+
+Letters: T time steps, N batch, H features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .checks import check_lengths
+from .module import Array, Module
+
+
+class Pool(Module):
+    """What the layers share that do away with time: x (T, N, H), or (N, T, H) with batch_first, to y (N, H); (T, H) to
+    (H,).
+
+    With lengths (N,), whole numbers 0..T in any order, only the first lengths[n] steps of row n count, and y is zero
+    where lengths[n] is 0; the other steps get no gradient and may hold anything, NaN too.
+    Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
+    """
+
+    keeps_time = False
+    takes_lengths = True
+    batch_first: bool
+
+    def __init__(self, *, batch_first: bool = False) -> None:
+        super().__init__()
+        self.batch_first = bool(batch_first)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"batch_first": self.batch_first}
+
+    def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
+        if not isinstance(x, np.ndarray) or x.ndim not in (2, 3):
+            layout = "(N, T, H)" if self.batch_first else "(T, N, H)"
+            came = x.shape if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"x: expected an array of shape {layout} or (T, H), came {came}")
+        steps = self._steps(x)
+        if lengths is not None:
+            if steps.ndim != 3:
+                raise ValueError(f"lengths: expected None for x without a batch axis, came {lengths!r}")
+            lengths = check_lengths(lengths, *steps.shape[:2])
+        elif not len(steps):
+            raise ValueError(f"x: expected at least one time step, came {x.shape}")
+        if len(steps):
+            y, kept = self._pool(steps, lengths)
+        else:  # T = 0, and all lengths are
+            y, kept = np.zeros(steps.shape[1:], steps.dtype), None
+        if lengths is not None:
+            y[lengths == 0] = 0
+        if training:
+            self._cache = x.shape, x.dtype, lengths, kept
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        shape, dtype, lengths, kept = self._kept()
+        dx = np.zeros(shape, dtype)
+        steps = self._steps(dx)
+        if dy.shape != steps.shape[1:]:
+            raise ValueError(f"dy: expected shape {steps.shape[1:]}, came {dy.shape}")
+        self._cache = None
+        if len(steps):
+            self._spread(dy if lengths is None else np.where((lengths == 0)[:, None], 0, dy), steps, lengths, kept)
+        return dx
+
+    def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
+        """y of steps (T, N, H) or (T, H), T >= 1, in an array of its own where there are lengths; anything for rows of
+        length 0. And what `_spread` needs."""
+        raise NotImplementedError
+
+    def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
+        """Write the gradient that arrives in y, zero for rows of length 0, to where it goes in `steps`, all zeros."""
+        raise NotImplementedError
+
+    def _steps(self, a: Array) -> Array:
+        """The view of `a` whose first axis is time."""
+        return a.swapaxes(0, 1) if self.batch_first and a.ndim == 3 else a
+
+
+class LastStep(Pool):
+    """The last time step of each sequence: with lengths (N,) row n's step lengths[n] - 1.
+
+    Of a bidirectional layer's output this is the step at which the reverse half has read one step only.
+    Shapes, lengths and errors: see `Pool`.
+    """
+
+    def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
+        where = -1 if lengths is None else (lengths - 1, np.arange(len(lengths)))
+        return steps[where], where
+
+    def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
+        steps[kept] = dy
+
+
+class MeanPool(Pool):
+    """The mean over the time steps of each sequence, summed in float64. Shapes, lengths and errors: see `Pool`."""
+
+    def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
+        if lengths is None:
+            return steps.mean(axis=0, dtype=np.float64).astype(steps.dtype), None
+        total = np.sum(steps, axis=0, dtype=np.float64, where=_within(lengths, steps))
+        return (total / np.maximum(lengths, 1)[:, None]).astype(steps.dtype), None
+
+    def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
+        if lengths is None:
+            steps[...] = dy / len(steps)
+        else:
+            np.copyto(steps, (dy / np.maximum(lengths, 1)[:, None]).astype(steps.dtype), where=_within(lengths, steps))
+
+
+class MaxPool(Pool):
+    """The largest value of each feature over the time steps of each sequence; the first of equals gets the gradient.
+
+    NaN is larger than all else, as in NumPy and PyTorch. Shapes, lengths and errors: see `Pool`.
+    """
+
+    def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
+        counted = steps if lengths is None else np.where(_within(lengths, steps), steps, -np.inf)
+        first = counted.argmax(axis=0)[None]
+        return np.take_along_axis(steps, first, axis=0)[0], first
+
+    def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
+        np.put_along_axis(steps, kept, dy[None], axis=0)
+
+
+def _within(lengths: Array, steps: Array) -> Array:
+    """(T, N, 1): whether step t is one of the first lengths[n]."""
+    return (np.arange(len(steps))[:, None] < lengths)[:, :, None]

@@ -1,0 +1,85 @@
+"""Online learning: one update after each sample of a stream, through a window of the last k.
+
+Letters: N sequences side by side, D input size, k steps of the window.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .bptt import Array, Propagation, State, Values, check_loss
+from .layers import Module
+
+
+class Window:
+    """The last samples of a stream, up to k of them, with the state before the first: what carries on between calls.
+
+    `learn` leaves the gradient of the newest sample's loss, back through the window, in the model's grads: truncated
+    backpropagation BPTT(k; 1) of Williams and Peng (1990). The window is run again for each sample, under the weights as
+    they then are; the state before it is carried on by one step when its oldest sample leaves.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, from zeros."""
+        self.carry(None, None)
+
+    def carry(self, state: State, rows: int | None, samples: list[Array] | None = None) -> None:
+        """Go on from the state of N = rows sequences, with the samples behind it that are still in the window."""
+        self.state, self.rows = state, rows
+        self.samples: list[Array] = [] if samples is None else samples  # each (N, D), or (N,) tokens
+
+    def settle(self, propagation: Propagation) -> None:
+        """Let the state take in all samples of the window."""
+        if self.samples:
+            _, state = propagation.model.run(_stack(self.samples, propagation.model), self.state)
+            self.carry(state, self.rows)
+
+    def learn(self, propagation: Propagation, x: Any, y: Any) -> tuple[Values, bool]:
+        """One sample x (N, D) or (D,), for a model of tokens (N,) or a number, with its target y. As an item of
+        `Propagation.whole`; what raises an error leaves the window as it was."""
+        model = propagation.model
+        x, y = self._sample(np.asarray(x), np.asarray(y))
+        samples = [*self.samples, x]
+        outputs, state_n = model.run(_stack(samples, model), self.state, training=True)
+        newest = propagation.time_major(outputs)[-1:] if model.keeps_time else outputs
+        values, doutputs = propagation.objective(newest, y[None] if model.keeps_time else y, len(x))
+        learns = check_loss(values)
+        if learns:
+            if model.keeps_time:
+                all_steps = np.zeros_like(propagation.time_major(outputs))
+                all_steps[-1:] = doutputs
+                doutputs = propagation.time_major(all_steps)
+            model.zero_grad()
+            model.run_backward(doutputs)
+        state = self.state
+        if len(samples) == self.k:  # the oldest leaves
+            random = any(model.generators())
+            state = state_n if self.k == 1 else model.run(_stack(samples[:1], model), state, training=random)[1]
+            samples = samples[1:]
+        self.carry(state, len(x), samples)
+        return values, learns
+
+    def _sample(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """With an axis of samples, and of the number and shape of those before."""
+        tokens = x.dtype.kind in "iu"
+        if x.ndim == (0 if tokens else 1):
+            x, y = x[None], y[None]
+        if x.ndim != (1 if tokens else 2):
+            raise ValueError(f"x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), came shape {x.shape}")
+        if self.rows not in (None, len(x)) or (self.samples and x.shape != self.samples[0].shape):
+            before = self.samples[0].shape if self.samples else f"({self.rows}, ...)"
+            raise ValueError(f"x_t: expected shape {before} as before, came {x.shape}; reset_states() begins anew")
+        if not y.ndim or len(y) != len(x):
+            raise ValueError(f"y_t: expected one target per sample of x_t, {len(x)} of them, came shape {y.shape}")
+        return x, y
+
+
+def _stack(samples: list[Array], model: Module) -> Array:
+    """The samples as a sequence in the layout that the model reads."""
+    return np.stack(samples, axis=0 if model.batch_first is False else 1)

@@ -1,0 +1,142 @@
+"""What the cells share: one step with an output, and the cascade over time.
+
+Letters: T time steps, N batch, D input_size, H hidden_size, M outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from .activations import OUTPUT_ACTIVATIONS
+from .checks import (
+    Array,
+    Cache,
+    Maybe,
+    add_into,
+    check,
+    check_lengths,
+    check_option,
+    check_reset_mask,
+    check_states,
+    ieee,
+    kept,
+)
+from .linear import affine, affine_backward
+
+
+class Weights(NamedTuple):
+    weight_ih: Array  # (G*H, D)
+    weight_hh: Array  # (G*H, H), with a projection (G*H, P)
+    bias_ih: Maybe  # (G*H,)
+    bias_hh: Maybe  # (G*H,)
+
+
+class Cell(NamedTuple):
+    """A recurrence: `step` and `step_backward` know nothing of time. The first state is the output."""
+
+    name: str
+    states: tuple[str, ...]
+    step: Callable  # x, state, weights, options -> next state, gates kept for the backward
+    step_backward: Callable  # dstate, x, state, gates, weights, options -> dx, dstate before, dweights
+    output: str = "output"
+
+
+@ieee
+def cell_forward(cell, x, state, w, options, weight_hy, bias_y, output_activation):
+    """One step and, with weight_hy, its output; the caller has checked all but the last three."""
+    g = check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+    if weight_hy is None and bias_y is not None:
+        raise ValueError("bias_y: expected None, as weight_hy is None")
+    state_next, gates = cell.step(x, state, w, options)
+    if weight_hy is None:
+        return *state_next, Cache(cell.name + "_cell_forward", (x, state, gates, w, options, None))
+    M, _ = check("weight_hy", weight_hy, ("M", state[0].shape[1]), x.dtype)
+    if bias_y is not None:
+        check("bias_y", bias_y, (M,), x.dtype)
+    y = g[0](affine(state_next[0], weight_hy, bias_y))
+    head = (state_next[0], weight_hy, bias_y, g, y)
+    return *state_next, y, Cache(cell.name + "_cell_forward", (x, state, gates, w, options, head))
+
+
+@ieee
+def cell_backward(cell, dstate, cache, dy):
+    x, state, gates, w, options, head = kept(cache, cell.name + "_cell_forward")
+    dstate = check_states(["d%s_next" % s for s in cell.states], dstate, [s.shape for s in state], x.dtype)
+    head_grads = {}
+    if head is None and dy is not None:
+        raise ValueError("dy: expected None, as the forward had no weight_hy")
+    if head is not None:
+        h_next, weight_hy, bias_y, g, y = head
+        (dy,) = check_states(["dy"], (dy,), (y.shape,), x.dtype)
+        dh, dweight_hy, dbias_y = affine_backward(g[1](dy, y), h_next, weight_hy, bias_y)
+        dstate = (dstate[0] + dh, *dstate[1:])
+        head_grads = {"weight_hy": dweight_hy, "bias_y": dbias_y}
+    dx, dstate, dw = cell.step_backward(dstate, x, state, gates, w, options)
+    cache.kept = None
+    return _name_grads(cell, dx, dstate, dw) | head_grads
+
+
+@ieee
+def forward(cell, x, state, w, options, lengths, reset_mask, reverse, out, training):
+    """The cell over time; the caller has checked x, state, w and options.
+
+    Step k takes the rows that are longer than k from their state to the next. Row n meets x[k, n] there or, in
+    reverse, x[lengths[n] - 1 - k, n]; a row that has ended keeps its state. A reset zeroes the state that a row
+    brings to the step of its marked x.
+    """
+    T, N = x.shape[:2]
+    lengths, reset_mask = check_lengths(lengths, T, N), check_reset_mask(reset_mask, T, N)
+    shape = (T, *state[0].shape)
+    if out is None:
+        out = np.empty(shape, x.dtype)
+    check("out", out, shape, x.dtype, writable=True)
+    state, steps = tuple(s.copy() for s in state), []
+    for k in range(lengths.max()):
+        rows = np.flatnonzero(k < lengths)
+        at = (lengths[rows] - 1 - k if reverse else np.full(len(rows), k), rows)
+        reset = np.zeros(len(rows), bool) if reset_mask is None else reset_mask[at]
+        before = tuple(s[rows] for s in state)
+        for s in before:
+            s[reset] = 0
+        x_t = x[at]
+        after, gates = cell.step(x_t, before, w, options)
+        for s, s_next in zip(state, after):
+            s[rows] = s_next
+        out[at] = after[0]
+        if training:
+            steps.append((at, reset, x_t, before, gates))
+    out[np.arange(T)[:, None] >= lengths] = 0
+    cache = Cache(cell.name + "_forward", (x, [s.shape for s in state], steps, w, options)) if training else None
+    return out, *state, cache
+
+
+@ieee
+def backward(cell, doutput, dstate, cache, into):
+    """The cascade in reverse: the gradient of a row's final state enters at its last step, through dstate."""
+    x, state_shapes, steps, w, options = kept(cache, cell.name + "_forward")
+    (doutput,) = check_states(["d" + cell.output], (doutput,), ((len(x), *state_shapes[0]),), x.dtype)
+    dstate = check_states(["d%s_n" % s for s in cell.states], dstate, state_shapes, x.dtype)
+    dstate = tuple(d.copy() for d in dstate)
+    dx = np.zeros(x.shape, x.dtype)
+    dw = type(w)(*(None if a is None else np.zeros(a.shape, a.dtype) for a in w))
+    for at, reset, x_t, before, gates in reversed(steps):
+        _, rows = at
+        dh, *dothers = (d[rows] for d in dstate)
+        dx[at], dbefore, dw_t = cell.step_backward((doutput[at] + dh, *dothers), x_t, before, gates, w, options)
+        for d, d_before in zip(dstate, dbefore):
+            d[rows] = d_before
+            d[rows[reset]] = 0
+        for total, part in zip(dw, dw_t):
+            if total is not None:
+                total += part
+    grads = add_into(into, _name_grads(cell, dx, dstate, dw), "weight_ih")
+    cache.kept = None
+    return grads
+
+
+def _name_grads(cell, dx, dstate, dw):
+    """Weights that some forms of a cell do not have at all are left out where they are None; biases are not."""
+    weights = {name: d for name, d in dw._asdict().items() if d is not None or name.startswith("bias")}
+    return {"x": dx} | {s + "0": d for s, d in zip(cell.states, dstate)} | weights

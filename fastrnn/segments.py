@@ -1,0 +1,244 @@
+"""Exact backpropagation through time in memory that does not grow with the sequence: checkpointing of states.
+
+Letters: N batch, T time steps, F features, k steps of a segment.
+
+A first pass without training keeps the state at the beginning of each segment of k steps. Then the segments are run
+again in training, from the last to the first, each handing the gradient of its first state to the one before. What
+training keeps is that of one segment, so with k = sqrt(T) memory grows as sqrt(T), at the price of one more forward
+(Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016, Memory-efficient backpropagation
+through time). The loss is taken step by step, or of what LastStep, MeanPool or MaxPool make of all steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ._sequences import Batch
+from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces, flatten
+from .layers import LastStep, MaxPool, MeanPool, Module, Sequential
+
+
+class Segments:
+    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt" for the root of T.
+
+    Layers compute the same in training as without it, except those that draw random numbers (dropout): with such layers
+    the first pass is one in training, and the second draws the same numbers again.
+    Raises ValueError for a model that cannot be cut in time, and for one that does away with time by another layer than
+    LastStep, MeanPool and MaxPool.
+    """
+
+    def __init__(self, propagation: Propagation, every: int | str) -> None:
+        self.propagation, self.every = propagation, every
+        model = propagation.model
+        check_runs_in_pieces("checkpoint_every", model)
+        layers = flatten(model)
+        end = next((k for k, layer in enumerate(layers) if not layer.keeps_time), len(layers))
+        last = max((k for k, layer in enumerate(layers[:end]) if layer.takes_state), default=None)
+        if last is None:
+            raise ValueError("checkpoint_every: expected a model with a layer that has a state, came one without")
+        self.pool, head = (layers[end], layers[end + 1 :]) if end < len(layers) else (None, [])
+        if self.pool is not None and not isinstance(self.pool, (LastStep, MeanPool, MaxPool)):
+            came = type(self.pool).__name__
+            raise ValueError(f"checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, came {came}")
+        self.body, self.head = Sequential(*layers[:end]), Sequential(*head) if head else None
+        if self.pool is not None:
+            self.loss: type[_Loss] = _PoolLoss
+        elif propagation.objective.is_known:
+            self.loss = _StepLoss
+        else:
+            self.loss = _OutputLoss
+        # What the first pass runs: the layers up to the last that has a state, or all that the loss needs.
+        self.ahead = Sequential(*layers[: last + 1]) if self.loss is _StepLoss else self.body
+
+    def gradients(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
+        """One item, as of `Propagation.whole`."""
+        propagation, run = self.propagation, self.propagation.run
+        k = math.isqrt(batch.T - 1) + 1 if self.every == "sqrt" else self.every
+        segments = [(start, min(start + k, batch.T)) for start in range(0, batch.T, k)]
+        generators = [generator for _, generator in self.ahead.generators()]
+        entries = _flat(propagation.model, propagation.state)
+        state = tuple(entries[: len(self.ahead)])
+        states, drawn, loss = [], [], self.loss(self, batch, segments)
+        for start, stop in segments:
+            states.append(state)
+            drawn.append([generator.bit_generator.state for generator in generators])
+            y, state = run(self.ahead, batch, state, start, stop, training=bool(generators))
+            loss.add(y)
+        drawn.append([generator.bit_generator.state for generator in generators])
+        entries[: len(state)] = state
+        propagation.state = _nested(propagation.model, iter(entries))
+
+        propagation.model.zero_grad()
+        if not loss.begin():
+            yield loss.values(), False
+            return
+        behind = (None,) * (len(self.body) - len(self.ahead))  # layers without a state
+        dstate: State = None
+        for index, (start, stop) in reversed(list(enumerate(segments))):
+            _restore(generators, drawn[index])
+            y, _ = run(self.body, batch, states[index] + behind, start, stop, training=True)
+            _, dstate = self.body.run_backward(loss.gradient(index, y), dstate)
+        _restore(generators, drawn[-1])
+        yield loss.values(), check_loss(loss.values())
+
+
+class _Loss:
+    """The loss of one batch, whose gradient is asked for segment by segment."""
+
+    def __init__(self, owner: Segments, batch: Batch, segments: list[tuple[int, int]]) -> None:
+        self.owner, self.batch, self.segments = owner, batch, segments
+        self.propagation, self.objective = owner.propagation, owner.propagation.objective
+
+    def add(self, y: Array) -> None:
+        """Take in what the first pass gives for the next segment."""
+
+    def begin(self) -> bool:
+        """After the first pass: whether there is something to learn. Raises as `check_loss`."""
+        raise NotImplementedError
+
+    def gradient(self, index: int, y: Array) -> Array:
+        """The gradient in the body's outputs y of a segment, run again."""
+        raise NotImplementedError
+
+    def values(self) -> Values:
+        """What the objective says of the whole batch, after the last segment."""
+        raise NotImplementedError
+
+
+class _StepLoss(_Loss):
+    """A loss of fastrnn's at every step: taken when a segment is run again, so no outputs are kept."""
+
+    def begin(self) -> bool:
+        self.parts: list[Values] = []
+        self.total = sum(
+            self.objective.weight(self._targets(start, stop), self.batch.counts_in(start, stop))
+            for start, stop in self.segments
+        )
+        return bool(self.total)
+
+    def _targets(self, start: int, stop: int) -> Array:
+        return self.batch.y(start, stop, steps=True).swapaxes(0, 1)
+
+    def gradient(self, index: int, y: Array) -> Array:
+        start, stop = self.segments[index]
+        values, dy = self.objective(
+            self.propagation.time_major(y), self._targets(start, stop), len(self.batch),
+            self.batch.counts_in(start, stop),
+        )  # fmt: skip
+        if self.objective.is_mean:
+            dy *= values["loss"][1] / self.total
+        self.parts.append(values)
+        return self.propagation.time_major(dy)
+
+    def values(self) -> Values:
+        values: Values = {"loss": (math.nan, 0)}
+        # Weights as those of one call for the whole batch: see `Objective.__call__`.
+        counts = self.batch.lengths is not None or self.objective.counts_targets
+        for name in {name: None for part in self.parts for name in part}:
+            given = [part[name] for part in self.parts if name in part and part[name][1]]
+            if name == "loss" and not self.objective.is_mean:
+                values[name] = sum(value for value, _ in given), len(self.batch)
+            else:
+                total = sum(weight for _, weight in given)
+                mean = sum(value * weight for value, weight in given) / total
+                values[name] = mean, total if counts else len(self.batch)
+        return values
+
+
+class _OutputLoss(_Loss):
+    """A loss of the user's own at every step: it may look at all steps at once, so all outputs are kept for it."""
+
+    def __init__(self, owner: Segments, batch: Batch, segments: list[tuple[int, int]]) -> None:
+        super().__init__(owner, batch, segments)
+        self.outputs: list[Array] = []
+
+    def add(self, y: Array) -> None:
+        self.outputs.append(self.propagation.time_major(y))
+
+    def begin(self) -> bool:
+        whole = self.propagation.time_major(np.concatenate(self.outputs))
+        self.outputs.clear()
+        self._values, dwhole = self.propagation.score(whole, self.batch)
+        self.dwhole = self.propagation.time_major(dwhole)
+        return check_loss(self._values)
+
+    def gradient(self, index: int, y: Array) -> Array:
+        return self.propagation.time_major(self.dwhole[slice(*self.segments[index])])
+
+    def values(self) -> Values:
+        return self._values
+
+
+class _PoolLoss(_Loss):
+    """A loss of what LastStep, MeanPool or MaxPool make of all steps, and the layers behind of that.
+
+    The segments' own pools are merged: the last step and the largest value are those of one segment, the owner, and a
+    mean is the segments' means weighted by their steps.
+    """
+
+    def __init__(self, owner: Segments, batch: Batch, segments: list[tuple[int, int]]) -> None:
+        super().__init__(owner, batch, segments)
+        self.pool = owner.pool
+        self.counts = [batch.counts_in(start, stop)[:, None] for start, stop in segments]
+        self.steps = sum(self.counts).clip(1)  # (N, 1)
+        self.pooled: Array | None = None  # (N, F)
+        self.dtype: Any = None
+        self.of: Array | None = None  # (N, F): the segment it is from
+        self.added = 0
+
+    def add(self, y: Array) -> None:
+        index, counts = self.added, self.counts[self.added]
+        part = self.pool(y, lengths=counts[:, 0])
+        self.added += 1
+        if self.pooled is None:
+            self.dtype = part.dtype
+            self.pooled = np.zeros(part.shape, np.float64 if isinstance(self.pool, MeanPool) else part.dtype)
+            self.of = np.full(part.shape, -1)
+        if isinstance(self.pool, MeanPool):
+            self.pooled += part * (counts / self.steps)
+            return
+        newer = np.broadcast_to(counts > 0, part.shape)
+        if isinstance(self.pool, MaxPool):  # the first of equals, NaN above all
+            newer = newer & ((self.of < 0) | ~(np.isnan(self.pooled) | (part <= self.pooled)))
+        np.copyto(self.pooled, part, where=newer)
+        np.copyto(self.of, index, where=newer)
+
+    def begin(self) -> bool:
+        head, features = self.owner.head, self.pooled.astype(self.dtype, copy=False)
+        y = features if head is None else head(features, training=True)
+        self._values, dy = self.objective(y, self.batch.y(steps=False), len(self.batch))
+        learns = check_loss(self._values)
+        if learns:
+            self.dpooled = dy if head is None else head.backward(dy)
+        return learns
+
+    def gradient(self, index: int, y: Array) -> Array:
+        self.pool(y, lengths=self.counts[index][:, 0], training=True)
+        if isinstance(self.pool, MeanPool):
+            return self.pool.backward((self.dpooled * (self.counts[index] / self.steps)).astype(y.dtype, copy=False))
+        return self.pool.backward(np.where(self.of == index, self.dpooled, self.dpooled.dtype.type(0)))
+
+    def values(self) -> Values:
+        return self._values
+
+
+def _restore(generators: list[np.random.Generator], states: list[Any]) -> None:
+    for generator, state in zip(generators, states):
+        generator.bit_generator.state = state
+
+
+def _flat(model: Module, state: State) -> list[Any]:
+    """The entries of a model's state in the order of `flatten`."""
+    if not isinstance(model, Sequential):
+        return [state]
+    entries = (None,) * len(model) if state is None else state
+    return [leaf for layer, entry in zip(model, entries) for leaf in _flat(layer, entry)]
+
+
+def _nested(model: Module, entries: Iterator[Any]) -> State:
+    """The state of a model, from its entries in the order of `flatten`."""
+    return tuple(_nested(layer, entries) for layer in model) if isinstance(model, Sequential) else next(entries)

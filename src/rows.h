@@ -1,0 +1,106 @@
+/* Who does what, and where rows of the user's arrays are: the kernels reach every row through a pointer, and that is all
+ * it takes for sequences of different lengths, for a reversed time axis and for states that start anew.
+ *
+ * # Design:
+ * a) Rows are cut into blocks by N alone and dealt out whole, units by panels: no sum is ever split between threads,
+ *    hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and back, since with
+ *    lengths the first blocks have the most work.
+ * b) Rows run in the order of their lengths, so those still running at a step are a prefix of them and work follows
+ *    the sum of lengths. Nothing is copied: the order is in the pointers.
+ * c) A row that starts anew reads its state from a row of zeros, and so does the gradient that would flow back across
+ *    that start. A mask of resets costs the look at one byte per row and step.
+ */
+#ifndef FASTRNN_ROWS_H
+#define FASTRNN_ROWS_H
+
+#include "pack.h"
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+typedef struct {
+    long begin, end;
+} range;
+INLINE range part_of(long n, fr_share share) { return (range){n * share.id / share.threads, n * (share.id + 1) / share.threads}; }
+INLINE range panels_of(long n, fr_share share) { return share.by_units ? part_of(n, share) : (range){0, n}; }
+
+/* The j-th block of rows of this thread, cut off at the first `active` rows; empty from the last one on. */
+INLINE long block_start(long N, long block) { return N * block / fr_row_blocks(N); }
+INLINE range row_block(long N, long active, long j, fr_share share) {
+    const long block = share.by_units ? j : j * share.threads + (j & 1 ? share.threads - 1 - share.id : share.id);
+    if (block >= fr_row_blocks(N)) return (range){active, active};
+    const long begin = block_start(N, block);
+    return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(N, block + 1), active)};
+}
+#define FOR_ROW_BLOCKS(rows, N, active, share) \
+    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).threads) < fr_row_blocks(N); j_++) \
+        for (range rows = row_block(N, active, j_, share), *once_ = &rows; once_ && rows.begin < rows.end; once_ = 0)
+
+/* ---- Where a row is at a step ---- */
+
+INLINE long user_row(const fr_sequence *q, long i) { return q->rows.order ? q->rows.order[i] : i; }
+INLINE long length_of(const fr_sequence *q, long i) { return q->rows.order ? q->rows.lengths[i] : q->T; }
+INLINE long time_of(const fr_sequence *q, long s, long i) { return q->rows.reverse ? length_of(q, i) - 1 - s : s; }
+INLINE int starts_anew(const fr_sequence *q, long s, long i) {
+    const fr_rows *r = &q->rows;
+    return r->reset_mask && r->reset_mask[time_of(q, s, i) * r->reset_step + user_row(q, i) * r->reset_row];
+}
+INLINE real *row_of(const fr_sequence *q, fr_series a, long s, long i) {
+    return (real *)a.data + time_of(q, s, i) * a.step + user_row(q, i) * a.row;
+}
+
+static long padded(long width) { return vectors_in(width) * VL; }
+
+/* First rows of a step in workspaces over time: those of c come after the initial state. */
+INLINE long kept_row(const fr_sequence *q, long s) { return q->keeps ? fr_packed(q, s) : 0; }
+INLINE real *c_at(const fr_sequence *q, long s) {
+    return (real *)q->c + (q->keeps && s >= 0 ? q->N + fr_packed(q, s) : 0) * padded(q->H);
+}
+INLINE real *inner_at(const fr_sequence *q, long s) { return (real *)q->inner + kept_row(q, s) * padded(q->H); }
+
+INLINE const real *h_before(const fr_sequence *q, long s, long i) {
+    if (starts_anew(q, s, i)) return q->zeros;
+    if (s) return row_of(q, q->output, s - 1, i);
+    return q->h0 ? (const real *)q->h0 + user_row(q, i) * q->R : q->zeros;
+}
+INLINE const real *c_before(const fr_sequence *q, long s, long i) {
+    return starts_anew(q, s, i) ? q->zeros : c_at(q, s - 1) + i * padded(q->H);
+}
+
+/* Pointers to the rows of one step that a thread works on, each at the row's own index. */
+typedef struct {
+    const real **x, **h_prev, **c_prev, **doutput, **dh_n, **next;
+    real **h;
+} row_pointers;
+
+INLINE row_pointers row_pointers_in(fr_share share, long N) {
+    void **p = share.pointers;
+    return (row_pointers){(const real **)p, (const real **)(p + N), (const real **)(p + 2 * N), (const real **)(p + 3 * N),
+                          (const real **)(p + 4 * N), (const real **)(p + 5 * N), (real **)(p + 6 * N)};
+}
+
+/* ---- States between the user's order and ours ---- */
+
+static void enter_state(const fr_sequence *q, void *to, const void *from) {
+    const long width = q->H, wide = padded(width);
+    for (long i = 0; i < q->N; i++) {
+        real *row = (real *)to + i * wide;
+        memset(row, 0, wide * sizeof(real));
+        if (from) memcpy(row, (const real *)from + user_row(q, i) * width, width * sizeof(real));
+    }
+}
+
+static void leave_state(const fr_sequence *q, void *to, const void *from) {
+    for (long i = 0; i < q->N; i++)
+        memcpy((real *)to + user_row(q, i) * q->H, (const real *)from + i * padded(q->H), q->H * sizeof(real));
+}
+
+static void last_states(const fr_sequence *q, void *h_n, void *c_n) {
+    for (long i = 0; i < q->N; i++) {
+        const long s = length_of(q, i) - 1, n = user_row(q, i);
+        const real *h = s >= 0 ? row_of(q, q->output, s, i) : q->h0 ? (const real *)q->h0 + n * q->R : q->zeros;
+        if (h_n) memcpy((real *)h_n + n * q->R, h, q->R * sizeof(real));
+        if (c_n) memcpy((real *)c_n + n * q->H, c_at(q, s) + i * padded(q->H), q->H * sizeof(real));
+    }
+}
+
+#endif
