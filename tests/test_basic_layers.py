@@ -463,10 +463,8 @@ def test_sequential_refuses(layers, error, message):
 def test_sequential_lengths_errors():
     x, lengths = np.zeros((T, N, D), np.float32), np.full(N, 2)
     with pytest.raises(ValueError, match="^lengths: expected None, as no layer of this Sequential takes lengths$"):
-        Sequential(LSTM(D, H))(x, lengths=lengths)
-    with pytest.raises(ValueError, match=r"^lengths: expected None, as the reverse direction of layer 0 \(LSTM\)"):
-        Sequential(LSTM(D, H, bidirectional=True), LastStep())(x, lengths=lengths)
-    with pytest.raises(ValueError, match="^lengths: expected 0..6, came 8$"):
+        Sequential(Linear(D, H))(x, lengths=lengths)
+    with pytest.raises(ValueError, match="^lengths: expected values from 0 to 6, came 8$"):
         Sequential(LSTM(D, H), LastStep())(x, lengths=lengths * 4)
 
 

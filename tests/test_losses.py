@@ -389,7 +389,7 @@ TARGETS = np.array([0, 3, 1])
         (lambda: binary_cross_entropy_with_logits(LOGITS[:, :1], LOGITS[:, 0]), ValueError, "targets: expected shape (3, 1) like logits, came (3,)"),
         (lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS + 2), ValueError, "targets: expected probabilities in [0, 1], came values in [2.0, 2.0]"),
         (lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS * np.nan), ValueError, "targets: expected probabilities in [0, 1], came values in [nan, nan]"),
-        (lambda: mse(LOGITS, LOGITS, lengths=[1, 2, 3, 3]), TypeError, "lengths: expected an array of integers, came list"),
+        (lambda: mse(LOGITS, LOGITS, lengths=[1.0, 2, 3, 3]), TypeError, "lengths: expected integers, came float64"),
         (lambda: mse(LOGITS, LOGITS, lengths=np.ones(3, int)), ValueError, "lengths: expected shape (4,), came (3,)"),
         (lambda: mse(LOGITS, LOGITS, lengths=np.array([0, 1, 2, 4])), ValueError, "lengths: expected 0..3, came 4"),
         (

@@ -132,8 +132,8 @@ def test_without_steps(pool):
         (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), came (3,)"),
         (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, came 7"),
         (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, came -1"),
-        (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected an array of integers, came float64"),
-        (np.zeros((T, N, H)), [1, 2, 3, 4], TypeError, "lengths: expected an array of integers, came list"),
+        (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected integers, came float64"),
+        (np.zeros((T, N, H)), ["1", "2", "3", "4"], TypeError, "lengths: expected integers, came <U1"),
         (np.zeros((T, H)), np.array([2]), ValueError, "lengths: expected None for x without a batch axis, came array([2])"),
     ],
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .basic import Activation, Embedding, Linear
+from .cells import GRU, LSTM, RNN
 from .container import Sequential
 from .dropout import Dropout
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
-from .recurrent import GRU, LSTM, RNN
 
 __all__ = [
     "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "MaxPool", "MeanPool", "Module",

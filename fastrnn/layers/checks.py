@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 
-def check_size(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
+def check_size(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`."""
     try:
         size = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected a whole number, came {value!r}") from None
-    if size < 1 or isinstance(value, bool):
-        raise ValueError(f"{name}: expected a whole number of at least 1, came {value!r}")
+    if size < least or isinstance(value, bool):
+        raise ValueError(f"{name}: expected a whole number of at least {least}, came {value!r}")
     return size
 
 
@@ -49,9 +49,9 @@ def check_dtype(name: str, value: Any) -> np.dtype[Any]:
 
 def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     """How many steps of each of N sequences count: integers 0..T, shape (N,)."""
-    if not isinstance(lengths, np.ndarray) or lengths.dtype.kind not in "iu":
-        came = lengths.dtype if isinstance(lengths, np.ndarray) else type(lengths).__name__
-        raise TypeError(f"lengths: expected an array of integers, came {came}")
+    lengths = np.asarray(lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, came {lengths.dtype}")
     if lengths.shape != (N,):
         raise ValueError(f"lengths: expected shape ({N},), came {lengths.shape}")
     for n in (lengths.min(initial=0), lengths.max(initial=0)):

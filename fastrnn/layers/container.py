@@ -86,12 +86,7 @@ class Sequential(Module):
         if reset_mask is not None and not self.takes_reset_mask:
             raise ValueError("reset_mask: expected None, as no layer of this Sequential takes resets")
         state_n = []
-        for index, (layer, entry) in enumerate(zip(self.layers, self._entries("state", state))):
-            if lengths is not None and not layer.takes_lengths and getattr(layer, "bidirectional", False):
-                raise ValueError(
-                    f"lengths: expected None, as the reverse direction of {_label(self.layers, index)} would start in "
-                    "the padding"
-                )
+        for layer, entry in zip(self.layers, self._entries("state", state)):
             taken = lengths if layer.takes_lengths else None
             x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training)
             state_n.append(entry)
