@@ -93,6 +93,7 @@ def check_dispatch(
         cells or CELLS,
         shapes or (QUICK_SHAPES if quick else SHAPES),
         [mode for mode in SEQUENCE_MODES if mode in (modes or SEQUENCE_MODES)],
+        plan=dispatch.PLAN,
         on_choice=lambda choice: print(dispatch.format_row(choice), flush=True),
     )
     print("", dispatch.format_summary(choices), sep="\n")
@@ -119,7 +120,7 @@ def draw_scaling(
 
     curves = {name: shapes[: (len(shapes) + 1) // 2] if quick else shapes for name, shapes in scaling.CURVES.items()}
     modes = [mode for mode in SEQUENCE_MODES if mode in (modes or SEQUENCE_MODES)]
-    scaling.run_scaling(cells or CELLS, modes, curves=curves, on_point=print_point)
+    scaling.run_scaling(cells or CELLS, modes, curves=curves, plan=scaling.PLAN, on_point=print_point)
     if json_file is not None:
         _write_json(json_file, "scaling", [asdict(point) | {"shape": point.shape._asdict()} for point in points])
     if chart_file is not None:

@@ -45,8 +45,9 @@ def products_call(library: str, sizes: Sequence[tuple[int, int, int]], dtype: st
     return call
 
 
-def large_gflops(libraries: Iterable[str], dtype: str, plan: Plan, size: int = LARGE) -> dict[str, float]:
-    """Library -> GFLOP/s of a product of two size x size matrices."""
+def large_gflops(libraries: Iterable[str], dtype: str, plan: Plan) -> dict[str, float]:
+    """Library -> GFLOP/s of a product of two LARGE x LARGE matrices."""
+    size = LARGE
     calls = {library: products_call(library, [(size, size, size)], dtype) for library in libraries}
     settling = {library: PEERS[library].settling for library in calls}
     blocks = measure(calls, replace(plan, least_rounds=plan.rounds), settling=settling)

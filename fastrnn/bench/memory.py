@@ -20,14 +20,15 @@ from fastrnn.bench.peers import FastRNN, PEERS, Peer, make_problem
 from fastrnn.bench.report import Memory
 from fastrnn.bench.shapes import FORWARD_BACKWARD, Shape
 
-PRELOADED = ("fastrnn.bench.peers", "torch")  # not JAX: it says that forking after its import is not safe
 PROCESS = Path("/proc/self")
 
 
 def peak_memory(cell: str, shape: Shape, contenders: Sequence[type[Peer]], num_threads: int) -> Memory:
     """The peaks of the contenders that have a backward for this shape."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    # JAX comes in with the child itself: it says that forking after its import is not safe.
+    packages = {package for contender in contenders for package in contender.requires} & {"torch"}
+    context.set_forkserver_preload(["fastrnn.bench.peers", *packages])
     peak = {}
     for contender in contenders:
         if not contender.suits(shape, FORWARD_BACKWARD):

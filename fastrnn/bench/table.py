@@ -71,9 +71,9 @@ class Printer:
     def memory_row(self, memory: Memory) -> str:
         """The line for the peak memory of one cell and shape."""
         peers = self._peers((FORWARD_BACKWARD,))
-        lines = self._titles(("MB", "of a", "train", "ing", "step"), peers)
+        lines = self._titles(("mode", "peak MB", "", "", ""), peers)
         own = memory.peak[FastRNN.name]
-        line = self._case(memory.cell, memory.shape) + f"{'mem':5}|{own / 1e6:>8.2f} MB{'':18} |"
+        line = self._case(memory.cell, memory.shape) + f"{'mem':5}|{own / 1e6:>11.2f}{'':18} |"
         for name in peers:
             cell = f"{memory.peak[name] / own:.2f}" if name in memory.peak and own else "-"
             line += f"{cell:>{_width(name)}}"
