@@ -24,16 +24,16 @@ class Plan:
     most. pause: seconds of sleep ahead of each turn.
     """
 
-    rounds: int = 7
+    rounds: int = 6
     least_rounds: int = 3
-    budget: float = 2.0
-    block: float = 0.03
+    budget: float = 1.0
+    block: float = 0.02
     max_repeats: int = 500
     pause: float = 0.015
 
 
 FULL = Plan()
-QUICK = Plan(rounds=5, least_rounds=1, budget=0.8, block=0.02)
+QUICK = Plan(rounds=4, least_rounds=1, budget=0.6, block=0.015)
 
 
 def measure(

@@ -64,7 +64,7 @@ class NumPyReference(Peer):
 
     name = "numpy"
     settling = 0.12  # OpenBLAS's threads spin for about 0.1 s; 50 ms after a product others still ran at half speed
-    most_flops = 1e11
+    most_flops = 3e10
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
