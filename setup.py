@@ -5,6 +5,7 @@ import. Objects are compiled in parallel. No -march=native and no -ffast-math: t
 denormals and NaN stay what they are.
 """
 
+import glob
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,6 @@ if X86:
     ISAS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
-HEADERS = ["fastrnn.h", "simd.h", "vecmath.h", "tile.h", "cells.h", "pack.h", "rows.h", "forward.h", "backward.h", "gradients.h", "pool.h"]
 
 
 class BuildKernels(build_ext):
@@ -35,7 +35,7 @@ class BuildKernels(build_ext):
         def compile_one(job):
             source, name, flags, macros = job
             return self.compiler.compile([source], output_dir=os.path.join(self.build_temp, name), macros=macros,
-                                         extra_postargs=flags, depends=[f"src/{header}" for header in HEADERS])
+                                         extra_postargs=flags, depends=glob.glob("src/*.h"))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects = [path for paths in pool.map(compile_one, jobs) for path in paths]
@@ -44,7 +44,7 @@ class BuildKernels(build_ext):
 
 native = Extension(
     "fastrnn._native", ["src/_native.pyx"], include_dirs=["src", numpy.get_include()], extra_link_args=["-pthread"],
-    extra_compile_args=["-O2"], depends=[f"src/{name}" for name in [*HEADERS, "kernels.pxd", "settings.pxi", "arrays.pxi", "kernels.c", "pool.c", "workspace.c", "dispatch.c"]],
+    extra_compile_args=["-O2"], depends=[path for path in glob.glob("src/*") if not path.endswith("_native.c")],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}

@@ -62,7 +62,10 @@ class Data:
                         f"y: expected targets of one shape, (T_{i}, ...) as {y[0].shape}, came {targets.shape} at {i}"
                     )
             return y
-        return _one_per_sample("y", np.asarray(y), len(self))
+        y = _one_per_sample("y", np.asarray(y), len(self))
+        if steps and self.lengths is not None and y.shape[1:2] != (self.T,):
+            raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), came shape {y.shape}")
+        return y
 
     def _resets(self, mask: Any) -> Array | list[Array]:
         if self.ragged and isinstance(mask, (list, tuple)):

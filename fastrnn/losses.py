@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _native
 from .layers.checks import check_lengths
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
@@ -87,29 +88,19 @@ def cross_entropy(
             f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, "
             f"came {targets.shape}"
         )
-    num_classes = logits.shape[-1]
+    num_classes, ignored = logits.shape[-1], operator.index(ignore_index)
     within = _within(lengths, targets.shape, time_axis)
-    keep = _counted(targets, num_classes, ignore_index, within)
-    counted = targets.size if keep is None else int(np.count_nonzero(keep))
+    classes = _as_int64(targets)
+    if within is not None:
+        classes = np.where(within, classes, ignored)
+    classes = classes.reshape(-1)
+    counted = _native.count_classes(classes, num_classes, ignored)
+    if counted < 0:
+        wrong = classes[(classes != ignored) & ((classes < 0) | (classes >= num_classes))][0]
+        raise ValueError(f"targets: expected classes 0..{num_classes - 1} (or ignore_index {ignored}), came {wrong}")
     divisor = _divisor(reduction, targets.shape, counted, time_axis)
-
-    flat = logits.reshape(-1, num_classes)
-    classes = targets.reshape(-1)
-    if keep is not None:
-        classes = np.where(keep, classes, 0)  # any valid class: its loss is set to zero below
-    own = np.arange(0, flat.size, num_classes) + classes.astype(np.intp, copy=False)
-    # Infinite logits make inf - inf; the nan that comes of it is the answer, not a warning.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        dlogits = flat - np.maximum.reduce(flat, axis=1, keepdims=True)
-        losses = -dlogits.reshape(-1)[own]
-        np.exp(dlogits, out=dlogits)
-        normaliser = np.add.reduce(dlogits, axis=1)
-        losses += np.log(normaliser)
-        dlogits /= (normaliser * divisor)[:, None]  # softmax and mean in one pass
-    dlogits.reshape(-1)[own] -= 1.0 / divisor
-    if keep is not None:
-        losses[~keep] = 0.0
-        dlogits[~keep] = 0.0
+    flat = np.ascontiguousarray(logits).reshape(-1, num_classes)
+    losses, dlogits = _native.cross_entropy(flat, classes, ignored, 1.0 / divisor)
     dlogits = dlogits.reshape(logits.shape)
     if reduction == "none":
         return losses.reshape(targets.shape), dlogits
@@ -264,28 +255,10 @@ def _targets_like(name: str, like: np.ndarray, targets: Any, keep: np.ndarray | 
     return targets if keep is None else np.where(keep, targets, targets.dtype.type(0))
 
 
-def _counted(
-    targets: np.ndarray, num_classes: int, ignore_index: int, within: np.ndarray | None
-) -> np.ndarray | None:
-    """Flat mask of the targets that count, None if all do; refuses a class out of range among them."""
-    classes = targets.reshape(-1)
-    if within is None and not 0 <= ignore_index < num_classes and _in_range(classes, num_classes):
-        return None
-    keep = classes != ignore_index
-    if within is not None:
-        keep &= within.reshape(-1)
-    if not _in_range(classes[keep], num_classes):
-        wrong = classes[keep & ((classes < 0) | (classes >= num_classes))][0]
-        raise ValueError(
-            f"targets: expected classes 0..{num_classes - 1} (or ignore_index {ignore_index}), came {wrong}"
-        )
-    return keep
-
-
-def _in_range(classes: np.ndarray, num_classes: int) -> bool:
-    return not classes.size or (
-        bool(np.minimum.reduce(classes) >= 0) and bool(np.maximum.reduce(classes) < num_classes)
-    )
+def _as_int64(targets: np.ndarray) -> np.ndarray:
+    if targets.dtype == np.uint64:
+        targets = np.minimum(targets, np.uint64(2**63 - 1))  # still out of range; cast it would turn negative
+    return np.ascontiguousarray(targets, np.int64)
 
 
 def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: int) -> int:

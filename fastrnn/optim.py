@@ -2,7 +2,7 @@
 
 ``optimizer.step(params, grads)`` updates the arrays of ``params`` in place. Both are dicts of arrays by
 name, as every layer's ``params`` and ``grads`` are. In the formulas p is a parameter, g its gradient,
-t the number of the step, from 1. How the arrays are walked stands in ``_flat``.
+t the number of the step, from 1. The formulas are compiled (src/optimize.h): one pass over parameter, gradient and state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._flat import BLOCK, FlatParameters
+from . import _flat, _native
 
 __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop",
@@ -22,21 +22,22 @@ __all__ = [
 
 
 class Optimizer:
-    """Base of the optimisers: walks the parameters, keeps the state and the configuration.
+    """Base of the optimisers: keeps the state and the configuration, and lets the compiled core do the step.
 
     ``lr`` may be changed between steps (a schedule does so). The other hyperparameters are fixed once made.
-    A subclass lists its hyperparameters, names its state in ``_slots`` and has the formula in ``_update``.
+    A subclass lists its hyperparameters, names its state in ``_slots`` and gives the numbers of a step in ``_numbers``.
     """
 
     name: ClassVar[str]
     hyperparameters: ClassVar[tuple[str, ...]]
+    _rule: ClassVar[int]  # the compiled formula
     _decoupled: ClassVar[bool] = False  # weight decay shrinks the parameter itself, not through the gradient
 
     def __init__(self, lr: float, weight_decay: float) -> None:
         self.lr = lr
         self.weight_decay = _number("weight_decay", weight_decay)
         self.steps = 0
-        self._flat: FlatParameters | None = None  # from the first step on
+        self._flat: _flat.FlatState | None = None  # from the first step on
         self._loaded: dict[str, np.ndarray] = {}  # a loaded state, as long as there was no step
 
     @property
@@ -47,47 +48,49 @@ class Optimizer:
     def lr(self, value: float) -> None:
         self._lr = _number("lr", value)
 
-    def step(self, params: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray]) -> None:
+    def step(
+        self, params: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray], *, clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> float | None:  # fmt: skip
         """Update every array of ``params`` in place by its gradient in ``grads``.
 
         All parameters are C-contiguous and of one dtype, float32 or float64, and have the same names and
         shapes at every step. ``grads`` needs an array of the same shape and dtype for each; it is not
         changed, and what it has beyond ``params`` is left alone: passing fewer parameters freezes the rest.
 
-        Raises TypeError for a dtype, ValueError for a name, shape or layout that does not fit; then
-        nothing has been updated.
+        clip_norm, clip_value: bitwise the step after ``clip_grad_norm``, then ``clip_grad_value`` of the gradients of
+        these parameters, in the same pass. Numbers smaller than the dtype's normal ones count as zeros.
+
+        Returns the gradients' norm before clipping; None without clip_norm.
+        Raises TypeError for a dtype, ValueError for a name, shape or layout that does not fit, FloatingPointError if
+        with clip_norm the norm is not finite; then nothing has been updated.
         """
+        if clip_norm is not None:
+            clip_norm = _number("clip_norm", clip_norm, finite=False)
+        if clip_value is not None:
+            clip_value = _number("clip_value", clip_value, finite=False)
         flat = self._flat or self._first(params)
-        flat_params, flat_grads = flat.flatten(params, grads)
+        flat.check_names(params)
+        couple, shrink = (0.0, 1.0 - self._lr * self.weight_decay) if self._decoupled else (self.weight_decay, 1.0)
+        norm = _native.optimizer_step(
+            flat.shapes, flat.dtype, list(flat.slots.values()), params, grads, _flat.BLOCK, self._rule, couple=couple,
+            shrink=shrink, clip_norm=clip_norm, clip_value=clip_value, **self._numbers(self.steps + 1),
+        )  # fmt: skip
         self._flat = flat
         self._loaded = {}
         self.steps += 1
-        couple = 0.0 if self._decoupled else self.weight_decay
-        shrink = 1.0 - self._lr * self.weight_decay if self._decoupled else 1.0
-        for block in flat.blocks:
-            gradient, scratch = block.gradient, block.scratch
-            np.concatenate([flat_grads[i][part] for i, part, _ in block.pieces], out=gradient)
-            if couple:
-                np.concatenate([flat_params[i][part] for i, part, _ in block.pieces], out=scratch)
-                scratch *= couple
-                gradient += scratch
-            self._update(gradient, scratch, *block.slots)
-            for i, part, within in block.pieces:
-                param = flat_params[i][part]
-                if shrink != 1.0:
-                    param *= shrink
-                param -= gradient[within]
+        return norm
 
     def _slots(self) -> dict[str, float]:
         """The state's arrays, all of the parameters' shape, and the value each begins with."""
         return {}
 
-    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
-        """Overwrite ``gradient`` with what is subtracted from the parameters; bring ``slots`` up to date."""
+    def _numbers(self, t: int) -> dict[str, float]:
+        """What the compiled formula needs at step t: "rate", which is multiplied in last, and others by name."""
         raise NotImplementedError
 
-    def _first(self, params: Mapping[str, np.ndarray]) -> FlatParameters:
-        flat = FlatParameters(params, self._slots())
+    def _first(self, params: Mapping[str, np.ndarray]) -> _flat.FlatState:
+        flat = _flat.FlatState(params, self._slots())
         if self._loaded:
             flat.restore(self._loaded)
         return flat
@@ -97,7 +100,7 @@ class Optimizer:
 
         Before the first step there are no arrays. The hyperparameters are in ``config()``.
         """
-        arrays = self._flat.state() if self._flat is not None else self._loaded
+        arrays = self._flat.views() if self._flat is not None else self._loaded
         return {"step": self.steps, **{name: array.copy() for name, array in arrays.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -142,6 +145,7 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
+    _rule = _native.RULES["sgd"]
     hyperparameters = ("lr", "momentum", "nesterov", "weight_decay")
 
     def __init__(
@@ -156,19 +160,8 @@ class SGD(Optimizer):
     def _slots(self) -> dict[str, float]:
         return {"momentum_buffer": 0.0} if self.momentum else {}
 
-    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
-        if slots:
-            (buffer,) = slots
-            buffer *= self.momentum
-            buffer += gradient
-            if self.nesterov:
-                np.multiply(buffer, self.momentum, out=scratch)
-                gradient += scratch
-                gradient *= self._lr
-            else:
-                np.multiply(buffer, self._lr, out=gradient)
-        else:
-            gradient *= self._lr
+    def _numbers(self, t: int) -> dict[str, float]:
+        return {"rate": self._lr, "momentum": self.momentum, "nesterov": self.nesterov}
 
 
 class RMSprop(Optimizer):
@@ -179,6 +172,7 @@ class RMSprop(Optimizer):
     """
 
     name = "rmsprop"
+    _rule = _native.RULES["rmsprop"]
     hyperparameters = ("lr", "alpha", "eps", "weight_decay", "momentum")
 
     def __init__(
@@ -198,19 +192,8 @@ class RMSprop(Optimizer):
     def _slots(self) -> dict[str, float]:
         return {"square_avg": 0.0} | ({"momentum_buffer": 0.0} if self.momentum else {})
 
-    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
-        square_avg = slots[0]
-        _decay_squares(square_avg, gradient, self.alpha, scratch)
-        np.sqrt(square_avg, out=scratch)
-        scratch += self.eps
-        gradient /= scratch
-        if self.momentum:
-            buffer = slots[1]
-            buffer *= self.momentum
-            buffer += gradient
-            np.multiply(buffer, self._lr, out=gradient)
-        else:
-            gradient *= self._lr
+    def _numbers(self, t: int) -> dict[str, float]:
+        return {"rate": self._lr, "decay_squares": self.alpha, "eps": self.eps, "momentum": self.momentum}
 
 
 class Adagrad(Optimizer):
@@ -220,6 +203,7 @@ class Adagrad(Optimizer):
     """
 
     name = "adagrad"
+    _rule = _native.RULES["adagrad"]
     hyperparameters = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
 
     def __init__(
@@ -239,14 +223,8 @@ class Adagrad(Optimizer):
     def _slots(self) -> dict[str, float]:
         return {"sum": self.initial_accumulator_value}
 
-    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
-        (squares,) = slots
-        np.multiply(gradient, gradient, out=scratch)
-        squares += scratch
-        np.sqrt(squares, out=scratch)
-        scratch += self.eps
-        gradient /= scratch
-        gradient *= self._lr / (1.0 + (self.steps - 1) * self.lr_decay)
+    def _numbers(self, t: int) -> dict[str, float]:
+        return {"rate": self._lr / (1.0 + (t - 1) * self.lr_decay), "eps": self.eps}
 
 
 class Adam(Optimizer):
@@ -257,6 +235,7 @@ class Adam(Optimizer):
     """
 
     name = "adam"
+    _rule = _native.RULES["adam"]
     hyperparameters = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(
@@ -276,20 +255,13 @@ class Adam(Optimizer):
     def _slots(self) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
-    def _update(self, gradient: np.ndarray, scratch: np.ndarray, *slots: np.ndarray) -> None:
-        exp_avg, exp_avg_sq = slots
-        beta1, beta2 = self.betas
-        correction1 = 1.0 - beta1**self.steps
-        correction2 = math.sqrt(1.0 - beta2**self.steps)
-        np.subtract(gradient, exp_avg, out=scratch)
-        scratch *= 1.0 - beta1
-        exp_avg += scratch
-        _decay_squares(exp_avg_sq, gradient, beta2, scratch)
-        # m' / (sqrt(v') + eps) with both corrections drawn into scalars: two passes less.
-        np.sqrt(exp_avg_sq, out=scratch)
-        scratch += self.eps * correction2
-        np.divide(exp_avg, scratch, out=gradient)
-        gradient *= self._lr * correction2 / correction1
+    def _numbers(self, t: int) -> dict[str, float]:
+        # m' / (sqrt(v') + eps) with both corrections drawn into the numbers.
+        (beta1, beta2), correction2 = self.betas, math.sqrt(1.0 - self.betas[1] ** t)
+        return {
+            "rate": self._lr * correction2 / (1.0 - beta1**t), "decay": beta1, "decay_squares": beta2,
+            "eps": self.eps * correction2,
+        }  # fmt: skip
 
 
 class AdamW(Adam):
@@ -316,22 +288,12 @@ def clip_grad_norm(grads: Mapping[str, np.ndarray], max_norm: float) -> float:
     happens to a norm that is not finite: nan makes every gradient nan; infinity makes the infinite entries
     nan and all others 0. The norm returned tells.
     """
-    max_norm = _number("max_norm", max_norm, finite=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total_norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads.values()))
-        factor = max_norm / (total_norm + 1e-6)
-        if not factor >= 1.0:  # nan goes on into the gradients
-            for grad in grads.values():
-                np.multiply(grad, factor, out=grad)
-    return total_norm
+    return _native.clip_gradients(grads, _flat.BLOCK, _number("max_norm", max_norm, finite=False), None)
 
 
 def clip_grad_value(grads: Mapping[str, np.ndarray], value: float) -> None:
     """Limit every entry of every gradient to [-value, value], in place. A nan stays nan."""
-    value = _number("value", value, finite=False)
-    for grad in grads.values():
-        np.maximum(grad, -value, out=grad)
-        np.minimum(grad, value, out=grad)
+    _native.clip_gradients(grads, _flat.BLOCK, None, _number("value", value, finite=False))
 
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop, Adagrad, Adam, AdamW)}
@@ -357,24 +319,6 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
     """The optimiser that ``Optimizer.config()`` describes."""
     hyperparameters = dict(config)
     return get(hyperparameters.pop("name"), **hyperparameters)
-
-
-def _decay_squares(average: np.ndarray, gradient: np.ndarray, beta: float, scratch: np.ndarray) -> None:
-    """average = beta average + (1 - beta) gradient^2"""
-    np.multiply(gradient, gradient, out=scratch)
-    scratch *= 1.0 - beta
-    average *= beta
-    average += scratch
-
-
-def _sum_of_squares(grad: np.ndarray) -> float:
-    # Not numpy.dot: its BLAS may start threads of its own, which then compete with the library's.
-    flat = grad.reshape(-1)
-    total = 0.0
-    for start in range(0, flat.size, BLOCK):
-        part = flat[start : start + BLOCK]
-        total += float(np.add.reduce(part * part))
-    return total
 
 
 def _number(name: str, value: Any, *, below: float = math.inf, finite: bool = True) -> float:

@@ -200,14 +200,7 @@ class Trainer:
 
     def _update(self) -> None:
         """One step of the optimiser with the gradients that the model holds."""
-        grads = self.model.grads
-        if self.clip_norm is not None:
-            norm = optim.clip_grad_norm(grads, self.clip_norm)
-            if not math.isfinite(norm):
-                raise FloatingPointError(f"gradient: expected a finite norm, came {norm}")
-        if self.clip_value is not None:
-            optim.clip_grad_value(grads, self.clip_value)
-        self.optimizer.step(self.model.params, grads)
+        self.optimizer.step(self.model.params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value)
 
     def partial_fit(self, x_t: Any, y_t: Any) -> dict[str, float]:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.

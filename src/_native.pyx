@@ -18,7 +18,10 @@ import numpy as np
 
 cimport numpy as cnp
 from kernels cimport *
-from libc.string cimport memset
+from libc.math cimport INFINITY, exp, isfinite, sqrt
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
@@ -411,6 +414,11 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     return gradients
 
 
+include "stream.pxi"
+
 CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
 ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
                "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6}
+
+include "optimize.pxi"
+include "losses.pxi"

@@ -8,6 +8,10 @@
  *     LSTM  i f g o            GRU  n r z hn (hn = W_hn h + b_hn, its gradient feeds the recurrent side)
  *     RNN   -> d               GRU, reset before  n r z
  * so that the input side of a GRU reads slots 0-2 and the recurrent side slots 1-3: contiguous, both.
+ *
+ * # Design: what waits for a gate (tanh of c, n of the GRU) runs in a loop of its own over the rows. One loop is bound by
+ * the 140 cycles from a row's sums to its h, two rows at a time in flight; two loops by the count of instructions. On
+ * Zen 3 that is 64 cycles a row and unit block instead of 87 (LSTM) and 42 instead of 55 (GRU), the same bits.
  */
 #ifndef FASTRNN_CELLS_H
 #define FASTRNN_CELLS_H
@@ -93,6 +97,7 @@ INLINE void lstm_forward_as(const int plain, FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
     const real *peephole = plain ? 0 : s->peephole;
+    vec outputs[FR_ROW_BLOCK];
     for (long n = row; n < row + rows; n++, acc += acc_row) {
         const vec c_prev = load(s->c_prev[n] + unit);
         vec a_i = load(acc), a_f = load(acc + VL), a_o = load(acc + 3 * VL);
@@ -102,12 +107,14 @@ INLINE void lstm_forward_as(const int plain, FINISH_ARGS) {
         if (peephole) a_o += load(peephole + 2 * s->Hp + unit) * c;
         const vec o = gate(plain, s, a_o);
         store(s->c + n * s->Hp + unit, c);
-        store_part(s->h[n] + unit, o * candidate(plain, s, c), lanes);
+        outputs[n - row] = o;
         if (s->gates) {
             real *gates = s->gates + (n * s->Hp + unit) * 4;
             store(gates, i), store(gates + VL, f), store(gates + 2 * VL, g), store(gates + 3 * VL, o);
         }
     }
+    for (long n = row; n < row + rows; n++)
+        store_part(s->h[n] + unit, outputs[n - row] * candidate(plain, s, load(s->c + n * s->Hp + unit)), lanes);
 }
 
 /* acc = dh from the step after; carry = dc */
@@ -138,9 +145,13 @@ INLINE void lstm_backward_as(const int plain, FINISH_ARGS) {
 INLINE void gru_forward_as(const int plain, FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
+    vec resets[FR_ROW_BLOCK], updates[FR_ROW_BLOCK];
+    for (int m = 0; m < rows; m++) {
+        resets[m] = gate(plain, s, load(acc + m * acc_row + VL));
+        updates[m] = gate(plain, s, load(acc + m * acc_row + 2 * VL));
+    }
     for (long n = row; n < row + rows; n++, acc += acc_row) {
-        const vec hn = load(acc + 3 * VL);
-        const vec r = gate(plain, s, load(acc + VL)), z = gate(plain, s, load(acc + 2 * VL));
+        const vec hn = load(acc + 3 * VL), r = resets[n - row], z = updates[n - row];
         const vec new = candidate(plain, s, load(acc) + r * hn);
         store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
         if (s->gates) {

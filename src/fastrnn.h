@@ -13,6 +13,7 @@
 #define FASTRNN_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum fr_cell_kind { FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN };
 enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6 };
@@ -84,6 +85,19 @@ typedef struct {
 } fr_share;
 enum { FR_POINTERS = 7 };
 
+/* One optimiser's step (optimize.h): which formula, and its numbers at this step. */
+enum fr_rule { FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM };
+typedef struct {
+    int rule, nesterov;
+    double scale, limit; /* clipping: the gradient is multiplied by scale, then bounded by +-limit (infinity: not) */
+    double couple;       /* weight decay that is added to the gradient */
+    double shrink;       /* weight decay that the parameter is multiplied by; 1: none */
+    double rate;         /* what the direction is multiplied by before it is subtracted */
+    double momentum;     /* of SGD and RMSprop */
+    double decay, decay_squares; /* Adam's beta1; beta2 of Adam, alpha of RMSprop */
+    double eps;
+} fr_update;
+
 /* What one build (instruction set x dtype) of kernels.c offers. */
 typedef struct {
     int lanes, itemsize;
@@ -116,6 +130,15 @@ typedef struct {
     void (*leave_state)(const fr_sequence *, void *plain, const void *padded);
     /* The last state of each row: h from output or h0, c from c. */
     void (*last_states)(const fr_sequence *, void *h_n, void *c_n);
+
+    /* A range of one array of parameters, its gradient, and its state (slots that the rule does not have: NULL). */
+    void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count);
+    double (*sum_of_squares)(const void *grad, long count);
+    void (*clip)(void *grad, long count, double scale, double limit); /* times scale, then bounded by +-limit */
+
+    /* Losses (rows,) and their gradient (rows, M), of which every row counts `share`; see losses.h. */
+    void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
+                          void *losses, void *dlogits);
 } fr_kernels;
 
 static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }

@@ -1,6 +1,7 @@
 /* One build of the kernels: compiled once per instruction set and dtype, with FR_BUILD naming the table it exports and
  * FR_DOUBLE set for float64 (setup.py holds the list). What it consists of, each file resting on the one before:
- * simd.h, vecmath.h, tile.h, cells.h, pack.h, rows.h, forward.h, backward.h, gradients.h.
+ * simd.h, vecmath.h, tile.h, cells.h, pack.h, rows.h, forward.h, backward.h, gradients.h; and
+ * on simd.h and vecmath.h alone: losses.h, optimize.h.
  *
  * # Design:
  * a) Weights are packed into panels that a tile streams through; panels outside, row blocks inside, so that a panel
@@ -14,6 +15,8 @@
  *    slow L3 may differ.
  */
 #include "gradients.h"
+#include "losses.h"
+#include "optimize.h"
 
 static int gates_of(int cell) { return cuts[cell].x_slots; }
 static long gates_row(const fr_sequence *q) { return cut_of(q)->slots * padded(q->H); }
@@ -23,4 +26,5 @@ const fr_kernels FR_BUILD = {
     padded, gates_row, panels_size, bias_size, inputs_row, panels_h_size, panels_x_size, scratch_size,
     pack_forward, project, step_forward, pack_backward, step_backward, grad_state, grad_input, grad_weights,
     enter_state, leave_state, last_states,
+    update, sum_of_squares, clip, cross_entropy,
 };

@@ -1,5 +1,7 @@
 # What the C side offers; each name is explained in its header.
 
+from libc.stdint cimport int64_t
+
 cdef extern from "fastrnn.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6
@@ -64,6 +66,11 @@ cdef extern from "fastrnn.h" nogil:
         void **pointers
     enum: FR_POINTERS
 
+    enum: FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM
+    ctypedef struct fr_update:
+        int rule, nesterov
+        double scale, limit, couple, shrink, rate, momentum, decay, decay_squares, eps
+
     ctypedef struct fr_kernels:
         int lanes, itemsize
         int (*gates)(int cell) noexcept nogil
@@ -88,6 +95,11 @@ cdef extern from "fastrnn.h" nogil:
         void (*enter_state)(const fr_sequence *, void *padded, const void *plain) noexcept nogil
         void (*leave_state)(const fr_sequence *, void *plain, const void *padded) noexcept nogil
         void (*last_states)(const fr_sequence *, void *h_n, void *c_n) noexcept nogil
+        void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count) noexcept nogil
+        double (*sum_of_squares)(const void *grad, long count) noexcept nogil
+        void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
+        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
+                              void *losses, void *dlogits) noexcept nogil
 
     long fr_packed(const fr_sequence *, long s)
     int fr_isa_count()

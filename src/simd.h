@@ -70,6 +70,26 @@ INLINE vec at_most(vec x, real limit) { return select_lanes(x > limit, splat(lim
 INLINE vec at_least(vec x, real limit) { return select_lanes(x < limit, splat(limit), x); }
 #endif
 
+/* The square root of each lane, correctly rounded. */
+#if VECTOR_BYTES == 64 && !defined(FR_DOUBLE)
+INLINE vec vsqrt(vec x) { return (vec)_mm512_sqrt_ps((__m512)x); }
+#elif VECTOR_BYTES == 64
+INLINE vec vsqrt(vec x) { return (vec)_mm512_sqrt_pd((__m512d)x); }
+#elif VECTOR_BYTES == 32 && !defined(FR_DOUBLE)
+INLINE vec vsqrt(vec x) { return (vec)_mm256_sqrt_ps((__m256)x); }
+#elif VECTOR_BYTES == 32
+INLINE vec vsqrt(vec x) { return (vec)_mm256_sqrt_pd((__m256d)x); }
+#elif defined(__SSE2__) && !defined(FR_DOUBLE)
+INLINE vec vsqrt(vec x) { return (vec)_mm_sqrt_ps((__m128)x); }
+#elif defined(__SSE2__)
+INLINE vec vsqrt(vec x) { return (vec)_mm_sqrt_pd((__m128d)x); }
+#else
+INLINE vec vsqrt(vec x) {
+    UNROLL for (int i = 0; i < VL; i++) x[i] = sizeof(real) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+    return x;
+}
+#endif
+
 /* The first `lanes` of a vector; what is not loaded is 0, what is not stored stays as it was. */
 #if VECTOR_BYTES == 64 && !defined(FR_DOUBLE)
 INLINE vec load_part(const real *p, long lanes) { return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << lanes) - 1), p); }

@@ -204,3 +204,13 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _native.use_isa(request.param)
     yield request.param
     _native.use_isa(before)
+
+
+@pytest.fixture
+def torch() -> Iterator[ModuleType]:
+    """PyTorch on one thread, for loops of many small calls; skipped where it is not installed."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(before)

@@ -184,6 +184,65 @@ def test_wrong_cache(module, cell):
         case.backward(module, make_case(other, {}, (T, N, D, H), "float32").forward(module)[-1])
 
 
+P = 3
+WRONG_VARIANTS = [
+    ("lengths", [1.0, 2.0], TypeError, "expected integers, came float64"),
+    ("lengths", [True, False], TypeError, "expected integers, came bool"),
+    ("lengths", [1, 2, 3], ValueError, r"expected shape \(2,\).*, came \(3,\)"),
+    ("lengths", 2, ValueError, r"expected shape \(2,\).*, came \(\)"),
+    ("lengths", [1, 4], ValueError, "expected values from 0 to 3, came 4"),
+    ("lengths", [-1, 2], ValueError, "expected values from 0 to 3, came -1"),
+    ("reset_mask", zeros(T, N), TypeError, "expected .*bool, came float32"),
+    ("reset_mask", [[True, False]] * T, TypeError, "expected .*bool, came list"),
+    ("reset_mask", np.zeros((N, T), bool), ValueError, r"expected shape \(3, 2\).*, came \(2, 3\)"),
+    ("weight_hr", zeros(P, H + 1), ValueError, r"expected shape \(\w+, 4\).*, came \(3, 5\)"),
+    ("weight_hr", zeros(H, H, dtype=np.float64), TypeError, "expected float32.*, came float64"),
+    ("weight_peephole", zeros(2 * H), ValueError, r"expected shape \(12,\).*, came \(8,\)"),
+    ("weight_peephole", [0.0] * 12, TypeError, "expected .*array, came list"),
+    ("cell_clip", 0, ValueError, "expected a positive number, came 0"),
+    ("cell_clip", float("nan"), ValueError, "expected a positive number, came nan"),
+    ("cell_clip", float("inf"), ValueError, "expected a positive number, came inf"),
+    ("cell_clip", "3", TypeError, "expected a positive number, came '3'"),
+    ("cell_clip", True, TypeError, "expected a positive number, came True"),
+    ("gate_activation", "tanh", ValueError, "expected one of 'sigmoid', 'hard_sigmoid', 'hard_sigmoid_6', came 'tanh'"),
+    ("activation", "softmax", ValueError, "expected one of .*'tanh'.*, came 'softmax'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, wrong, error, message", WRONG_VARIANTS,
+                         ids=[f"{name}-{k}" for k, (name, *_) in enumerate(WRONG_VARIANTS)])  # fmt: skip
+@both_twins
+def test_wrong_variant_argument(module, name, wrong, error, message):
+    inputs = valid_inputs("lstm")
+    with pytest.raises(error, match=f"^{name}: {message}"):
+        module.lstm_forward(**inputs, **{name: wrong})
+    if name not in ("lengths", "reset_mask"):
+        with pytest.raises(error, match=f"^{name}: {message}"):
+            module.lstm_cell_forward(**inputs | {"x": zeros(N, D)}, **{name: wrong})
+
+
+@both_twins
+def test_wrong_shape_beside_a_projection(module):
+    """h is (N, P), c (N, H), in the forward and in the backward."""
+    case = make_case("lstm", {"projection": True}, (T, N, D, H), "float32")
+    h, c = case.state
+    with pytest.raises(ValueError, match=r"^h0: expected shape \(2, 3\).*, came \(2, 4\)"):
+        replace(case, state=(c, c)).forward(module)
+    with pytest.raises(ValueError, match=r"^c0: expected shape \(2, 4\).*, came \(2, 3\)"):
+        replace(case, state=(h, h)).forward(module)
+    with pytest.raises(ValueError, match=r"^out: expected shape \(3, 2, 3\).*, came \(3, 2, 4\)"):
+        case.forward(module, out=zeros(T, N, H))
+    for dstate, message in [((c, c), r"^dh_n: expected shape \(2, 3\).*, came \(2, 4\)"),
+                            ((h, h), r"^dc_n: expected shape \(2, 4\).*, came \(2, 3\)")]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            replace(case, dstate=dstate).backward(module, case.forward(module)[-1])
+    with pytest.raises(ValueError, match=r"^into\['weight_hr'\]: expected shape \(3, 4\).*, came \(4, 3\)"):
+        case.backward(module, case.forward(module)[-1], into={"weight_hr": zeros(H, P)})
+    plain = make_case("lstm", {}, (T, N, D, H), "float32")
+    with pytest.raises(ValueError, match="^into: expected .*weight_hh.*, came 'weight_hr'"):
+        plain.backward(module, plain.forward(module)[-1], into={"weight_hr": zeros(P, H)})
+
+
 @both_twins
 def test_wrong_linear_argument(module):
     with pytest.raises(ValueError, match=r"^x: expected shape .*7\), came \(2, 6\)"):

@@ -44,24 +44,25 @@ def joined(arrays: Any) -> Any:
     return arrays if len(arrays) > 1 else arrays[0]
 
 
-def random_arguments(layer: Any, *, batched: bool = True, seed: int = 5) -> tuple[Any, Any, Any, Any]:
+def random_arguments(layer: Any, *, batched: bool = True, seed: int = 5, N: int = N) -> tuple[Any, Any, Any, Any]:
     """x, state, doutput and dstate_n for a layer of input_size D and hidden_size H."""
     rng = np.random.default_rng(seed)
     S = 2 if layer.bidirectional else 1
+    P = getattr(layer, "proj_size", 0) or H
     lead = ((N, T) if layer.batch_first else (T, N)) if batched else (T,)
-    rows = (layer.num_layers * S, N, H) if batched else (layer.num_layers * S, H)
+    rows = (layer.num_layers * S, N) if batched else (layer.num_layers * S,)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(layer.dtype)
 
-    state, dstate = (joined(normal(*rows) for _ in layer.states) for _ in range(2))
-    return normal(*lead, D), state, normal(*lead, S * H), dstate
+    state, dstate = (joined(normal(*rows, width) for _, width in zip(layer.states, (P, H))) for _ in range(2))
+    return normal(*lead, D), state, normal(*lead, S * P), dstate
 
 
-def run(layer: Any, x: Any, state: Any, doutput: Any, dstate: Any) -> dict[str, np.ndarray]:
-    """Results and gradients by name, starting from gradients of zero."""
+def run(layer: Any, x: Any, state: Any, doutput: Any, dstate: Any, **keywords: Any) -> dict[str, np.ndarray]:
+    """Results and gradients by name, starting from gradients of zero; `keywords` are those of the call."""
     layer.zero_grad()
-    output, state_n = layer(x, state, training=True)
+    output, state_n = layer(x, state, training=True, **keywords)
     dx, dstate0 = layer.backward(doutput, dstate)
     results = {"output": output, "dx": dx} | {"d" + name: grad.copy() for name, grad in layer.grads.items()}
     results |= {f"{s}_n": a for s, a in zip(layer.states, parts(state_n))}
@@ -81,7 +82,7 @@ def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray],
 def torch_twin(torch: Any, layer: Any, dtype: Any) -> Any:
     """PyTorch's layer of the same arguments, with other weights."""
     cls = {"RNN": torch.nn.RNN, "GRU": torch.nn.GRU, "LSTM": torch.nn.LSTM}[type(layer).__name__]
-    names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional", "nonlinearity")
+    names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional", "nonlinearity", "proj_size")
     known = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     torch.manual_seed(3)
     return cls(**known, dtype=dtype)

@@ -26,10 +26,10 @@ DATA = Path(__file__).parent / "data"
 
 
 def assert_gradients_match_differences(
-    loss: Callable[[dict[str, np.ndarray]], float], inputs: dict[str, np.ndarray], grads: dict[str, Any],
-    step: float = 1e-3,
-) -> None:  # fmt: skip
+    loss: Callable[[dict[str, np.ndarray]], float], inputs: dict[str, np.ndarray], grads: dict[str, Any]
+) -> None:
     """Every entry of every gradient against fourth-order central differences of `loss`."""
+    step = 1e-3
     assert {name for name, grad in grads.items() if grad is not None} == set(inputs)
     for name, value in inputs.items():
         numeric = np.zeros_like(value)

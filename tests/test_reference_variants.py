@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -24,16 +24,33 @@ from conftest import (
     make_case,
     over_time,
 )
-from test_reference import assert_gradients_match_differences
 
 from fastrnn import reference
 
-# Away from the corners of relu, the hard sigmoids and clipping, and shorter than the distance to them.
+# Cases whose pre-activations are further than STEP from the corners of relu, the hard sigmoids and clipping.
 STEP = 1e-4
 SEED = 5
 
 
 # --- Finite differences -----------------------------------------------------------------------------------------------
+
+
+def assert_gradients_match_differences(
+    loss: Callable[[dict[str, np.ndarray]], float], inputs: dict[str, np.ndarray], grads: dict[str, Any]
+) -> None:
+    """Every gradient against fourth-order central differences of `loss` in three random directions: an entry that is
+    wrong shows in each of them, at a fraction of the cost of one difference per entry."""
+    rng = np.random.default_rng(0)
+    assert {name for name, grad in grads.items() if grad is not None} == set(inputs)
+    for name, value in inputs.items():
+        assert np.abs(grads[name]).max() > 1e-4, name + ": a gradient that is zero checks nothing"
+        for _ in range(3):
+            direction = rng.standard_normal(value.shape)
+            direction /= np.linalg.norm(direction)
+            at = [loss(inputs | {name: value + k * STEP * direction}) for k in (-2, -1, 1, 2)]
+            numeric = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * STEP)
+            tol = 1e-9 * np.linalg.norm(grads[name])
+            np.testing.assert_allclose((grads[name] * direction).sum(), numeric, rtol=0, atol=tol, err_msg=name)
 
 
 def assert_case_gradients(case: Case) -> None:
@@ -53,35 +70,41 @@ def assert_case_gradients(case: Case) -> None:
     grads = case.backward(reference, case.forward(reference)[-1])
     assert list(grads) == names + sorted(case.extra)
     grads = {name: grad for name, grad in grads.items() if grad is None or grad.size}
-    assert_gradients_match_differences(loss, inputs, grads, STEP)
+    assert_gradients_match_differences(loss, inputs, grads)
 
 
-@pytest.mark.parametrize("T", [1, 4])
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
+@pytest.mark.parametrize("T, bias", [(1, True), (4, True), (2, False)])
 @every_variant
-def test_variant_gradients(cell, options, bias, T):
+def test_variant_gradients(cell, options, T, bias):
     assert_case_gradients(make_case(cell, options, (T, 2, 2, 3), "float64", seed=SEED, bias=bias))
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("ways", ["lengths", "reset_mask", "both"])
-@every_cell_and_variant
-def test_gradients_over_time(cell, options, ways, reverse):
+ALL_WAYS = {
+    "lengths": np.array([3, 0, 4]),
+    "reset_mask": np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 1]], bool),
+    "reverse": True,
+}
+
+
+@pytest.mark.parametrize("way", ALL_WAYS)
+@every_cell
+def test_gradients_over_time(cell, options, way):
     case = make_case(cell, options, (4, 3, 2, 2), "float64", seed=SEED)
-    mask = np.zeros((4, 3), bool)
-    mask[0, 1] = mask[2, 0] = mask[3, 2] = True
-    chosen = {"lengths": np.array([3, 0, 4]), "reset_mask": mask}
-    chosen = {name: value for name, value in chosen.items() if ways in (name, "both")}
-    assert_case_gradients(replace(case, reverse=reverse, **chosen))
+    assert_case_gradients(replace(case, **{way: ALL_WAYS[way]}))
+
+
+@every_cell_and_variant
+def test_gradients_over_time_all_ways_at_once(cell, options):
+    assert_case_gradients(replace(make_case(cell, options, (4, 3, 2, 2), "float64", seed=SEED), **ALL_WAYS))
 
 
 @every_cell_and_variant
 def test_gradients_without_input(cell, options):
     """D = 0: the state drives itself; the weights of the input are there and empty."""
-    case = make_case(cell, options, (4, 2, 0, 3), "float64", seed=SEED)
+    case = make_case(cell, options, (2, 2, 0, 3), "float64", seed=SEED)
     assert_case_gradients(case)
     results = case.run(reference)
-    assert results["dx"].shape == (4, 2, 0) and results["dweight_ih"].shape == case.weights[0].shape
+    assert results["dx"].shape == (2, 2, 0) and results["dweight_ih"].shape == case.weights[0].shape
 
 
 @every_variant
@@ -102,7 +125,7 @@ def test_variant_cell_gradients_with_an_output(cell, options):
     *_, cache = forward(**inputs, **case.options, output_activation="softmax")
     grads = getattr(reference, cell + "_cell_backward")(*case.dstate, cache, dy=dy)
     assert list(grads) == names + sorted(case.extra) + ["weight_hy", "bias_y"]
-    assert_gradients_match_differences(loss, inputs, grads, STEP)
+    assert_gradients_match_differences(loss, inputs, grads)
 
 
 # --- What the variants compute ----------------------------------------------------------------------------------------
@@ -140,7 +163,7 @@ def test_lstm_by_hand():
 @pytest.mark.parametrize("name, slope", [("hard_sigmoid", 0.2), ("hard_sigmoid_6", 1 / 6)])
 def test_hard_sigmoids_by_hand(name, slope):
     """The update gate of a GRU with candidate 0 and h = 1 is its next state; its slope is that of dz = h."""
-    a = np.array([-20000.0, -3.1, -2.6, -1, 0, 0.5, 2.4, 2.9, 3.1, np.inf, np.nan])
+    a = np.array([-20000.0, -3.1, -2.6, -1, 0, 0.5, 2.4, 2.9, 3.1, 1e300, np.nan])
     weight = column(0.0, 1.0, 0.0)
     h, cache = reference.gru_cell_forward(
         a[:, None], np.ones((len(a), 1)), weight, np.zeros((3, 1)), None, None,
@@ -252,41 +275,6 @@ def test_resets_cut_a_sequence_in_two(cell, options):
     for s in STATES[cell]:
         expected[f"d{s}0"] = np.zeros_like(expected[f"d{s}0"])
     assert_results_close(forgotten, expected, "float64")
-
-
-# --- Errors -----------------------------------------------------------------------------------------------------------
-
-T, N, D, H, P = 3, 2, 5, 4, 3
-WRONG = [
-    ("lengths", [1.0, 2.0], TypeError, "expected integers, came float64"),
-    ("lengths", [True, False], TypeError, "expected integers, came bool"),
-    ("lengths", [1, 2, 3], ValueError, r"expected shape \(2,\), came \(3,\)"),
-    ("lengths", 2, ValueError, r"expected shape \(2,\), came \(\)"),
-    ("lengths", [1, 4], ValueError, "expected values from 0 to 3, came 4"),
-    ("lengths", [-1, 2], ValueError, "expected values from 0 to 3, came -1"),
-    ("reset_mask", np.zeros((T, N)), TypeError, "expected bool, came float64"),
-    ("reset_mask", np.zeros((N, T), bool), ValueError, r"expected shape \(3, 2\), came \(2, 3\)"),
-    ("weight_hr", np.zeros((P, H + 1)), ValueError, r"expected shape \(4, 4\).*, came \(3, 5\)"),
-    ("weight_hr", np.zeros((H, H), np.float32), TypeError, "expected float64.*, came float32"),
-    ("weight_peephole", np.zeros(2 * H), ValueError, r"expected shape \(12,\).*, came \(8,\)"),
-    ("weight_peephole", [0.0] * 12, TypeError, "expected .*array, came list"),
-    ("cell_clip", 0, ValueError, "expected a positive number or None, came 0"),
-    ("cell_clip", float("nan"), ValueError, "expected a positive number or None, came nan"),
-    ("cell_clip", "3", TypeError, "expected a positive number or None, came str"),
-    ("cell_clip", True, TypeError, "expected a positive number or None, came bool"),
-    ("gate_activation", "tanh", ValueError, "expected one of 'sigmoid', 'hard_sigmoid', 'hard_sigmoid_6', came 'tanh'"),
-    ("activation", "softmax", ValueError, "expected one of .*'tanh'.*, came 'softmax'"),
-]
-
-
-@pytest.mark.parametrize("name, wrong, error, message", WRONG, ids=[f"{w[0]}-{k}" for k, w in enumerate(WRONG)])
-def test_wrong_argument(name, wrong, error, message):
-    case = make_case("lstm", {}, (T, N, D, H), "float64")
-    with pytest.raises(error, match=f"^{name}: {message}"):
-        case.forward(reference, **{name: wrong})
-    if name not in ("lengths", "reset_mask"):
-        with pytest.raises(error, match=f"^{name}: {message}"):
-            reference.lstm_cell_forward(case.x[0], *case.state, *case.weights, **{name: wrong})
 
 
 def test_the_tables_name_different_cells():

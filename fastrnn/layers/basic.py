@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import functional
+from .._native import CELLS
 from ..activations import ACTIVATIONS
+from ..functional.checks import NONLINEARITIES
 from .checks import as_generator, check_choice, check_dtype, check_size
 from .initialisation import uniform
 from .module import Array, Module
@@ -49,6 +51,11 @@ class Linear(Module):
             self._cache = cache
         return y
 
+    def stream_links(self, chain: Any) -> bool:
+        weights = {"weight_ih": self._params["weight"], "bias_ih": self._params.get("bias")}
+        chain.links.append(weights | {"cell": CELLS["rnn"], "activation": NONLINEARITIES["identity"], "gates": 1})
+        return True
+
     def backward(self, dy: Array) -> Array:
         dx = functional.linear_backward(dy, self._kept(), into=self._grads)["x"]
         self._cache = None
@@ -77,6 +84,16 @@ class Activation(Module):
         if training:
             self._cache = y
         return y
+
+    def stream_links(self, chain: Any) -> bool:
+        """Part of the linear map before it, where there is one."""
+        last = chain.links[-1] if chain.links else {"weight_hh": None, "activation": None}
+        if self.name == "identity":
+            return bool(chain.links)
+        if last.get("weight_hh") is not None or last["activation"] != NONLINEARITIES["identity"] or self.name not in NONLINEARITIES:
+            return False
+        last["activation"] = NONLINEARITIES[self.name]
+        return True
 
     def backward(self, dy: Array) -> Array:
         y = self._kept()
@@ -120,6 +137,12 @@ class Embedding(Module):
         if training:
             self._cache = (x,)
         return self._params["weight"].take(x, axis=0)
+
+    def stream_links(self, chain: Any) -> bool:
+        if chain.links or chain.embedding is not None:
+            return False
+        chain.embedding = self._params["weight"]
+        return True
 
     def backward(self, dy: Array) -> None:
         """dweight[v] += the sum of dy over all places that hold token v. Tokens have no gradient: returns None."""

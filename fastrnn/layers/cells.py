@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional
+from .._native import CELLS
 from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES, positive
 from .checks import check_choice, check_size
 from .recurrent import RecurrentLayer
@@ -32,6 +33,9 @@ class RNN(RecurrentLayer):
     gates = 1
     _forward = staticmethod(functional.rnn_forward)
     _backward = staticmethod(functional.rnn_backward)
+
+    def _kernel_options(self) -> dict[str, Any]:
+        return {"cell": CELLS["rnn"], "activation": NONLINEARITIES[self.nonlinearity]}
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, *, nonlinearity: str = "tanh", bias: bool = True,
@@ -59,6 +63,12 @@ class GRU(RecurrentLayer):
     gates = 3
     _forward = staticmethod(functional.gru_forward)
     _backward = staticmethod(functional.gru_backward)
+
+    def _kernel_options(self) -> dict[str, Any]:
+        return {
+            "cell": CELLS["gru" if self.reset_after else "gru_reset_before"],
+            "activation": NONLINEARITIES[self.activation], "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
+        }  # fmt: skip
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, *, reset_after: bool = True,
@@ -96,6 +106,12 @@ class LSTM(RecurrentLayer):
     states = ("h", "c")
     _forward = staticmethod(functional.lstm_forward)
     _backward = staticmethod(functional.lstm_backward)
+
+    def _kernel_options(self) -> dict[str, Any]:
+        return {
+            "cell": CELLS["lstm"], "activation": NONLINEARITIES[self.activation],
+            "gate_activation": GATE_ACTIVATIONS[self.gate_activation], "clip": self.cell_clip,
+        }  # fmt: skip
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, *, proj_size: int = 0, peephole: bool = False,

@@ -87,8 +87,7 @@ class Sequential(Module):
             raise ValueError("reset_mask: expected None, as no layer of this Sequential takes resets")
         state_n = []
         for layer, entry in zip(self.layers, self._entries("state", state)):
-            taken = lengths if layer.takes_lengths else None
-            x, entry = layer.run(x, entry, lengths=taken, reset_mask=reset_mask, training=training)
+            x, entry = layer.run(x, entry, lengths=lengths, reset_mask=reset_mask, training=training)
             state_n.append(entry)
         return x, tuple(state_n)
 

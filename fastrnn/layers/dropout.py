@@ -38,6 +38,9 @@ class Dropout(Module):
         self._cache = mask
         return x * mask
 
+    def stream_links(self, chain: Any) -> bool:
+        return bool(chain.links)  # nothing to do: streams do not train
+
     def backward(self, dy: Array) -> Array:
         """dx = dy * mask."""
         mask = self._kept()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..streaming import open_stream
 from .checks import check_dtype
 
 Array = NDArray[Any]
@@ -30,6 +31,8 @@ class Module:
     """Which layout the layer reads, (N, T, ...) if True, (T, N, ...) if False; None: it does not look at those axes."""
     keeps_time: bool = True
     """False for a layer that has a time axis in x but none in y."""
+    streams: bool = True
+    """False for a layer that has nothing to say before the sequence has ended."""
     takes_lengths: bool = False
     """True for a layer that can be called with `lengths`."""
     takes_reset_mask: bool = False
@@ -87,6 +90,16 @@ class Module:
         if self.takes_state and not takes:
             raise ValueError(f"{name}: expected None, as {type(self).__name__} takes no {name}")
         return takes
+
+    def stream(self, batch_size: int = 1) -> Any:
+        """The layer step by step, for N = batch_size sequences at once: see `streaming.Stream`. Raises ValueError for
+        one that cannot stream: a bidirectional layer, a mean or maximum over time."""
+        return open_stream(self, batch_size)
+
+    def stream_links(self, chain: Any) -> bool:
+        """Add to `chain.links` what this layer is to a compiled stream; False, and nothing added, if it has no such
+        form there."""
+        return False
 
     def arguments(self) -> dict[str, Any]:
         """JSON-able keyword arguments of the constructor that make a layer like this one."""

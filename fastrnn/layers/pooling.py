@@ -22,7 +22,7 @@ class Pool(Module):
     Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
     """
 
-    keeps_time = False
+    keeps_time = streams = False
     takes_lengths = True
     batch_first: bool
 
@@ -83,9 +83,14 @@ class Pool(Module):
 class LastStep(Pool):
     """The last time step of each sequence: with lengths (N,) row n's step lengths[n] - 1.
 
-    Of a bidirectional layer's output this is the step at which the reverse half has read one step only.
-    Shapes, lengths and errors: see `Pool`.
+    Of a bidirectional layer's output this is the step at which the reverse half has read one step only. In a stream the
+    last step is the newest one. Shapes, lengths and errors: see `Pool`.
     """
+
+    streams = True
+
+    def stream_links(self, chain: Any) -> bool:
+        return bool(chain.links)
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         where = -1 if lengths is None else (lengths - 1, np.arange(len(lengths)))

@@ -17,7 +17,15 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .checks import as_generator, check_choice, check_dtype, check_probability, check_size, own_generator
+from .checks import (
+    as_generator,
+    check_choice,
+    check_dtype,
+    check_lengths,
+    check_probability,
+    check_size,
+    own_generator,
+)
 from .dropout import dropout_mask
 from .initialisation import orthogonal_gates, uniform
 from .module import Array, Module
@@ -113,10 +121,6 @@ class RecurrentLayer(Module):
             "learn_initial_state": self.learn_initial_state,
         }  # fmt: skip
 
-    def _core_options(self) -> dict[str, Any]:
-        """The options that the functional core takes too, under its names."""
-        return self._options
-
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
@@ -147,7 +151,7 @@ class RecurrentLayer(Module):
                 output, *last, cache = self._forward(
                     y, *[a if a is None else a[index] for a in state0], **weights, lengths=lengths, reset_mask=resets[s],
                     reverse=bool(s), out=both if both is None else both[:, :, s * P : (s + 1) * P], training=training,
-                    **self._core_options(),
+                    **self._options,
                 )  # fmt: skip
                 state_n.append(last)
                 caches.append(cache)
@@ -201,14 +205,31 @@ class RecurrentLayer(Module):
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
         if reset_mask is None or not self.bidirectional:
             return [reset_mask] * 2
-        if not isinstance(reset_mask, np.ndarray) or reset_mask.shape != (T, N):
-            came = reset_mask.shape if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-            raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {came}")
+        if not isinstance(reset_mask, np.ndarray):
+            raise TypeError(f"reset_mask: expected a NumPy array of bool, came {type(reset_mask).__name__}")
+        if reset_mask.shape != (T, N):
+            raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {reset_mask.shape}")
         reverse = np.zeros_like(reset_mask)
         reverse[:-1] = reset_mask[1:]
         if lengths is not None and T:
+            lengths = check_lengths(lengths, T, N)
             reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
         return [reset_mask, reverse]
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    def stream_links(self, chain: Any) -> bool:
+        links = []
+        for index, names in enumerate(self._names):
+            weights = {kind: self._params.get(name) for kind, name in names.items()}
+            learned = [self._params[f"initial_{name}"][index] for name in self.states] if self.learn_initial_state else None
+            links.append(weights | self._kernel_options() | {"gates": self.gates, "initial": learned})
+        chain.links += links
+        return True
+
+    def _kernel_options(self) -> dict[str, Any]:
+        """The options as the compiled kernels know them."""
+        raise NotImplementedError
 
     # --- layouts ------------------------------------------------------------------------------------------------------
 
@@ -221,9 +242,11 @@ class RecurrentLayer(Module):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is not None:
             return self._time_major("x", x, self.input_size), x.ndim == 3
-        first = state if state is None or len(self.states) == 1 else state[0]
-        N = first.shape[1] if np.ndim(first) == 3 else 1
-        return np.zeros((check_size("steps", steps), N, 0), self.dtype), first is None or first.ndim == 3
+        several = len(self.states) > 1 and isinstance(state, (tuple, list)) and state
+        first = state[0] if several else state
+        batched = first is None or np.ndim(first) == 3
+        N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
+        return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
 
     def _time_major(self, name: str, a: Array, columns: int) -> Array:
         """The (T, N, columns) view of an array as the user gave it."""

@@ -76,9 +76,9 @@ def check_option(name: str, value: Any, known: dict[str, Any]) -> Any:
 
 def check_positive(name: str, value: Any) -> None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError("%s: expected a positive number or None, came %s" % (name, type(value).__name__))
-    if not value > 0:
-        raise ValueError("%s: expected a positive number or None, came %r" % (name, value))
+        raise TypeError("%s: expected a positive number, came %r" % (name, value))
+    if not 0 < value < np.inf:
+        raise ValueError("%s: expected a positive number, came %r" % (name, value))
 
 
 def check_lengths(lengths: Any, T: int, N: int) -> Array:
@@ -99,9 +99,9 @@ def check_lengths(lengths: Any, T: int, N: int) -> Array:
 def check_reset_mask(reset_mask: Any, T: int, N: int) -> Maybe:
     if reset_mask is None:
         return None
-    reset_mask = np.asarray(reset_mask)
-    if reset_mask.dtype != np.bool_:
-        raise TypeError("reset_mask: expected bool, came %s" % reset_mask.dtype)
+    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
+        came = getattr(reset_mask, "dtype", type(reset_mask).__name__)
+        raise TypeError("reset_mask: expected a NumPy array of bool, came %s" % came)
     if reset_mask.shape != (T, N):
         raise ValueError("reset_mask: expected shape (%d, %d), came %s" % (T, N, reset_mask.shape))
     return reset_mask

@@ -1,0 +1,282 @@
+"""Streams: a model that is fed one time step, or a block of steps, after the other and keeps its state in between.
+
+Letters: T time steps, N batch, D input features, H hidden size, P width of h, M output features.
+
+Layers say in `Module.stream_links` what they are to the compiled chain (`_native.Chain`), which packs their weights once
+and takes a step of all of them in one call. What has no compiled form runs between chains, through `Module.run`.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _native
+
+Array = NDArray[Any]
+
+
+def open_stream(model: Any, batch_size: int) -> Stream | PiecewiseStream:
+    """The stream of a layer or Sequential, from its initial state on. Raises ValueError for a model that cannot stream."""
+    N = operator.index(batch_size)
+    if N < 1:
+        raise ValueError(f"batch_size: expected at least 1, came {batch_size}")
+    layers = getattr(model, "layers", (model,))
+    for layer in layers:
+        if getattr(layer, "bidirectional", False):
+            raise ValueError(
+                f"{type(layer).__name__}: expected one direction for a stream, came a bidirectional layer, whose reverse "
+                "direction starts at the end of the sequence"
+            )
+        if not layer.keeps_time and not layer.streams:
+            raise ValueError(f"{type(layer).__name__}: expected a layer with an output at every step, came one without")
+    plan = _plan(layers)
+    return Stream(model, N, plan[0]) if len(plan) == 1 and plan[0].links else PiecewiseStream(model, N, plan)
+
+
+class _Piece:
+    """Consecutive layers that run as one chain, or a single layer that has no compiled form."""
+
+    def __init__(self) -> None:
+        self.layers: list[Any] = []
+        self.links: list[dict[str, Any]] = []
+        self.embedding: Array | None = None
+        self.counts: list[int] = []  # links of each layer
+
+    def take(self, layer: Any) -> bool:
+        before = len(self.links)
+        if not layer.stream_links(self):
+            return False
+        self.layers.append(layer)
+        self.counts.append(len(self.links) - before)
+        return True
+
+    def chain_arguments(self) -> tuple[list[dict[str, Any]], Array | None]:
+        return self.links, self.embedding
+
+    def initial(self, N: int) -> list[Any]:
+        """The chain's initial state: zeros, or what a layer has learned."""
+        state = []
+        for link in self.links:
+            if link.get("weight_hh") is None:
+                state.append(None)
+                continue
+            dtype, H, P = link["weight_ih"].dtype, len(link["weight_ih"]) // link["gates"], link["weight_hh"].shape[1]
+            widths = (P, H) if link["cell"] == _native.CELLS["lstm"] else (P,)
+            learned = link.get("initial") or [np.zeros(width, dtype) for width in widths]
+            state.append(tuple(np.repeat(row[None], N, axis=0) for row in learned))
+        return state
+
+    def by_layer(self, state: list[Any]) -> list[Any]:
+        """A chain's state as the layers' `run` has it."""
+        entries, at = [], 0
+        for layer, count in zip(self.layers, self.counts):
+            links = state[at : at + count]
+            entries.append(tuple(np.stack(rows) for rows in zip(*links)) if layer.takes_state else None)
+            at += count
+        return [entry[0] if entry is not None and len(entry) == 1 else entry for entry in entries]
+
+    def by_link(self, entries: list[Any], N: int) -> list[Any]:
+        """The other way round; None stands for the initial state."""
+        state, initial = [], self.initial(N)
+        for layer, count, entry in zip(self.layers, self.counts, entries):
+            if not layer.takes_state or entry is None:
+                if entry is not None:
+                    raise ValueError(f"state: expected None for {type(layer).__name__}, came {type(entry).__name__}")
+                state += initial[len(state) : len(state) + count]
+                continue
+            parts = entry if isinstance(entry, (tuple, list)) else (entry,)
+            if len(parts) != len(layer.states) or any(np.ndim(part) != 3 or len(part) != count for part in parts):
+                wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.states)
+                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, came {_shapes(entry)}")
+            state += [tuple(part[k] for part in parts) for k in range(count)]
+        return state
+
+
+def _plan(layers: Any) -> list[_Piece]:
+    plan = [_Piece()]
+    for layer in layers:
+        if plan[-1].take(layer):
+            continue
+        if plan[-1].layers:
+            plan.append(_Piece())
+        if not plan[-1].take(layer):
+            plan[-1].layers.append(layer)
+            plan[-1].links = []
+            plan.append(_Piece())
+    return [piece for piece in plan if piece.layers]
+
+
+class _Base:
+    """What both kinds of stream share."""
+
+    model: Any
+    batch_size: int
+
+    @property
+    def _single(self) -> bool:
+        return not hasattr(self.model, "layers")
+
+    def snapshot(self) -> Any:
+        """A copy of the state, for `restore`; later steps do not change it."""
+        return self.state
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a snapshot, of this stream or of another one of the same model and batch size."""
+        self.state = snapshot
+
+    def reset(self, rows: Any = None) -> None:
+        """Put all rows, or those chosen by an index, a list of indices or a mask (N,), back to the initial state."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A stream is pickled as its model and state: weights are packed anew from the model's."""
+        return _reopen, (self.model, self.batch_size, self.snapshot())
+
+
+class Stream(_Base, _native.Chain):
+    """A model of compiled layers, step by step: `layer.stream(batch_size=1)` or `model.stream(batch_size=1)` make it.
+
+    y = stream.step(x_t, out=None)   x_t (N, D), or (D,) where N is 1, or tokens (N,) -> (N, M), or (M,)
+    y = stream.run(x)                a block of steps, laid out as the model's x; equal to `model(x)` from the same state,
+                                     bit for bit
+    stream.state                     as the model's `run` takes and returns it; can be set, None for the initial one
+    stream.reset(rows=None), snapshot(), restore(snapshot)
+
+    Weights are copied and packed once: after training on, open another stream. Streams of one model may run in several
+    threads at once, one thread each.
+    """
+
+    def __init__(self, model: Any, batch_size: int, piece: _Piece) -> None:
+        _native.Chain.__init__(self, batch_size, *piece.chain_arguments())
+        self.model, self.batch_size, self._piece = model, batch_size, piece
+        self.reset()
+
+    def run(self, x: Array) -> Array:
+        """A block of steps: x (T, N, D), or (N, T, D) for a batch-first model, or (T, D) where N is 1, or tokens without
+        the last axis. Returns the output of every step, laid out like x."""
+        x = np.asarray(x)
+        flat = x.ndim == (1 if self._piece.embedding is not None else 2) and self.batch_size == 1
+        if flat:
+            return super().run(x[:, None])[:, 0]
+        if self.model.batch_first and x.ndim > 1:
+            return super().run(x.swapaxes(0, 1)).swapaxes(0, 1)
+        return super().run(x)
+
+    @property
+    def state(self) -> Any:
+        entries = self._piece.by_layer(self.states())
+        return entries[0] if self._single else tuple(entries)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        layers = self._piece.layers
+        entries = [None] * len(layers) if state is None else [state] if self._single else list(state)
+        if len(entries) != len(layers):
+            raise ValueError(f"state: expected one entry per layer, {len(layers)}, came {len(entries)}")
+        self.set_states(self._piece.by_link(entries, self.batch_size))
+
+    def reset(self, rows: Any = None) -> None:
+        initial = self._piece.initial(self.batch_size)
+        if rows is not None:
+            rows = np.asarray(rows)
+            states = self.states()
+            for now, first in zip(states, initial):
+                for part, start in zip(now or (), first or ()):
+                    part[rows] = start[rows]
+            initial = states
+        self.set_states(initial)
+
+
+class PiecewiseStream(_Base):
+    """A stream of a model with layers that have no compiled form: used as `Stream`."""
+
+    def __init__(self, model: Any, batch_size: int, plan: list[_Piece]) -> None:
+        self.model, self.batch_size, self._plan = model, batch_size, plan
+        self._chains = [_native.Chain(batch_size, *piece.chain_arguments()) if piece.links else None for piece in plan]
+        self._states: list[Any] = [None] * len(plan)  # of the pieces that are no chains
+        self.reset()
+
+    def step(self, x: Array, out: Array | None = None) -> Array:
+        y = np.asarray(x)
+        for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
+            y = chain.step(y) if chain is not None else self._run(index, piece.layers[0], y[None])[0]
+        if out is None:
+            return y
+        if out.shape != y.shape or out.dtype != y.dtype:
+            raise ValueError(f"out: expected {y.dtype} of shape {y.shape}, came {out.dtype} of shape {out.shape}")
+        out[...] = y
+        return out
+
+    def run(self, x: Array) -> Array:
+        y = np.asarray(x)
+        turned = bool(self.model.batch_first) and y.ndim > 1
+        y = y.swapaxes(0, 1) if turned else y
+        for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
+            y = chain.run(y) if chain is not None else self._run(index, piece.layers[0], y)
+        return y.swapaxes(0, 1) if turned else y
+
+    def _run(self, index: int, layer: Any, x: Array) -> Array:
+        """Time-major steps of a layer without a compiled form."""
+        turned = bool(layer.batch_first)
+        y, self._states[index] = layer.run(x.swapaxes(0, 1) if turned else x, self._states[index])
+        return y.swapaxes(0, 1) if turned else y
+
+    @property
+    def state(self) -> Any:
+        entries: list[Any] = []
+        for piece, chain, state in zip(self._plan, self._chains, self._states):
+            entries += [_copied(state)] if chain is None else piece.by_layer(chain.states())
+        return entries[0] if self._single else tuple(entries)
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        total = sum(len(piece.layers) for piece in self._plan)
+        entries = [None] * total if state is None else [state] if self._single else list(state)
+        if len(entries) != total:
+            raise ValueError(f"state: expected one entry per layer, {total}, came {len(entries)}")
+        at, chained = 0, []
+        for piece in self._plan:
+            chained.append(piece.by_link(entries[at : at + len(piece.layers)], self.batch_size) if piece.links else entries[at])
+            at += len(piece.layers)
+        for index, (chain, entry) in enumerate(zip(self._chains, chained)):
+            if chain is None:
+                self._states[index] = _copied(entry)
+            else:
+                chain.set_states(entry)
+
+    def reset(self, rows: Any = None) -> None:
+        if rows is None:
+            self.state = None
+            return
+        for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
+            now = chain.states() if chain is not None else [_parts(self._states[index])]
+            first = piece.initial(self.batch_size) if chain is not None else [None]
+            for parts, starts in zip(now, first):
+                for k, part in enumerate(parts or ()):
+                    part[..., np.asarray(rows), :] = 0 if starts is None else starts[k][np.asarray(rows)]
+            if chain is not None:
+                chain.set_states(now)
+
+
+def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream | PiecewiseStream:
+    stream = open_stream(model, batch_size)
+    stream.restore(snapshot)
+    return stream
+
+
+def _parts(state: Any) -> tuple[Any, ...]:
+    return () if state is None else tuple(state) if isinstance(state, (tuple, list)) else (state,)
+
+
+def _copied(state: Any) -> Any:
+    if state is None or isinstance(state, np.ndarray):
+        return None if state is None else state.copy()
+    return type(state)(_copied(part) for part in state)
+
+
+def _shapes(state: Any) -> str:
+    return " and ".join(str(np.shape(part)) for part in _parts(state))

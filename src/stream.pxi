@@ -1,0 +1,358 @@
+# Part of _native.pyx: layers that run step by step, with their weights packed once and their states kept in place.
+
+cdef struct Link:  # one layer of a chain
+    Job job
+    int threads, itemsize
+    void *h     # (N, R) state of the step before, or NULL: a layer without state
+    void *y     # (N, R) output of one step, for the next layer
+    void *wide  # (T, N, R) the same for a block of steps
+
+
+cdef class Chain:
+    """Layers of one dtype, one after the other, each a dict of the arguments of `forward` by name; an embedding may stand
+    before them. Weights are copied: later changes of the arrays do not show. N is the batch.
+
+    One thread at a time may use a chain; several chains may run at once.
+    """
+    cdef Link *links
+    cdef int count, typenum, itemsize
+    cdef readonly long N, D, R
+    cdef list held
+    cdef cnp.ndarray embedding, embedded
+
+    def __init__(self, long N, list layers, embedding=None):
+        cdef Link *link
+        cdef fr_sequence *q
+        cdef int index
+        if self.links != NULL or not layers:
+            raise ValueError("layers: expected at least one, and a chain that is not in use")
+        self.N, self.held = N, []
+        self.typenum = _real_type(layers[0]["weight_ih"], "weight_ih")
+        self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
+        self.links = <Link *>calloc(len(layers), sizeof(Link))
+        if self.links == NULL:
+            raise MemoryError()
+        for index, layer in enumerate(layers):
+            self._start(&self.links[index], layer["cell"], layer["activation"], layer["weight_ih"], layer.get("weight_hh"),
+                        layer.get("bias_ih"), layer.get("bias_hh"), layer.get("weight_hr"), layer.get("weight_peephole"),
+                        layer.get("gate_activation", FR_SIGMOID), layer.get("clip") or 0)
+            q = &self.links[index].job.sequence
+            if index and q.D != self.R:
+                raise ValueError(f"layers: expected layer {index} to read {self.R} features, came {q.D}")
+            self.R = q.R
+            self.count += 1
+        self.D = self.links[0].job.sequence.D
+        if embedding is not None:
+            self.embedding = _dense(embedding.copy(), "embedding", self.typenum, "VD", 2, -1, self.D)
+            self.embedded = _new(self.typenum, N, self.D, -1, False)
+
+    def __dealloc__(self):
+        free(self.links)
+
+    cdef object _start(self, Link *link, int cell, int activation, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
+                       weight_peephole, int gate_activation, double clip):
+        """Read one layer, give it room and pack its weights."""
+        cdef Job *job = &link.job
+        cdef fr_sequence *q = &job.sequence
+        cdef const fr_kernels *k = fr_kernels_for(_isa, self.itemsize)
+        cdef list held = []
+        job.kernels = k
+        q.cell, q.activation, q.gate_activation, q.clip, q.output_activation = cell, activation, gate_activation, clip, FR_IDENTITY
+        x = np.empty((1, self.N, weight_ih.shape[1]), weight_ih.dtype)
+        _read_arguments(q, k.gates(cell), self.typenum, held, x, None, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, None,
+                        weight_peephole, None, False)
+        cdef Plan plan = choose_plan(q, k.gates(cell), self.itemsize)
+        cdef long Hp = k.padded(q.H)
+        cdef size_t size = 0
+        cdef size_t panels_at = _room(&size, k.panels_size(q), self.itemsize), bias_at = _room(&size, k.bias_size(q), self.itemsize)
+        cdef size_t zeros_at = _room(&size, _zeros_row(k, q), self.itemsize)
+        cdef size_t gates_at = _room(&size, q.N * k.gates_row(q) if cell == FR_GRU_RESET_BEFORE else 0, self.itemsize)
+        cdef size_t inner_at = _room(&size, q.N * Hp if k.has_inner(q) else 0, self.itemsize)
+        cdef size_t c_at = _room(&size, q.N * Hp if cell == FR_LSTM else 0, self.itemsize)
+        cdef size_t inputs_at = _room(&size, q.N * k.inputs_row(q), self.itemsize)
+        cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
+        cdef Block block = _block(size)
+        q.fused, job.chunk, job.by_units, job.passes = plan.fused, 1, plan.by_units and plan.threads > 1, k.passes(q)
+        q.panels, q.bias, q.zeros, q.inputs = block.at + panels_at, block.at + bias_at, block.at + zeros_at, block.at + inputs_at
+        job.pointers = <void **>(block.at + pointers_at)
+        memset(q.zeros, 0, _zeros_row(k, q) * self.itemsize)
+        if cell == FR_GRU_RESET_BEFORE:
+            q.gates = block.at + gates_at
+        if k.has_inner(q):
+            q.inner = block.at + inner_at
+        if cell == FR_LSTM:
+            q.c = block.at + c_at
+            k.enter_state(q, q.c, NULL)
+        cdef cnp.ndarray h = _new(self.typenum, q.N, q.R, -1, True)
+        if weight_hh is not None:
+            link.h = cnp.PyArray_DATA(h)
+        link.y, link.threads, link.itemsize = q.output.data, plan.threads, self.itemsize
+        cdef fr_share share = share_of(job, 0, 1)
+        share.by_units = 0
+        with nogil:
+            k.pack_forward(q, share)
+        job.packed = True
+        self.held += [held, h, block]
+        return None
+
+    # ---- Running ----
+
+    cdef void _advance(self, fr_series x, fr_series out, long T) noexcept nogil:
+        """T steps of all layers, from x to out; layers in between write to `y`, or to `wide` where T > 1."""
+        cdef int index
+        cdef Link *link
+        cdef fr_sequence *q
+        cdef fr_series between
+        for index in range(self.count):
+            link = &self.links[index]
+            q = &link.job.sequence
+            between.data, between.row, between.step = link.y if T == 1 else link.wide, q.R, q.N * q.R
+            q.T, q.x, q.h0 = T, x, link.h
+            q.output = out if index == self.count - 1 else between
+            memset(&link.job.barrier, 0, sizeof(link.job.barrier))
+            fr_parallel(link.threads, forward_part, &link.job)
+            if link.h != NULL:
+                link.job.kernels.last_states(q, link.h, NULL)
+            x = q.output
+
+    def step(self, x, cnp.ndarray out=None):
+        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
+
+        out: an array of that shape that receives the result and is returned: the step then allocates nothing.
+        Raises TypeError for a wrong dtype, ValueError for a wrong shape.
+        """
+        cdef cnp.ndarray x_
+        cdef fr_series xs, ys
+        cdef bint flat = False
+        if self.embedding is not None:
+            x_ = self._embed(x)
+        else:
+            if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
+                    and cnp.PyArray_ISBEHAVED_RO(x)):
+                x = np.ascontiguousarray(_array(x, "x", self.typenum)).reshape(np.shape(x))
+            x_ = <cnp.ndarray>x
+            flat = cnp.PyArray_NDIM(x_) == 1 and self.N == 1
+            if not (flat and cnp.PyArray_DIM(x_, 0) == self.D):
+                _expect(x_, "x", "ND", 2, self.N, self.D, -1)
+        if out is None:
+            out = _new(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
+        else:
+            if cnp.PyArray_TYPE(out) != self.typenum:
+                raise TypeError(f"out: expected {x_.dtype}, came {out.dtype}")
+            _expect(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
+            if not cnp.PyArray_ISCARRAY(out) or np.may_share_memory(out, x_):
+                raise ValueError("out: expected a writable, C-contiguous array apart from x, came another")
+        xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
+        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.R, 0
+        with nogil:
+            self._advance(xs, ys, 1)
+        return out
+
+    def run(self, x):
+        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, R). Equal to that many calls of `step`, bit for bit."""
+        cdef cnp.ndarray x_, out
+        cdef Link *link
+        cdef fr_sequence *q
+        cdef long T, chunk
+        cdef int index
+        cdef fr_series xs, ys
+        if self.embedding is not None:
+            x = self.embedding[self._tokens(x, 2)]
+        x_ = _read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
+        T = cnp.PyArray_DIM(x_, 0)
+        out = _new(self.typenum, T, self.N, self.R, False)
+        if T == 0:
+            return out
+        kept, before = [], []
+        for index in range(self.count):
+            link = &self.links[index]
+            q = &link.job.sequence
+            wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.R, False)
+            kept.append(wide)
+            link.wide = cnp.PyArray_DATA(<cnp.ndarray>wide)
+            if not q.fused:
+                chunk = max(1, min(T, (1 << 20) // (q.N * link.job.kernels.inputs_row(q) * self.itemsize)))
+                inputs = _block(chunk * q.N * link.job.kernels.inputs_row(q) * self.itemsize)
+                kept.append(inputs)
+                before.append((index, <size_t>q.inputs))
+                q.inputs, link.job.chunk = (<Block>inputs).at, chunk
+            else:
+                link.job.chunk = T
+        xs, ys = _series(x_), _series(out)
+        with nogil:
+            self._advance(xs, ys, T)
+        for index, address in before:
+            self.links[index].job.sequence.inputs = <void *><size_t>address
+        for index in range(self.count):
+            self.links[index].job.chunk = 1
+        return out
+
+    cdef cnp.ndarray _tokens(self, x, int ndim):
+        tokens = np.ascontiguousarray(x)
+        if tokens.dtype.kind not in "iu":
+            raise TypeError(f"x: expected integer tokens, came {tokens.dtype}")
+        if tokens.ndim != ndim or tokens.shape[ndim - 1] != self.N:
+            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{self.N},), came {tokens.shape}")
+        V = self.embedding.shape[0]
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
+            raise IndexError(f"x: expected tokens 0..{V - 1}, came values from {tokens.min()} to {tokens.max()}")
+        return tokens
+
+    cdef cnp.ndarray _embed(self, x):
+        np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
+        return self.embedded
+
+    # ---- States ----
+
+    def states(self):
+        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H))."""
+        cdef Link *link
+        cdef fr_sequence *q
+        cdef cnp.ndarray h, c
+        result = []
+        for index in range(self.count):
+            link = &self.links[index]
+            q = &link.job.sequence
+            if link.h == NULL:
+                result.append(None)
+                continue
+            h = _new(self.typenum, q.N, q.R, -1, False)
+            memcpy(cnp.PyArray_DATA(h), link.h, q.N * q.R * self.itemsize)
+            if q.cell != FR_LSTM:
+                result.append((h,))
+                continue
+            c = _new(self.typenum, q.N, q.H, -1, False)
+            link.job.kernels.leave_state(q, cnp.PyArray_DATA(c), q.c)
+            result.append((h, c))
+        return result
+
+    def set_states(self, list states):
+        """Take over what `states` gave, of a chain of the same layers and batch; nothing is changed where it does not fit."""
+        cdef Link *link
+        cdef fr_sequence *q
+        cdef cnp.ndarray h, c
+        checked = []
+        if len(states) != self.count:
+            raise ValueError(f"state: expected one entry per layer, {self.count}, came {len(states)}")
+        for index in range(self.count):
+            link = &self.links[index]
+            q = &link.job.sequence
+            entry = states[index]
+            if (entry is None) != (link.h == NULL):
+                raise ValueError(f"state: expected {'None' if link.h == NULL else 'arrays'} for layer {index}")
+            if entry is not None:
+                h = _dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.R)
+                c = _dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
+                checked.append((index, h, c))
+        for index, h, c in checked:
+            link = &self.links[index]
+            q = &link.job.sequence
+            memcpy(link.h, cnp.PyArray_DATA(h), q.N * q.R * self.itemsize)
+            if c is not None:
+                link.job.kernels.enter_state(q, q.c, cnp.PyArray_DATA(c))
+
+    # ---- Generation ----
+
+    def generate(self, cnp.ndarray y, long steps, cnp.ndarray uniform, double temperature, long top_k, long end):
+        """Tokens (steps, N): the first chosen from logits y (N, R), then each from what follows the token before.
+
+        uniform (steps, N): random numbers of [0, 1) to draw with, from softmax(logits / temperature) over the top_k
+        largest (0: all); None: the largest logit. end: a token that ends a row, which is filled up with it; -1: none.
+        """
+        cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64), logits = y.copy()
+        cdef Chooser chooser = Chooser(self.R, temperature, top_k)
+        cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(tokens)
+        cdef const double *u = NULL if uniform is None else <double *>cnp.PyArray_DATA(uniform)
+        cdef char *rows = <char *>cnp.PyArray_DATA(logits)
+        cdef char *embedded
+        cdef const char *table
+        cdef long t, n, running = self.N, width = self.D * self.itemsize
+        cdef int64_t token, V
+        cdef fr_series xs, ys
+        if self.embedding is None or self.embedding.shape[0] < self.R:
+            raise ValueError(f"layers: expected an embedding of at least {self.R} tokens first, to read what comes out")
+        embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
+        xs.data, xs.row, xs.step = embedded, self.D, 0
+        ys.data, ys.row, ys.step = rows, self.R, 0
+        with nogil:
+            for t in range(steps):
+                if t:
+                    for n in range(self.N):
+                        memcpy(embedded + n * width, table + to[(t - 1) * self.N + n] * width, width)
+                    self._advance(xs, ys, 1)
+                for n in range(self.N):
+                    if t and end >= 0 and to[(t - 1) * self.N + n] == end:
+                        token = end
+                    else:
+                        token = chooser.choose(rows + n * self.R * self.itemsize, self.itemsize, u, t * self.N + n)
+                        running -= token == end
+                    to[t * self.N + n] = token
+                if running == 0:
+                    for n in range((t + 1) * self.N, steps * self.N):
+                        to[n] = end
+                    break
+        return tokens
+
+    def feed_back(self, cnp.ndarray y, long steps):
+        """Outputs (steps, N, R): y (N, R), then what follows when each output is the next input; R = D."""
+        cdef cnp.ndarray out = _new(self.typenum, steps, self.N, self.R, False)
+        cdef fr_series xs, ys
+        cdef long t
+        if self.R != self.D or self.embedding is not None:
+            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, came {self.R}")
+        if steps:
+            out[0] = y
+        xs = ys = _series(out)
+        with nogil:
+            for t in range(1, steps):
+                ys.data = <char *>xs.data + self.N * self.R * self.itemsize
+                self._advance(xs, ys, 1)
+                xs.data = ys.data
+        return out
+
+
+cdef class Chooser:
+    """Which token comes next: the largest logit, or one drawn from the softmax of all or of the top_k largest."""
+    cdef double temperature
+    cdef long V, top_k
+    cdef double *weights
+    cdef double *sorted
+
+    def __cinit__(self, long V, double temperature, long top_k):
+        self.V, self.temperature, self.top_k = V, temperature, top_k
+        self.weights, self.sorted = <double *>malloc(V * sizeof(double)), <double *>malloc(V * sizeof(double))
+        if self.weights == NULL or self.sorted == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.weights)
+        free(self.sorted)
+
+    cdef int64_t choose(self, const void *logits, int itemsize, const double *uniform, long draw) noexcept nogil:
+        cdef long v, best = 0
+        cdef double total = 0, largest, threshold, u
+        for v in range(self.V):
+            self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
+            if self.weights[v] > self.weights[best] or (self.weights[v] != self.weights[v] and self.weights[best] == self.weights[best]):
+                best = v  # NaN is largest, as for argmax
+        if uniform == NULL or self.temperature == 0:
+            return best
+        largest = self.weights[best] / self.temperature
+        threshold = -INFINITY
+        if 0 < self.top_k < self.V:
+            memcpy(self.sorted, self.weights, self.V * sizeof(double))
+            qsort(self.sorted, self.V, sizeof(double), larger_first)
+            threshold = self.sorted[self.top_k - 1]
+        for v in range(self.V):
+            total += exp(self.weights[v] / self.temperature - largest) if self.weights[v] >= threshold else 0
+            self.weights[v] = total
+        u = uniform[draw] * total
+        for v in range(self.V):
+            if self.weights[v] > u:
+                return v
+        return self.V - 1
+
+
+cdef int larger_first(const void *a, const void *b) noexcept nogil:
+    cdef double x = (<const double *>a)[0], y = (<const double *>b)[0]
+    return (x < y) - (x > y)
