@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastrnn.bench.gemm import GEMM
 from fastrnn.bench.peers import FastRNN
 from fastrnn.bench.report import Report, Result
 from fastrnn.bench.shapes import FORWARD, FORWARD_BACKWARD, SEQUENCE_MODES, STEP
@@ -69,7 +70,8 @@ def draw_report(report: Report, path: str | Path) -> None:
         for ax, cell in zip(row, cells):
             by_shape = {result.shape: result for result in report.results if (result.mode, result.cell) == (mode, cell)}
             _draw_panel(ax, report, [by_shape.get(shape) for shape in shapes[mode]], limits)
-            names = [f"N={s.N}, D={s.D}, H={s.H}" if mode == STEP else str(s) for s in shapes[mode]] + ["geometric mean"]
+            names = [f"N={s.N}, D={s.D}, H={s.H}" if mode == STEP else str(s) for s in shapes[mode]]
+            names.append("geometric mean")
             ax.set_yticks(range(len(names)), names if ax is row[0] else [])
             ax.set_title(f"{cell.upper()}, {TITLES[mode]}", fontsize=11, fontweight="bold")
     for ax in axes[-1]:
@@ -125,7 +127,7 @@ def _dots(ax: Any, x: Sequence[float], y: Sequence[float], name: str) -> Any:
 
 
 def _peers(result: Result) -> list[str]:
-    return [name for name in result.seconds if name not in (FastRNN.name, "gemm")]
+    return [name for name in result.seconds if name not in (FastRNN.name, GEMM)]
 
 
 def _short_time(seconds: float) -> str:

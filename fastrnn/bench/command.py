@@ -134,6 +134,6 @@ def _print_machine() -> None:
 
 def _write_json(file: Path, name: str, entries: list[dict[str, Any]]) -> None:
     report, _ = start(())
-    about = {"config": report.config, "versions": report.versions, "num_threads": report.num_threads, "when": report.when}
+    about = {key: getattr(report, key) for key in ("config", "versions", "num_threads", "when")}
     file.write_text(json.dumps({**about, name: entries}, indent=1) + "\n")
     print(f"numbers: {file}")

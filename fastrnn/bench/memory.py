@@ -12,11 +12,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fastrnn.bench.peers import FastRNN, PEERS, Peer, make_problem
+from fastrnn.bench.peers import PEERS, FastRNN, Peer, make_problem
 from fastrnn.bench.report import Memory
 from fastrnn.bench.shapes import FORWARD_BACKWARD, Shape
 
@@ -57,7 +57,7 @@ def _child(there: Connection, name: str, cell: str, shape: Shape, num_threads: i
     there.send(growth(peer.forward_backward))
 
 
-def growth(call) -> int:
+def growth(call: Callable[[], object]) -> int:
     """Bytes by which the resident memory of this process grew at most during the call."""
     gc.collect()
     _give_back_free_memory()

@@ -151,8 +151,8 @@ def check_equal(peers: Mapping[str, Peer], mode: str) -> dict[str, float]:
             if not distance <= limit:
                 what = f"gradient by {key}" if backward else key
                 raise ResultsDiffer(
-                    f"{peer.problem.cell} {peer.problem.shape}, {mode}: {what} of {name} differs by {distance:.1e} from "
-                    f"fastrnn's (at most {limit:.0e} expected)"
+                    f"{peer.problem.cell} {peer.problem.shape}, {mode}: {what} of {name} differs by {distance:.1e} "
+                    f"from fastrnn's (at most {limit:.0e} expected)"
                 )
         difference[name] = max(off.values())
     return difference

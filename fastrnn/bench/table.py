@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastrnn.bench.gemm import GEMM
 from fastrnn.bench.peers import PEERS, FastRNN
 from fastrnn.bench.report import Memory, Report, Result
 from fastrnn.bench.shapes import FORWARD, FORWARD_BACKWARD, SEQUENCE_MODES, STEP, Shape
@@ -34,8 +33,8 @@ def format_head(report: Report) -> str:
         versions,
         *(f"left out: {name} ({why})" for name, why in report.left_out.items()),
         *(f"note: {note}" for note in report.notes),
-        "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products of this",
-        "problem's own sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn is faster)",
+        "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products of",
+        "this problem's sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn is ahead)",
     ])  # fmt: skip
 
 

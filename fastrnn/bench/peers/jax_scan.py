@@ -29,7 +29,10 @@ class Jax(Peer):
 
         jax.config.update("jax_enable_x64", True)  # float32 arrays stay float32; without it float64 ones would not
         shape, cell = problem.shape, problem.cell
-        self._weights = [[tuple(map(jax.numpy.asarray, problem.weights_of(s))) for s in layer] for layer in shape.suffixes]
+        self._weights = [
+            [tuple(map(jax.numpy.asarray, problem.weights_of(suffix))) for suffix in suffixes]
+            for suffixes in shape.suffixes
+        ]
         self._x, self._doutput = jax.numpy.asarray(problem.x), jax.numpy.asarray(problem.doutput)
         self._x_t: list[Any] = []
         self._wait = jax.block_until_ready

@@ -18,13 +18,21 @@ from fastrnn.bench.shapes import FORWARD, GATES, STEP
 GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}  # ONNX: i, o, f, c and z, r, h
 
 
-class OnnxRuntime(Peer):
+class _OnnxPeer(Peer):
+    """What the two share."""
+
+    modes = (FORWARD, STEP)
+    dtypes = ("float32",)
+
+    def _state_shape(self) -> tuple[int, int, int]:
+        return self.problem.shape.directions, self.problem.shape.N, self.problem.shape.H
+
+
+class OnnxRuntime(_OnnxPeer):
     """A session on a model of one node per layer; a step is a run of a model with T = 1 whose states are inputs."""
 
     name = "onnxruntime"
     requires = ("onnx", "onnxruntime")
-    modes = (FORWARD, STEP)
-    dtypes = ("float32",)
     num_threads: ClassVar[int] = 0  # 0: its own choice
 
     def __init__(self, problem: Problem) -> None:
@@ -57,7 +65,7 @@ class OnnxRuntime(Peer):
             self._step_session = self._make_session(onnx_model(self.problem, one_step=True))
             self._x_t = [x_t[np.newaxis] for x_t in self.problem.steps()]
             self._names = [value.name for value in self._step_session.get_inputs()[1:]]
-            self._zeros = {value.name: np.zeros(value.shape, np.float32) for value in self._step_session.get_inputs()[1:]}
+            self._zeros = {name: np.zeros(self._state_shape(), np.float32) for name in self._names}
         run, names, state, outputs = self._step_session.run, self._names, self._zeros, []
         for x_t in self._x_t:
             y, *state_n = run(None, {"x": x_t, **state})
@@ -66,13 +74,11 @@ class OnnxRuntime(Peer):
         return outputs
 
 
-class OpenVINO(Peer):
+class OpenVINO(_OnnxPeer):
     """A compiled model for latency, in float32 on every CPU, inputs and outputs shared rather than copied."""
 
     name = "openvino"
     requires = ("onnx", "openvino")
-    modes = (FORWARD, STEP)
-    dtypes = ("float32",)
     num_threads: ClassVar[int] = 0
 
     def __init__(self, problem: Problem) -> None:
@@ -107,9 +113,8 @@ class OpenVINO(Peer):
         if self._step_request is None:
             self._step_request = self._make_request(onnx_model(self.problem, one_step=True))
             self._x_t = [x_t[np.newaxis] for x_t in self.problem.steps()]
-            model = self._step_request.model_inputs[1:]
-            self._zeros = {port.any_name: np.zeros(port.shape, np.float32) for port in model}
-            self._names = list(self._zeros)
+            self._names = [port.any_name for port in self._step_request.model_inputs[1:]]
+            self._zeros = {name: np.zeros(self._state_shape(), np.float32) for name in self._names}
         infer, names, state, outputs = self._step_request.infer, self._names, self._zeros, []
         for x_t in self._x_t:  # outputs are copied: the next step reads the states and writes over them
             y, *state_n = infer({"x": x_t, **state}, share_inputs=True, share_outputs=False).to_tuple()
@@ -137,7 +142,7 @@ def onnx_model(problem: Problem, one_step: bool = False) -> bytes:
         attributes["linear_before_reset"] = 1  # PyTorch's form
     if cell == "rnn":
         attributes["activations"] = ["Tanh"] * S
-    constants = {"joined": np.array([T, N, S * H])}
+    constants = {"joined": np.array([T, N, S * H])} if S == 2 or shape.num_layers > 1 else {}
     nodes, inputs, outputs = [], {"x": [T, N, D]}, {"output": [T, N, 2 * H] if S == 2 else [T, 1, N, H]}
     y = "x"
     for k, suffixes in enumerate(shape.suffixes):
@@ -164,7 +169,7 @@ def onnx_model(problem: Problem, one_step: bool = False) -> bytes:
         cell,
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in inputs.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
-        [numpy_helper.from_array(array, name) for name, array in constants.items() if len(nodes) > 1 or name != "joined"],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     # IR version 9 on purpose: a new onnx package writes a newer one than the ONNX Runtime of the day can read.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=9)

@@ -46,12 +46,6 @@ class FastRNN(Peer):
         return {"x": dx, **{name: self.layer.grads[name].copy() for name in self.problem.weights}}
 
     def steps(self) -> list[np.ndarray]:
-        if not hasattr(self.layer, "stream"):  # TEMPORARY
-            state, outputs = None, []
-            for x_t in self.problem.steps():
-                y, state = self.layer(x_t[None], state)
-                outputs.append(y[0])
-            return outputs
         if self._stream is None:
             self._stream, self._x_t = self.layer.stream(batch_size=self.problem.shape.N), self.problem.steps()
         self._stream.reset()
