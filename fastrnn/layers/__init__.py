@@ -12,8 +12,9 @@ from .jordan import Jordan
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
 from .repeat import Repeat
+from .trees import TreeLSTM, TreeRNN
 
 __all__ = [
     "Activation", "Cell", "Dropout", "Embedding", "EncoderDecoder", "GRU", "Jordan", "LSTM", "LastStep", "Linear",
-    "MaxPool", "MeanPool", "Module", "RNN", "Recurrent", "Repeat", "Sequential", "build",
+    "MaxPool", "MeanPool", "Module", "RNN", "Recurrent", "Repeat", "Sequential", "TreeLSTM", "TreeRNN", "build",
 ]  # fmt: skip
