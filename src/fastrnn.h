@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 enum fr_cell_kind { FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN };
-enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6 };
+enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX };
 
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
@@ -39,7 +39,7 @@ typedef struct {
     long T, N, D, H, R;
     int cell;
     int activation, gate_activation; /* of candidate and output; of the gates */
-    int output_activation;           /* of the projection */
+    int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int fused;                       /* the input projection runs in the same K loop as the recurrent product */
     fr_rows rows;
