@@ -6,6 +6,9 @@ Whatever a user got wrong ends in one line on stderr and exit code 2; a tracebac
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own). Returns 0, or ends with SystemExit as argparse does."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.typed = sys.argv[1:] if argv is None else list(argv)
     try:
         args.run(args)
     except UserError as error:
@@ -112,54 +116,89 @@ def _run_demo(args: argparse.Namespace) -> None:
 def _add_bench(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "bench",
-        help="time the kernels against NumPy, PyTorch and ONNX Runtime",
-        description="Time forward and forward+backward against the NumPy reference, and against PyTorch and "
-        "ONNX Runtime where they are installed. All run in turns in this process, on the same weights and inputs, "
-        "and are timed only after their results were found equal.",
+        help="time the kernels against NumPy, PyTorch, ONNX Runtime, OpenVINO and JAX",
+        description="Time forward, forward+backward and streaming, one time step per call, against the NumPy "
+        "reference, and against PyTorch, ONNX Runtime, OpenVINO and JAX where they are installed. All run in turns in "
+        "this process, on the same weights and inputs, and are timed only after their results were found equal.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: under two minutes")
     parser.add_argument(
         "--cell", type=_names("lstm", "gru", "rnn"), metavar="CELL[,CELL]", help="lstm, gru, rnn (default: all)"
     )
-    parser.add_argument("--shapes", type=_shape, nargs="+", metavar="T,N,D,H", help="instead of the usual ones")
+    parser.add_argument(
+        "--shapes",
+        type=_shape,
+        nargs="+",
+        metavar="T,N,D,H",
+        help="instead of the usual ones; T,N,D,H,L2,bi,f64 has two layers, is bidirectional and float64",
+    )
+    parser.add_argument(
+        "--modes",
+        type=_names("forward", "forward+backward", "step", "memory"),
+        metavar="MODE[,MODE]",
+        help="forward, forward+backward, step, memory (default: all but memory; with --shapes the first two)",
+    )
     parser.add_argument(
         "--peers",
-        type=_names("numpy", "torch", "onnxruntime"),
+        type=_names("numpy", "torch", "torch-cell", "onnxruntime", "openvino", "jax"),
         metavar="PEER[,PEER]",
-        help="numpy, torch, onnxruntime (default: all that are installed)",
+        help="numpy, torch, torch-cell, onnxruntime, openvino, jax (default: all that are installed, but numpy not "
+        "where it takes very long)",
     )
-    parser.add_argument("--threads", type=_whole_number(1), metavar="N", help="for fastrnn, torch and onnxruntime")
+    parser.add_argument("--threads", type=_whole_number(1), metavar="N", help="for fastrnn and its peers")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of a training step")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios there: .png, .svg or .pdf")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dispatch", action="store_true", help="instead: the dispatcher's own choice against every forced one"
+    )
+    instead.add_argument(
+        "--scaling", action="store_true", help="instead: time per step over T, over N and over H*(D+H)"
+    )
     parser.set_defaults(run=_run_bench)
 
 
 def _run_bench(args: argparse.Namespace) -> None:
-    from fastrnn import bench
-    from fastrnn.bench import table
+    from fastrnn.bench import command
 
+    for other, without in (("dispatch", ("peers", "memory", "chart")), ("scaling", ("peers", "memory", "shapes"))):
+        for option in without:
+            if getattr(args, other) and getattr(args, option):
+                raise UserError(f"--{option}: not with --{other}")
     if args.threads is not None:
         try:
             fastrnn.set_num_threads(args.threads)
         except ValueError as error:
             raise UserError(f"--threads: {error}") from error
-    if args.json is not None:
+    if args.chart is not None and args.chart.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--chart: expected a name that ends in .png, .svg or .pdf, came '{args.chart}'")
+    if args.chart is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UserError('--chart: matplotlib is not installed: pip install "fastrnn[plot]"')
+    for option in ("json", "chart"):
+        file = getattr(args, option)
+        if file is not None:
+            try:
+                file.touch()  # now, rather than fail when all is measured
+            except OSError as error:
+                raise UserError(f"--{option}: {error}") from error
+    common = {"cells": args.cell, "modes": args.modes, "quick": args.quick, "json_file": args.json}
+    if args.dispatch:
+        command.check_dispatch(**common, shapes=args.shapes)
+    elif args.scaling:
+        command.draw_scaling(**common, chart_file=args.chart)
+    else:
         try:
-            args.json.touch()  # now, rather than fail when all is measured
-        except OSError as error:
-            raise UserError(f"--json: {error}") from error
-
-    report = bench.run(
-        args.cell or bench.CELLS,
-        args.shapes or (bench.QUICK_SHAPES if args.quick else bench.SHAPES),
-        peers=args.peers or tuple(bench.PEERS),
-        plan=bench.QUICK if args.quick else bench.FULL,
-        on_start=lambda report: print(table.format_head(report, bench.MODES), flush=True),
-        on_results=lambda report, results: print(table.format_row(results, report.peers), flush=True),
-    )
-    print("", table.format_summary(report), sep="\n")
-    if args.json is not None:
-        args.json.write_text(report.to_json() + "\n")
-        print(f"numbers: {args.json}")
+            command.compare(
+                **common,
+                shapes=args.shapes,
+                memory=args.memory,
+                peers=args.peers,
+                chart_file=args.chart,
+                command=shlex.join(["fastrnn", *args.typed]),
+            )
+        except ValueError as error:
+            raise UserError(f"--modes: {error}") from error
 
 
 # info ------------------------------------------------------------------------------------------------------------------

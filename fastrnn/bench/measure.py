@@ -20,19 +20,20 @@ class Plan:
     """How much to measure.
 
     rounds: turns that each contender gets, unless its `budget` (seconds spent in its calls) is used up before; then it
-    keeps what it has, at least one round. block: seconds of calls in one turn. max_repeats: calls in one turn at most.
-    pause: seconds of sleep ahead of each turn.
+    keeps what it has, at least `least_rounds`. block: seconds of calls in one turn. max_repeats: calls in one turn at
+    most. pause: seconds of sleep ahead of each turn.
     """
 
-    rounds: int = 9
-    budget: float = 4.0
-    block: float = 0.05
+    rounds: int = 6
+    least_rounds: int = 3
+    budget: float = 1.0
+    block: float = 0.02
     max_repeats: int = 500
     pause: float = 0.015
 
 
 FULL = Plan()
-QUICK = Plan(rounds=5, budget=0.8, block=0.02)
+QUICK = Plan(rounds=4, least_rounds=1, budget=0.6, block=0.015)
 
 
 def measure(
@@ -40,14 +41,15 @@ def measure(
     plan: Plan = FULL,
     *,
     settling: Mapping[str, float] | None = None,
+    before: Callable[[str], object] = lambda name: None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> dict[str, list[float]]:
     """Seconds per call of each contender, one number per round, in the order of the rounds.
 
     A contender that uses up its budget drops out of the later rounds, so its list may be the shorter one: entry k is
-    round k for all. The garbage collector is off meanwhile. settling: seconds to sleep after a contender's turn, where
-    its threads spin for longer than the plan's pause.
+    round k for all. The garbage collector is off meanwhile. settling: seconds to sleep between a contender's turn and
+    another's, where its threads spin for longer than the plan's pause. before(name) is called ahead of each turn.
     """
     settling = settling or {}
     previous = ""
@@ -57,10 +59,11 @@ def measure(
     with _no_garbage_collection():
         for _ in range(plan.rounds):
             for name in order:
-                if blocks[name] and spent[name] >= plan.budget:
+                if len(blocks[name]) >= plan.least_rounds and spent[name] >= plan.budget:
                     continue
-                sleep(max(plan.pause, settling.get(previous, 0.0)))
+                sleep(plan.pause if name == previous else max(plan.pause, settling.get(previous, 0.0)))
                 previous = name
+                before(name)
                 begin = clock()
                 blocks[name].append(_time_block(calls[name], plan, clock))
                 spent[name] += clock() - begin

@@ -1,117 +1,90 @@
-"""Puts the bench together: builds each problem, asserts that all contenders agree on it, then times them.
-
-Letters: T time steps, N batch, D input_size, H hidden_size.
-"""
+"""Puts the bench together: builds each problem, asserts that all contenders agree on it, then times them."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from statistics import median
-from typing import Any
 
 import numpy as np
 
 import fastrnn
-from fastrnn.bench.measure import FULL, Plan, measure, ratio
+from fastrnn.bench.gemm import GEMM, LIBRARIES, large_gflops, products_call
+from fastrnn.bench.measure import FULL, Plan, measure
+from fastrnn.bench.memory import peak_memory
 from fastrnn.bench.peers import PEERS, FastRNN, Peer, make_problem
-from fastrnn.bench.shapes import CELLS, FORWARD, MODES, SHAPES, Shape, flops
+from fastrnn.bench.report import Memory, Report, Result
+from fastrnn.bench.shapes import CELLS, FORWARD_BACKWARD, SEQUENCE_MODES, SHAPES, STEP, Shape, flops, products
 
-# Largest allowed difference from fastrnn, in float32: outputs absolute (they lie within -1..1), gradients relative to
-# the largest entry. Sums over up to T*N = 56,000 rows meet in a gradient, in another order in each library.
-TOLERANCE = {"output": 1e-5, "gradient": 2e-5}
+# Largest allowed difference from fastrnn: outputs absolute (they lie within -1..1), gradients relative to the largest
+# entry. Sums over up to T*N = 56,000 rows meet in a gradient, in another order in each library.
+TOLERANCE = {
+    "float32": {"output": 1e-5, "gradient": 2e-5},
+    "float64": {"output": 1e-13, "gradient": 1e-12},
+}
 
 
 class ResultsDiffer(Exception):
     """A peer computed something else than fastrnn, so timing them against each other would say nothing."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """One cell, shape and mode. seconds: peer -> seconds per call in each round; difference: peer -> from fastrnn."""
-
-    cell: str
-    shape: Shape
-    mode: str
-    seconds: dict[str, list[float]]
-    difference: dict[str, float] = field(default_factory=dict)
-
-    def median_seconds(self, name: str = FastRNN.name) -> float:
-        return median(self.seconds[name])
-
-    def gflops(self, name: str = FastRNN.name) -> float:
-        """1e9 floating point operations per second, as `flops` counts them."""
-        return flops(self.cell, self.shape, self.mode) / self.median_seconds(name) / 1e9
-
-    def ratio(self, name: str) -> float:
-        """How many times as long as fastrnn this peer takes; above 1 fastrnn is ahead."""
-        return ratio(self.seconds[name], self.seconds[FastRNN.name])
-
-
-@dataclass
-class Report:
-    """Everything that one run of the bench found out. peers: those that ran; left_out: peer -> why it did not."""
-
-    config: dict[str, Any]
-    versions: dict[str, str]
-    num_threads: int
-    peers: list[str]
-    left_out: dict[str, str]
-    when: str
-    results: list[Result] = field(default_factory=list)
-    total_seconds: float = 0.0
-
-    def to_json(self) -> str:
-        """The raw numbers of every round, with medians, GFLOP/s and ratios beside them for other readers."""
-        data = asdict(self)
-        for entry, result in zip(data["results"], self.results):
-            entry["shape"] = result.shape._asdict()
-            entry["median_seconds"] = {name: result.median_seconds(name) for name in result.seconds}
-            entry["gflops"] = {name: result.gflops(name) for name in result.seconds}
-            entry["ratio"] = {name: result.ratio(name) for name in result.seconds if name != FastRNN.name}
-        return json.dumps(data, indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """The report that `to_json` wrote; derived numbers are computed anew."""
-        data = json.loads(text)
-        data["results"] = [
-            Result(
-                cell=entry["cell"],
-                shape=Shape(**entry["shape"]),
-                mode=entry["mode"],
-                seconds=entry["seconds"],
-                difference=entry["difference"],
-            )
-            for entry in data["results"]
-        ]
-        return cls(**data)
-
-
 def run(
     cells: Sequence[str] = CELLS,
     shapes: Sequence[Shape] = SHAPES,
     *,
-    peers: Iterable[str] = tuple(PEERS),
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] = SEQUENCE_MODES,
+    step_shapes: Sequence[Shape] = (),
+    memory: bool = False,
+    peers: Iterable[str] | None = None,
     plan: Plan = FULL,
+    command: str = "",
     on_start: Callable[[Report], object] = lambda report: None,
     on_results: Callable[[Report, list[Result]], object] = lambda report, results: None,
+    on_memory: Callable[[Report, Memory], object] = lambda report, memory: None,
 ) -> Report:
-    """Time every cell and shape in every mode; peers that are not installed are left out and named in the report.
+    """Time every cell and shape in every mode, then every cell and step shape in mode "step".
 
-    Peers use as many threads as fastrnn is set to, where they let that be set.
+    memory: afterwards find the peak memory of a training step on each of `shapes`.
+    peers: None for all, less the NumPy reference where a call takes it very long; what is not installed is left out.
+    Peers use as many threads as fastrnn is set to, where they let that be set; the report names both exceptions.
     on_start(report) is called before the first measurement, on_results(report, results) as soon as a cell and shape
-    are done, with one result per mode. Raises ResultsDiffer where a peer does not agree with fastrnn.
+    are done, with one result per mode, on_memory(report, memory) likewise.
+    Raises ResultsDiffer where a peer does not agree with fastrnn, ValueError for a bidirectional shape in mode "step".
     """
+    for shape in (*(shapes if STEP in modes else ()), *step_shapes):
+        if shape.bidirectional:
+            raise ValueError(f"shape {shape}: expected one direction in mode {STEP}, as a bidirectional layer needs "
+                             "the end of the sequence for its first output")  # fmt: skip
+    report, contenders = start(PEERS if peers is None else peers, command)
+    on_start(report)
+    begin = time.perf_counter()
+    jobs = [(cell, shape, modes) for cell in cells for shape in shapes if modes]
+    jobs += [(cell, shape, (STEP,)) for cell in cells for shape in step_shapes]
+    for cell, shape, of_case in jobs:
+        if shape.dtype not in report.gemm:
+            libraries = [name for name in LIBRARIES if name == "numpy" or name in report.peers]
+            report.gemm[shape.dtype] = large_gflops(libraries, shape.dtype, plan)
+        results = compare(
+            cell, shape, contenders, modes=of_case, plan=plan, blas=report.best_blas(shape.dtype), all_sizes=bool(peers)
+        )
+        report.results += results
+        on_results(report, results)
+    for cell, shape in [(cell, shape) for cell in cells for shape in shapes if memory]:
+        found = peak_memory(cell, shape, contenders, report.num_threads)
+        report.memory.append(found)
+        on_memory(report, found)
+    report.total_seconds = time.perf_counter() - begin
+    return report
+
+
+def start(peers: Iterable[str], command: str = "") -> tuple[Report, list[type[Peer]]]:
+    """An empty report, and the contenders that are installed, fastrnn first, limited to fastrnn's threads."""
     peers = list(peers)
     left_out = {name: f"{' and '.join(PEERS[name].missing())} not installed" for name in peers if PEERS[name].missing()}
     contenders: list[type[Peer]] = [FastRNN, *(PEERS[name] for name in peers if name not in left_out)]
     num_threads = fastrnn.get_num_threads()
+    unlimited = {contender.name: contender.set_num_threads(num_threads) for contender in contenders}
     report = Report(
         config=dict(fastrnn.show_config()),
         versions=_versions(contenders),
@@ -119,64 +92,76 @@ def run(
         peers=[contender.name for contender in contenders],
         left_out=left_out,
         when=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        notes=[f"{name}: {why}" for name, why in unlimited.items() if why],
     )
-    on_start(report)
-    begin = time.perf_counter()
-    for contender in contenders:
-        contender.set_num_threads(num_threads)
-    for cell in cells:
-        for shape in shapes:
-            results = compare(cell, shape, contenders, modes=modes, plan=plan)
-            report.results += results
-            on_results(report, results)
-    report.total_seconds = time.perf_counter() - begin
-    return report
+    return report, contenders
 
 
 def compare(
-    cell: str, shape: Shape, contenders: Sequence[type[Peer]], *, modes: Sequence[str] = MODES, plan: Plan = FULL
+    cell: str,
+    shape: Shape,
+    contenders: Sequence[type[Peer]],
+    *,
+    modes: Sequence[str] = SEQUENCE_MODES,
+    plan: Plan = FULL,
+    blas: str | None = None,
+    all_sizes: bool = True,
 ) -> list[Result]:
-    """One result per mode for one cell and shape, after all contenders were found to agree."""
+    """One result per mode for one cell and shape, after all contenders were found to agree.
+
+    blas: the library whose products of the same sizes run beside the contenders, except in mode "step".
+    all_sizes: False leaves out who would need very long, see `Peer.most_flops`.
+    """
     problem = make_problem(cell, shape)
-    peers = {contender.name: contender(problem) for contender in contenders}
+    peers: dict[str, Peer] = {}
     results = []
     for mode in modes:
-        able = {name: peer for name, peer in peers.items() if mode == FORWARD or peer.has_backward}
-        difference = check_equal(able, mode)
-        calls = {name: peer.forward if mode == FORWARD else peer.forward_backward for name, peer in able.items()}
-        settling = {name: peer.settling for name, peer in able.items()}
+        able = [
+            contender
+            for contender in contenders
+            if contender.suits(shape, mode) and (all_sizes or flops(cell, shape, mode) <= contender.most_flops)
+        ]
+        for contender in able:
+            if contender.name not in peers:
+                peers[contender.name] = contender(problem)
+        in_mode = {contender.name: peers[contender.name] for contender in able}
+        difference = check_equal(in_mode, mode)
+        calls = {name: peer.call(mode) for name, peer in in_mode.items()}
+        settling = {name: peer.settling for name, peer in in_mode.items()}
+        if blas is not None and mode != STEP:
+            calls[GEMM] = products_call(blas, products(cell, shape), shape.dtype)
+            settling[GEMM] = PEERS[blas].settling
         results.append(Result(cell, shape, mode, measure(calls, plan, settling=settling), difference))
     return results
 
 
 def check_equal(peers: Mapping[str, Peer], mode: str) -> dict[str, float]:
     """The largest difference of each peer from fastrnn. Raises ResultsDiffer beyond TOLERANCE or for a NaN."""
-    expected = _what_to_compare(peers[FastRNN.name], mode)
-    limit = TOLERANCE["output" if mode == FORWARD else "gradient"]
+    expected = peers[FastRNN.name].results(mode)
+    backward = mode == FORWARD_BACKWARD
+    limit = TOLERANCE[peers[FastRNN.name].problem.shape.dtype]["gradient" if backward else "output"]
     difference = {}
     for name, peer in peers.items():
         if name == FastRNN.name:
             continue
-        found = _what_to_compare(peer, mode)
-        off = {key: _distance(found[key], array, relative=mode != FORWARD) for key, array in expected.items()}
+        found = peer.results(mode)
+        off = {key: _distance(found[key], array, relative=backward) for key, array in expected.items()}
         for key, distance in off.items():
             if not distance <= limit:
-                what = key if mode == FORWARD else f"gradient by {key}"
+                what = f"gradient by {key}" if backward else key
                 raise ResultsDiffer(
-                    f"{peer.problem.cell} {peer.problem.shape}: {what} of {name} differs by {distance:.1e} from "
-                    f"fastrnn's (at most {limit:.0e} expected)"
+                    f"{peer.problem.cell} {peer.problem.shape}, {mode}: {what} of {name} differs by {distance:.1e} "
+                    f"from fastrnn's (at most {limit:.0e} expected)"
                 )
         difference[name] = max(off.values())
     return difference
 
 
-def _what_to_compare(peer: Peer, mode: str) -> dict[str, np.ndarray]:
-    return {"output": peer.output()} if mode == FORWARD else peer.gradients()
-
-
 def _distance(found: np.ndarray, expected: np.ndarray, *, relative: bool) -> float:
-    """The largest difference of two entries; relative to the largest entry. Infinite for arrays of different shapes."""
-    if found.shape != expected.shape:
+    """The largest difference of two entries; relative to the largest entry. Infinite for arrays of different shapes
+    or dtypes."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
         return np.inf
     largest = float(np.abs(found - expected).max())
     return largest / float(np.abs(expected).max()) if relative else largest
