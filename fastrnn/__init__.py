@@ -22,17 +22,21 @@ except ImportError as error:  # never fall back to the reference in silence
 from . import datasets, functional, losses
 from ._native import get_num_threads, set_num_threads
 from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from .checking import GradientError, check_gradients
 from .config import __version__, show_config
 from .history import History
 from .layers import (
-    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential,
+    GRU, LSTM, RNN, Activation, Cell, Dropout, Embedding, EncoderDecoder, Jordan, LastStep, Linear, MaxPool, MeanPool,
+    Module, Recurrent, Repeat, Sequential, TreeLSTM, TreeRNN,
 )  # fmt: skip
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .trainer import Trainer
+from .trees import Trees
 
 __all__ = [
-    "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Dropout", "EarlyStopping", "Embedding", "GRU", "History", "LSTM",
-    "LastStep", "LearningRateSchedule", "Linear", "MaxPool", "MeanPool", "ModelCheckpoint", "Module", "Optimizer",
-    "RMSprop", "RNN", "SGD", "Sequential", "Trainer", "__version__", "clip_grad_norm", "clip_grad_value", "datasets",
-    "functional", "get_num_threads", "losses", "set_num_threads", "show_config",
+    "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Cell", "Dropout", "EarlyStopping", "Embedding",
+    "EncoderDecoder", "GRU", "GradientError", "History", "Jordan", "LSTM", "LastStep", "LearningRateSchedule", "Linear",
+    "MaxPool", "MeanPool", "ModelCheckpoint", "Module", "Optimizer", "RMSprop", "RNN", "Recurrent", "Repeat", "SGD",
+    "Sequential", "Trainer", "TreeLSTM", "TreeRNN", "Trees", "__version__", "check_gradients", "clip_grad_norm",
+    "clip_grad_value", "datasets", "functional", "get_num_threads", "losses", "set_num_threads", "show_config",
 ]  # fmt: skip

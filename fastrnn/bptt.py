@@ -41,7 +41,7 @@ class Propagation:
         learns = check_loss(values)
         if learns:
             self.model.zero_grad()
-            self.model.run_backward(doutputs)
+            self.model.run_backward(doutputs, need_dx=False)
         yield values, learns
 
     def truncated(self, batch: Batch, k1: int, k2: int) -> Iterator[tuple[Values, bool]]:
@@ -60,7 +60,7 @@ class Propagation:
             learns = check_loss(values)
             if learns:
                 self.model.zero_grad()
-                self.model.run_backward(doutputs)
+                self.model.run_backward(doutputs, need_dx=False)
             following = max(0, stop + k1 - k2)  # where the next window begins, at most at stop
             if following == stop or stop == batch.T:
                 self.state = state_n
@@ -74,10 +74,15 @@ class Propagation:
     ) -> tuple[Array, State]:  # fmt: skip
         """Outputs of the model's first layers over a piece of the batch, in the layout of the layers, and the state."""
         lengths = batch.lengths_in(start, stop)
+        fed = {}
+        if layers is self.model and batch.has_targets:  # a piece of the model does not put out what the targets are of
+            if layers.takes_targets if training else layers.scores_with_targets:
+                y = batch.y(start, stop, steps=layers.keeps_time)
+                fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.keeps_time else y
         return layers.run(
             self.from_samples_first(batch.x(start, stop)), state,
             lengths=lengths if layers.takes_lengths else None, reset_mask=batch.reset_mask(start, stop),
-            training=training,
+            training=training, **fed,
         )  # fmt: skip
 
     def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
@@ -102,7 +107,7 @@ class Propagation:
 
     def from_samples_first(self, x: Array) -> Array:
         """The view of x that the model reads."""
-        return x.swapaxes(0, 1) if self.model.batch_first is False and x.ndim > 1 else x
+        return x.swapaxes(0, 1) if self.model.batch_first is False and self.model.reads_time and x.ndim > 1 else x
 
     def time_major(self, outputs: Array) -> Array:
         """From the layout of the outputs of a model that keeps time to (T, N, ...), or back."""

@@ -31,6 +31,8 @@ def open_stream(model: Any, batch_size: int) -> Stream | PiecewiseStream:
                 f"{type(layer).__name__}: expected one direction for a stream, came a bidirectional layer, whose reverse "
                 "direction starts at the end of the sequence"
             )
+        if not layer.reads_time:
+            raise ValueError(f"{type(layer).__name__}: expected a layer that reads step by step, came one that reads no time")
         if not layer.keeps_time and not layer.streams:
             raise ValueError(f"{type(layer).__name__}: expected a layer with an output at every step, came one without")
     plan = _plan(layers)

@@ -281,6 +281,12 @@ class Trainer:
         data = Data(x, y, lengths, reset_mask, steps=self.model.keeps_time)
         if reset_mask is not None and not self.model.takes_reset_mask:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
+        if data.lengths is not None and (self.model.scores_with_targets or not self.model.reads_time):
+            came = type(self.model).__name__
+            raise ValueError(
+                f"lengths: expected samples of one length, as targets of {came} do not have the lengths of its inputs; an "
+                "EncoderDecoder counts them by its padding"
+            )
         return data
 
     def _batch_size(self, data: Data, batch_size: int | None) -> int:

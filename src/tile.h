@@ -130,6 +130,10 @@ INLINE int next_rows(long left, int most) {
 
 /* A tile of any number of rows: as few register tiles as hold them. Moves the products' left operands. */
 INLINE void multiply(int NV, long rows, TILE_ARGS) {
+    if (rows <= max_rows[NV]) { /* nearly always; without copies and divisions 3% faster at H = 64 and 128 */
+        if (rows) tiles[NV][rows](c, c_row, init, init_row, products, n_products, in_order);
+        return;
+    }
     product moved[4];
     memcpy(moved, products, n_products * sizeof(product));
     while (rows > 0) {

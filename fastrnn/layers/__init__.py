@@ -5,11 +5,16 @@ from __future__ import annotations
 from .basic import Activation, Embedding, Linear
 from .cells import GRU, LSTM, RNN
 from .container import Sequential
+from .custom import Cell, Recurrent
 from .dropout import Dropout
+from .encoder_decoder import EncoderDecoder
+from .jordan import Jordan
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
+from .repeat import Repeat
+from .trees import TreeLSTM, TreeRNN
 
 __all__ = [
-    "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "MaxPool", "MeanPool", "Module",
-    "RNN", "Sequential", "build",
+    "Activation", "Cell", "Dropout", "Embedding", "EncoderDecoder", "GRU", "Jordan", "LSTM", "LastStep", "Linear",
+    "MaxPool", "MeanPool", "Module", "RNN", "Recurrent", "Repeat", "Sequential", "TreeLSTM", "TreeRNN", "build",
 ]  # fmt: skip

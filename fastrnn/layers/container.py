@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .generation import generate
 from .module import Array, Module, build
 
 
@@ -19,6 +20,8 @@ class Sequential(Module):
     places (it would keep only the later call for its backward).
     """
 
+    skips_dx = True
+
     def __init__(self, *layers: Module) -> None:
         super().__init__()
         if not layers:
@@ -30,10 +33,13 @@ class Sequential(Module):
                 raise ValueError(f"layers: expected each layer once, came the same {_label(layers, index)} twice")
         self.layers = layers
         self.batch_first = _common_layout(layers)
-        self.keeps_time = all(layer.keeps_time for layer in layers)
+        self.keeps_time = _ends_in_time(layers)
+        self.reads_time = next((layer.reads_time for layer in layers if layer.batch_first is not None), True)
         self.takes_lengths = any(layer.takes_lengths for layer in layers)
         self.takes_reset_mask = any(layer.takes_reset_mask for layer in layers)
         self.takes_state = any(layer.takes_state for layer in layers)
+        self.takes_targets = layers[-1].takes_targets
+        self.scores_with_targets = layers[-1].scores_with_targets
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -68,35 +74,57 @@ class Sequential(Module):
         return cls(*map(build, config["layers"]))
 
     def __call__(
-        self, x: Array, *, lengths: Array | None = None, reset_mask: Array | None = None, training: bool = False
-    ) -> Array:
-        return self.run(x, lengths=lengths, reset_mask=reset_mask, training=training)[0]
+        self, x: Array, *, lengths: Array | None = None, reset_mask: Array | None = None,
+        targets: Array | None = None, training: bool = False,
+    ) -> Array:  # fmt: skip
+        return self.run(x, lengths=lengths, reset_mask=reset_mask, targets=targets, training=training)[0]
 
-    def backward(self, dy: Array) -> Array | None:
-        """dx, or None if the first layer reads tokens."""
-        return self.run_backward(dy)[0]
+    def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
+        """dx, or None if the first layer reads tokens. With need_dx=False it may be None too."""
+        return self.run_backward(dy, need_dx=need_dx)[0]
 
     def run(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        training: bool = False,
+        targets: Array | None = None, training: bool = False,
     ) -> tuple[Array, tuple[Any, ...]]:  # fmt: skip
         """As `Module.run`; the state is a tuple with one entry per layer, None for a layer without state or zeros."""
         if lengths is not None and not self.takes_lengths:
             raise ValueError("lengths: expected None, as no layer of this Sequential takes lengths")
         if reset_mask is not None and not self.takes_reset_mask:
             raise ValueError("reset_mask: expected None, as no layer of this Sequential takes resets")
+        if targets is not None and not self.takes_targets:
+            raise ValueError("targets: expected None, as the last layer of this Sequential takes no targets")
         state_n = []
         for layer, entry in zip(self.layers, self._entries("state", state)):
-            x, entry = layer.run(x, entry, lengths=lengths, reset_mask=reset_mask, training=training)
+            options = {} if targets is None or layer is not self.layers[-1] else {"targets": targets}
+            x, entry = layer.run(x, entry, lengths=lengths, reset_mask=reset_mask, training=training, **options)
             state_n.append(entry)
         return x, tuple(state_n)
 
-    def run_backward(self, dy: Array | None, dstate_n: Any = None) -> tuple[Array | None, tuple[Any, ...]]:
+    def run_backward(
+        self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True
+    ) -> tuple[Array | None, tuple[Any, ...]]:
+        needs = []  # whether a layer's dx is read: by one before it that learns, or that takes no None
+        for layer in self.layers:
+            needs.append(need_dx)
+            need_dx = need_dx or bool(layer.params) or not layer.skips_dx
         dstate0 = []
-        for layer, entry in zip(reversed(self.layers), reversed(self._entries("dstate_n", dstate_n))):
-            dy, entry = layer.run_backward(dy, entry)
+        for layer, entry, need in zip(self.layers[::-1], self._entries("dstate_n", dstate_n)[::-1], needs[::-1]):
+            dy, entry = layer.run_backward(dy, entry, need_dx=need)
             dstate0.append(entry)
         return dy, tuple(reversed(dstate0))
+
+    def generate(
+        self, start: Any, steps: int, state: Any = None, *, mode: str = "greedy", temperature: float = 1.0,
+        top_k: int | None = None, rng: int | np.random.Generator | None = None, end: int | None = None,
+        return_state: bool = False,
+    ) -> Any:  # fmt: skip
+        """Tokens (N, steps), or with mode="feedback" outputs (N, steps, M), that come of feeding the model what it puts
+        out, from start (N,), (N, T), (N, D) or (N, T, D) on: see `generation.generate`."""
+        return generate(
+            self, start, steps, state, mode=mode, temperature=temperature, top_k=top_k, rng=rng, end=end,
+            return_state=return_state,
+        )  # fmt: skip
 
     def _entries(self, name: str, state: Any) -> tuple[Any, ...]:
         if state is None:
@@ -111,6 +139,13 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
     first, timeless = None, None
     for index, layer in enumerate(layers):
         if layer.batch_first is not None:
+            if not layer.reads_time:
+                if first is not None and timeless is None:
+                    raise ValueError(
+                        f"layers: expected a layer such as LastStep, which does away with time, before "
+                        f"{_label(layers, index)}, came {_label(layers, first)}"
+                    )
+                timeless = None
             if timeless is not None:
                 raise ValueError(
                     f"layers: expected no layer that reads time after {_label(layers, timeless)}, came "
@@ -126,6 +161,14 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
         if not layer.keeps_time:
             timeless = index
     return None if first is None else layers[first].batch_first
+
+
+def _ends_in_time(layers: tuple[Module, ...]) -> bool:
+    """Whether y has a time axis where x has one, or where a layer makes one."""
+    for layer in reversed(layers):
+        if not layer.reads_time or not layer.keeps_time:
+            return not layer.reads_time
+    return True
 
 
 def _label(layers: tuple[Module, ...], index: int) -> str:

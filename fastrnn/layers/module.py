@@ -31,19 +31,27 @@ class Module:
     """Which layout the layer reads, (N, T, ...) if True, (T, N, ...) if False; None: it does not look at those axes."""
     keeps_time: bool = True
     """False for a layer that has a time axis in x but none in y."""
+    reads_time: bool = True
+    """False for a layer that has a time axis in y but none in x."""
     streams: bool = True
     """False for a layer that has nothing to say before the sequence has ended."""
     takes_lengths: bool = False
     """True for a layer that can be called with `lengths`."""
     takes_reset_mask: bool = False
     """True for a layer that can be called with `reset_mask`."""
+    skips_dx: bool = False
+    """True for a layer whose backward takes `need_dx`: False where nobody reads dx, which may then be None; so may dy."""
+    takes_targets: bool = False
+    """True for a layer that can be called with `targets`, what its output should be, to be fed back in training."""
+    scores_with_targets: bool = False
+    """True for a layer that needs its `targets` in evaluation too, as it cannot run without."""
     takes_state: bool = False
     """True for a layer that is called with a state, returns (y, state_n), and whose backward takes dstate_n and returns
     (dx, dstate0)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _classes[_class_name(cls)] = cls
+        _classes[class_name(cls)] = cls
 
     def __init__(self) -> None:
         self._params: dict[str, Array] = {}
@@ -59,7 +67,7 @@ class Module:
 
     def run(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        training: bool = False,
+        targets: Array | None = None, training: bool = False,
     ) -> tuple[Array, Any]:  # fmt: skip
         """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
 
@@ -74,15 +82,21 @@ class Module:
             options["lengths"] = lengths
         if reset_mask is not None and self._honours("reset_mask", self.takes_reset_mask):
             options["reset_mask"] = reset_mask
+        if targets is not None:
+            if not self.takes_targets:
+                raise ValueError(f"targets: expected None, as {type(self).__name__} takes no targets")
+            options["targets"] = targets
         result = self(x, *(() if state is None else (state,)), training=training, **options)
         return result if isinstance(result, tuple) else (result, None)
 
-    def run_backward(self, dy: Array | None, dstate_n: Any = None) -> tuple[Any, Any]:
-        """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state."""
+    def run_backward(self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state, and
+        with need_dx=False dx may be None, which spares a product with the weights."""
         if dstate_n is not None and not self.takes_state:
             came = type(dstate_n).__name__
             raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, came {came}")
-        result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)))
+        options = {} if need_dx or not self.skips_dx else {"need_dx": False}
+        result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)), **options)
         return result if isinstance(result, tuple) else (result, None)
 
     def _honours(self, name: str, takes: bool) -> bool:
@@ -107,7 +121,7 @@ class Module:
 
     def config(self) -> dict[str, Any]:
         """`arguments` with the class's name under "class"; `build(config)` makes the layer, with new weights."""
-        return {"class": _class_name(type(self))} | self.arguments()
+        return {"class": class_name(type(self))} | self.arguments()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Module:
@@ -198,7 +212,7 @@ def build(config: Mapping[str, Any]) -> Module:
     return cls.from_config(config)
 
 
-def _class_name(cls: type) -> str:
+def class_name(cls: type) -> str:
     """Layers of fastrnn go by their bare names; no class from elsewhere can take one of those."""
     if cls.__module__.startswith("fastrnn."):
         return cls.__name__

@@ -1,0 +1,217 @@
+"""EncoderDecoder: from a sequence to another of its own length.
+
+Letters: N batch, T source steps, T' target steps, V vocabulary of the targets, M features of the targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .bridge import MERGES, Bridge
+from .checks import check_choice, check_size
+from .decoding import beam_search
+from .generation import MODES, OneStep, generate
+from .module import Array, Module, build
+
+
+class EncoderDecoder(Module):
+    """The encoder reads the source; what state it ends with is the state in which the decoder starts to write (Cho et
+    al. 2014; Sutskever, Vinyals and Le 2014).
+
+        encoder = Sequential(Embedding(V_source, D), GRU(D, H, batch_first=True))
+        decoder = Sequential(Embedding(V, D), GRU(D, H, batch_first=True), Linear(H, V))
+        model = EncoderDecoder(encoder, decoder, start=1, end=2, padding=0)
+        Trainer(model, loss="cross_entropy").fit(source, targets)          # tokens (N, T), (N, T') with `end`, then -100
+        model.generate(source, steps=20, mode="beam")                      # tokens (N, 20)
+
+    encoder, decoder: recurrent layers, or Sequential with any; the same layout, the decoder reading forward only. Level
+        by level the decoder has the encoder's states (see `bridge`), whatever the outputs of the encoder are.
+    start: the token that the decoder reads first; None for a decoder of vectors, which reads zeros first.
+    end: the token that ends a target. None: generated sequences have all the steps asked for.
+    padding: the token that fills up the sources of a batch, from which their lengths are then counted; None: lengths
+        come with each call, or all sources are of one length. The encoder has to take lengths for either.
+    merge: "concat", "sum" or "mean", what becomes of the two directions of a bidirectional encoder: see `Bridge`.
+
+    logits = model(source, targets=targets, lengths=None, training=False)
+        source as the encoder reads it, lengths (N,) of the source. Teacher forcing: the decoder reads start and all
+        targets but the last. targets (N, T') of integers, laid out as source, negative ones (such as the -100 that the
+        loss ignores) past the ends; or vectors (N, T', M). Returns the decoder's outputs, (N, T', V).
+    dx = model.backward(dlogits)
+        The gradient of the source, None for tokens; parameter gradients are added to `grads`, under "encoder...." and
+        "decoder....".
+
+    A `Trainer` gives it the targets in training and in evaluation; `generate` runs it without any.
+    """
+
+    takes_lengths = True
+    takes_targets = True
+    scores_with_targets = True
+
+    def __init__(
+        self, encoder: Module, decoder: Module, *, start: int | None, end: int | None = None, padding: int | None = None,
+        merge: str = "concat",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, part in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(part, Module):
+                raise TypeError(f"{name}: expected a layer, came {type(part).__name__}")
+        if encoder is decoder:
+            raise ValueError("decoder: expected other layers than the encoder's, came the same")
+        if encoder.batch_first != decoder.batch_first:
+            raise ValueError(
+                f"decoder: expected batch_first={encoder.batch_first} like the encoder's, came {decoder.batch_first}")
+        if not decoder.keeps_time or not decoder.reads_time:
+            raise ValueError("decoder: expected an output at every step, came one that does away with time")
+        self.encoder, self.decoder = encoder, decoder
+        self.start, self.end, self.padding = (
+            _check_token(name, token) for name, token in (("start", start), ("end", end), ("padding", padding)))
+        self.merge = check_choice("merge", merge, MERGES)
+        self.batch_first = encoder.batch_first
+        self._bridge = Bridge(encoder, decoder, self.merge)
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder.config(), "decoder": self.decoder.config(), "start": self.start, "end": self.end,
+            "padding": self.padding, "merge": self.merge,
+        }  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> EncoderDecoder:
+        options = {name: value for name, value in config.items() if name not in ("class", "encoder", "decoder")}
+        return cls(build(config["encoder"]), build(config["decoder"]), **options)
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return {f"{part}.{name}": a for part in _PARTS for name, a in getattr(self, part).params.items()}
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        return {f"{part}.{name}": a for part in _PARTS for name, a in getattr(self, part).grads.items()}
+
+    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        for part in _PARTS:
+            for name, generator in getattr(self, part).generators():
+                yield f"{part}.{name}".rstrip("."), generator
+
+    # --- teacher forcing ----------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, x: Array, *, targets: Array | None = None, lengths: Array | None = None, training: bool = False
+    ) -> Array:
+        if targets is None:
+            raise ValueError("targets: expected what the decoder is to write, came None; generate() runs without them")
+        inputs = self._shifted(np.asarray(targets))
+        code, state = self._encode(x, lengths, training)
+        y, _ = self.decoder.run(inputs, self._bridge.forward(state), training=training)
+        if training:
+            self._cache = (code.shape, code.dtype)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        shape, dtype = self._kept()
+        _, dstate = self.decoder.run_backward(dy)
+        self._cache = None
+        last = self.encoder
+        while hasattr(last, "layers"):
+            last = last.layers[-1]
+        dcode = None if last.takes_state else np.zeros(shape, dtype)  # the encoder's outputs are not used
+        return self.encoder.run_backward(dcode, self._bridge.backward(dstate))[0]
+
+    def _encode(self, x: Array, lengths: Array | None, training: bool = False) -> tuple[Array, Any]:
+        if lengths is None and self.padding is not None:
+            x = np.asarray(x)
+            if x.dtype.kind not in "iu" or x.ndim != 2:
+                raise ValueError(f"source: expected tokens, two axes, to count their padding, came shape {x.shape} of {x.dtype}")
+            lengths = _counted(x if self.batch_first else x.T, self.padding)
+        return self.encoder.run(x, lengths=lengths, training=training)
+
+    def _shifted(self, targets: Array) -> Array:
+        """What the decoder reads for these targets."""
+        axis = 1 if self.batch_first else 0
+        tokens = self.start is not None
+        if targets.ndim != (2 if tokens else 3) or not targets.size:
+            layout = "N, T'" if self.batch_first else "T', N"
+            raise ValueError(
+                f"targets: expected shape ({layout}{'' if tokens else ', M'}), nothing empty, came {targets.shape}")
+        if tokens and targets.dtype.kind not in "iu":
+            raise TypeError(f"targets: expected integer tokens, came {targets.dtype}")
+        inputs = np.roll(targets, 1, axis)
+        inputs[(slice(None),) * axis + (0,)] = self.start if tokens else 0
+        if tokens:
+            inputs[inputs < 0] = self.start  # past the end, where no target counts: any token does
+        return inputs
+
+    def stream(self, batch_size: int = 1) -> Any:
+        raise ValueError(
+            "EncoderDecoder: expected one model for a stream, came two; encoder and decoder can stream, generate() writes"
+        )
+
+    # --- without targets ----------------------------------------------------------------------------------------------
+
+    def generate(
+        self, source: Array, steps: int, *, lengths: Array | None = None, mode: str = "greedy", temperature: float = 1.0,
+        top_k: int | None = None, rng: int | np.random.Generator | None = None, beam_size: int = 4,
+        length_penalty: float = 1.0, return_scores: bool = False,
+    ) -> Any:  # fmt: skip
+        """What the decoder writes for each source: tokens (N, steps), filled up with `end` where there is one.
+
+        source: as in a call, in the layout of the layers; lengths (N,) as there. steps: the limit of the length.
+        mode: "greedy", "sample" (with temperature, top_k and rng) and, for decoders of vectors, "feedback", as in
+            `generation.generate`; or "beam", the best of the sequences that beam_size beams find (see
+            `decoding.beam_search`, also for length_penalty); with return_scores=True tokens and scores (N,).
+        """
+        steps, mode = check_size("steps", steps), check_choice("mode", mode, (*MODES, "beam"))
+        if return_scores and mode != "beam":
+            raise ValueError("return_scores: expected False unless mode is 'beam', came True")
+        if (self.start is None) != (mode == "feedback"):
+            kind = "vectors" if self.start is None else "tokens"
+            raise ValueError(f"mode: expected another for a decoder of {kind}, came {mode!r}")
+        _, state = self._encode(source, lengths)
+        state = self._bridge.forward(state)
+        N = np.shape(source)[0 if self.batch_first else 1]
+        if mode == "beam":
+            start = np.full(N, self.start, np.intp)
+            tokens, scores = beam_search(
+                OneStep(self.decoder), start, state, steps, beam_size=beam_size, end=self.end,
+                length_penalty=float(length_penalty),
+            )  # fmt: skip
+            return (tokens, scores) if return_scores else tokens
+        start = np.zeros((N, _first_size(self.decoder)), self._dtype()) if self.start is None else np.full(N, self.start)
+        return generate(
+            self.decoder, start, steps, state, mode=mode, temperature=temperature, top_k=top_k, rng=rng, end=self.end
+        )
+
+    def _dtype(self) -> Any:
+        return next(iter(self.decoder.params.values())).dtype
+
+
+_PARTS = ("encoder", "decoder")
+
+
+def _counted(tokens: Array, padding: int) -> Array:
+    """The length of each row of (N, T) without the padding at its end."""
+    last = tokens.shape[1] - np.argmax((tokens != padding)[:, ::-1], axis=1)
+    return np.where((tokens != padding).any(axis=1), last, 0)
+
+
+def _first_size(model: Module) -> int:
+    """How many features a decoder of vectors reads."""
+    while hasattr(model, "layers"):
+        model = model.layers[0]
+    for name in ("input_size", "in_features"):
+        if hasattr(model, name):
+            return getattr(model, name)
+    raise ValueError(f"decoder: expected a first layer with input_size or in_features, came {type(model).__name__}")
+
+
+def _check_token(name: str, token: Any) -> int | None:
+    if token is None:
+        return None
+    if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+        raise TypeError(f"{name}: expected None or a token, a whole number, came {token!r}")
+    if token < 0:
+        raise ValueError(f"{name}: expected None or a token of at least 0, came {token}")
+    return int(token)

@@ -1,0 +1,120 @@
+"""generate: a model that is fed what it has put out, token by token or vector by vector.
+
+Letters: N batch, T time steps, D features, M outputs, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..streaming import Stream
+from .checks import as_generator, check_choice, check_size
+from .decoding import greedy, sample
+from .module import Array, Module
+
+MODES = ("greedy", "sample", "feedback")
+
+
+def generate(
+    model: Module, start: Any, steps: int, state: Any = None, *, mode: str = "greedy", temperature: float = 1.0,
+    top_k: int | None = None, rng: int | np.random.Generator | None = None, end: int | None = None,
+    return_state: bool = False,
+) -> Any:  # fmt: skip
+    """Run a model that keeps time and reads it forward for `steps` more steps on its own output.
+
+    start: what it reads first, samples first whatever the model's layout: tokens (N,), or a prompt (N, T) of at least
+        one token; with mode="feedback" vectors (N, D) or (N, T, D) in the model's dtype.
+    state: as `model.run` takes and returns it; None for zeros.
+    mode: what of its output it reads next. "greedy": the token with the largest logit; "sample": one drawn from
+        softmax(logits / temperature) over the top_k largest logits (None for all), from `rng`, a seed or a Generator;
+        "feedback": the output itself, for models whose outputs are inputs (M = D).
+    end: a token after which a sequence has ended and is filled up with it.
+
+    Returns tokens (N, steps), integers, or outputs (N, steps, M); with return_state=True that and the state with which
+    `generate` goes on from the last token or vector: `generate(model, tokens[:, -1], more, state)`.
+    Raises TypeError and ValueError that name the argument.
+    """
+    steps, mode = check_size("steps", steps), check_choice("mode", mode, MODES)
+    temperature, top_k, rng = check_sampling(temperature, top_k, rng, mode == "sample")
+    if end is not None and mode == "feedback":
+        raise ValueError(f"end: expected None with mode='feedback', came {end!r}")
+    if not model.keeps_time or not model.reads_time:
+        raise ValueError("model: expected one with an output at every step of its input, came one without")
+    x = _samples_first(start, mode)
+    N = len(x)
+    stream = model.stream(N)
+    stream.state = state
+    y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
+    uniform = rng.random((steps, N)) if mode == "sample" else None
+    if not isinstance(stream, Stream):
+        made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
+    elif mode == "feedback":
+        made = stream.feed_back(y, steps)
+    else:
+        made = stream.generate(y, steps, uniform, temperature, top_k or 0, -1 if end is None else end)
+    made = np.ascontiguousarray(made.swapaxes(0, 1))
+    return (made, stream.state) if return_state else made
+
+
+def _step_by_step(
+    stream: Any, y: Array, steps: int, mode: str, uniform: Array | None, temperature: float, top_k: int | None,
+    end: int | None,
+) -> Array:  # fmt: skip
+    """What the compiled chain of a `Stream` does, for models with layers that have no compiled form: (steps, N, ...)."""
+    made: list[Array] = []
+    for t in range(steps):
+        y = stream.step(made[-1]) if t else y
+        if mode == "feedback":
+            made.append(y)
+            continue
+        tokens = greedy(y) if mode == "greedy" else sample(y, uniform[t], temperature, top_k)
+        if end is not None:
+            tokens = np.where(made[-1] == end, end, tokens) if t else tokens
+            if (tokens == end).all():
+                return np.stack([*made, *[tokens] * (steps - t)])
+        made.append(tokens)
+    return np.stack(made)
+
+
+class OneStep:
+    """A model one time step at a time from any state: inputs (R,) or (R, D), state -> y (R, M), state."""
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+        self._streams: dict[int, Any] = {}
+
+    def __call__(self, inputs: Array, state: Any) -> tuple[Array, Any]:
+        if len(inputs) not in self._streams:
+            self._streams[len(inputs)] = self.model.stream(len(inputs))
+        stream = self._streams[len(inputs)]
+        stream.state = state
+        return stream.step(inputs), stream.state
+
+
+def check_sampling(
+    temperature: Any, top_k: Any, rng: Any, samples: bool
+) -> tuple[float, int | None, np.random.Generator | None]:
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float, np.number)):
+        raise TypeError(f"temperature: expected a number, came {temperature!r}")
+    if not 0 <= temperature < np.inf:
+        raise ValueError(f"temperature: expected a finite number of at least 0, came {temperature!r}")
+    top_k = None if top_k is None else check_size("top_k", top_k)
+    return float(temperature), top_k, as_generator("rng", rng) if samples else None
+
+
+def _samples_first(start: Any, mode: str) -> Array:
+    """(N, T) tokens or (N, T, D) vectors."""
+    x = np.asarray(start)
+    if mode == "feedback":
+        if x.dtype not in (np.float32, np.float64):
+            raise TypeError(f"start: expected vectors in float32 or float64, came {x.dtype}")
+        name, axes = "(N, D) or (N, T, D)", (2, 3)
+    else:
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"start: expected integer tokens, came {x.dtype}")
+        name, axes = "(N,) or (N, T)", (1, 2)
+    if x.ndim not in axes or not x.size:
+        raise ValueError(f"start: expected shape {name}, nothing empty, came {x.shape}")
+    return x if x.ndim == axes[1] else x[:, None]

@@ -1,0 +1,61 @@
+"""What layers over time share: layouts, and checks of lengths and reset masks.
+
+Letters: T time steps, N batch, D features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checks import check_lengths
+
+Array = NDArray[Any]
+
+
+def time_major(name: str, a: Any, dtype: np.dtype[Any], batch_first: bool, columns: int | None = None) -> Array:
+    """The (T, N, D) view of x as the user gave it: (T, N, D), (N, T, D) with batch_first, or (T, D) for one sequence.
+
+    columns: D, None for any. Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
+    """
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
+    if a.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype} like the parameters, came {a.dtype}")
+    if a.ndim not in (2, 3) or columns is not None and a.shape[-1] != columns:
+        layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
+        raise ValueError(f"{name}: expected shape ({layout}, {last}) or (T, {last}), came {a.shape}")
+    if a.ndim == 2:
+        return a[:, None]
+    return a.swapaxes(0, 1) if batch_first else a
+
+
+def as_given(a: Array, batched: bool, batch_first: bool) -> Array:
+    """The view of a time-major array that has the layout of x."""
+    if not batched:
+        return a[:, 0]
+    return a.swapaxes(0, 1) if batch_first else a
+
+
+def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
+    """lengths (N,) of integers 0..T in any order, as intp; None where every sequence has all T steps."""
+    if lengths is None:
+        return None
+    if not batched:
+        raise ValueError(f"lengths: expected None for x without a batch axis, came {lengths!r}")
+    lengths = check_lengths(lengths, T, N)
+    return None if (lengths == T).all() else lengths
+
+
+def check_reset_mask(reset_mask: Any, T: int, N: int) -> Array | None:
+    """reset_mask (T, N) of booleans; None where nothing is reset."""
+    if reset_mask is None:
+        return None
+    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
+        came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
+        raise TypeError(f"reset_mask: expected an array of booleans, came {came}")
+    if reset_mask.shape != (T, N):
+        raise ValueError(f"reset_mask: expected shape (T, N) = ({T}, {N}), came {reset_mask.shape}")
+    return reset_mask if reset_mask.any() else None
