@@ -114,9 +114,9 @@ def lstm_cell_forward(
     that time and count; ONNX's input P, there in the order i, o, f). weight_hr (P, H) is the projection of Sak et
     al. (2014, Long short-term memory recurrent neural network architectures), PyTorch's proj_size: h is (N, P) and
     weight_hh (4H, P). s is gate_activation, as in `gru_cell_forward`; u is activation: tanh, relu, sigmoid or identity.
-    cell_clip, a positive number: every argument of s and u is clipped to [-cell_clip, cell_clip], as ONNX's clip in
-    ONNX Runtime: the four sums, biases and peepholes included, and c_t inside u(c_t). The c_t that is carried on and
-    that the peepholes see is not clipped.
+    cell_clip, a positive number: every argument of s and u is clipped to [-cell_clip, cell_clip], as ONNX defines its
+    clip: the four sums, biases and peepholes included, and c_t inside u(c_t) (which ONNX Runtime does not clip). The
+    c_t that is carried on and that the peepholes see is not clipped.
 
     h0 (N, P), c0 (N, H) are h_{t-1}, c_{t-1}, None for zeros; shapes and y as in `rnn_cell_forward` with 4H rows for H.
     Returns h_next, c_next, cache; with weight_hy (M, P): h_next, c_next, y, cache.
