@@ -76,8 +76,7 @@ class Propagation:
         """Outputs of the model's first layers over a piece of the batch, in the layout of the layers, and the state."""
         lengths = batch.lengths_in(start, stop)
         fed = {}
-        # The first layers alone do not put out what the targets are of.
-        if batch.has_targets and flatten(layers)[-1] is flatten(self.model)[-1]:
+        if layers is self.model and batch.has_targets:  # a piece of the model does not put out what the targets are of
             if layers.takes_targets if training else layers.scores_with_targets:
                 y = batch.y(start, stop, steps=layers.keeps_time)
                 fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.keeps_time else y
