@@ -67,7 +67,8 @@ class GradientReport:
         head = f"gradients of {', '.join(wrong)} differ from finite differences" if wrong else "all gradients agree"
         lines = [f"{head} (relative tolerance {self.rtol:g})"]
         for name, c in self.checks.items():
-            line = f"  {name:{width}}  {'ok   ' if c.ok else 'WRONG'}  error {max(c.error, c.along):.1e}  shape {c.shape}"
+            said, error = "ok   " if c.ok else "WRONG", max(c.error, c.along)
+            line = f"  {name:{width}}  {said}  error {error:.1e}  shape {c.shape}"
             if not c.ok:
                 line += f"  at {c.index}: backward {c.analytic:.6g}, differences {c.numeric:.6g}"
             lines.append(line)
@@ -206,12 +207,12 @@ def _float64_copy(layer: Module) -> Module:
     try:
         twin = build(_in_float64(layer.config()))
     except NotImplementedError as error:
-        raise TypeError(f"layer: expected a float64 layer or one that tells its config, came one whose {error}") from error
+        raise TypeError(f"layer: expected a float64 layer or one with a config, came one whose {error}") from error
     kept = [name for name, param in twin.params.items() if param.dtype != np.float64]
     if kept:
         raise TypeError(
-            f"layer: expected float64 parameters, as float32 is too coarse for differences, came float32 {kept[0]} in a "
-            "layer whose arguments() have no dtype"
+            f"layer: expected float64 parameters, as float32 is too coarse for differences, came float32 {kept[0]} in "
+            "a layer whose arguments() have no dtype"
         )
     twin.load_state_dict(layer.params)
     states = {name: generator.bit_generator.state for name, generator in layer.generators()}

@@ -65,6 +65,6 @@ def test_without_a_state_it_starts_from_zeros(kind):
 @every_layer
 def test_needs_steps_or_an_input(kind):
     layer, state = make(kind)
-    for arguments, options in [((None, state), {}), ((np.zeros((T, N, D)), state), {"steps": T}), ((None, state), {"steps": 0})]:
+    for x, steps in [(None, None), (np.zeros((T, N, D)), T), (None, 0)]:
         with pytest.raises(ValueError, match="steps: expected"):
-            layer(*arguments, **options)
+            layer(x, state, steps=steps)

@@ -62,7 +62,8 @@ def test_finds_each_planted_error_and_nothing_else(plant, name):
 
 
 def test_the_direction_finds_what_single_entries_miss():
-    report = fastrnn.check_gradients(planted(off_by_one_entry), normal(T, N, D), max_entries=1, rng=1, raise_exception=False)
+    layer, x = planted(off_by_one_entry), normal(T, N, D)
+    report = fastrnn.check_gradients(layer, x, max_entries=1, rng=1, raise_exception=False)
     check = report.checks["weight"]
     assert check.checked == 1 and check.index != (2, 1) and not check.ok and check.along > 1e-5
 

@@ -113,7 +113,9 @@ class Plain(fastrnn.Linear):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"mode": "sample"}, {"mode": "sample", "top_k": 2, "temperature": 0.7}, {"mode": "sample", "end": 4}], ids=repr
+    "options",
+    [{}, {"mode": "sample"}, {"mode": "sample", "top_k": 2, "temperature": 0.7}, {"mode": "sample", "end": 4}],
+    ids=repr,
 )
 @every_dtype
 def test_compiled_and_step_by_step_make_the_same(dtype, options):
@@ -136,7 +138,8 @@ def test_compiled_and_step_by_step_feedback():
     plain.load_state_dict(layers[1].params)
     start = np.random.default_rng(0).standard_normal((N, 2))
     compiled = fastrnn.Sequential(*layers).generate(start, 9, mode="feedback")
-    np.testing.assert_allclose(fastrnn.Sequential(layers[0], plain).generate(start, 9, mode="feedback"), compiled, rtol=1e-12)
+    stepwise = fastrnn.Sequential(layers[0], plain).generate(start, 9, mode="feedback")
+    np.testing.assert_allclose(stepwise, compiled, rtol=1e-12)
 
 
 WRONG = {
@@ -202,7 +205,8 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(end, penalty):
     for seed in range(3):
         step = random_step(vocabulary, seed)
         tokens, scores = beam_search(
-            step, np.zeros(2, int), np.array([[5, 7]]), steps, beam_size=vocabulary**steps, end=end, length_penalty=penalty
+            step, np.zeros(2, int), np.array([[5, 7]]), steps, beam_size=vocabulary**steps, end=end,
+            length_penalty=penalty,
         )
         for n, row in enumerate([5, 7]):
             score, best = every_sequence(step, row, steps, vocabulary, end, penalty)[0]
@@ -231,7 +235,9 @@ def plain_beam_search(step, row, steps, B, end, penalty):
 def test_narrow_beams_against_a_plain_search(B, penalty):
     for seed in range(6):
         step, rows = random_step(5, seed), [2, 4, 8]
-        made, scores = beam_search(step, np.zeros(3, int), np.array([rows]), 5, beam_size=B, end=1, length_penalty=penalty)
+        made, scores = beam_search(
+            step, np.zeros(3, int), np.array([rows]), 5, beam_size=B, end=1, length_penalty=penalty
+        )
         for n, row in enumerate(rows):
             score, tokens = plain_beam_search(step, row, 5, B, 1, penalty)
             assert scores[n] == pytest.approx(score, rel=1e-12)

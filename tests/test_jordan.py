@@ -201,7 +201,8 @@ def test_truncated_pieces_are_fed_the_targets():
     """The last target of one piece is the state in which the next begins: one update per piece, as by hand."""
     x, y = normal(N, 6, D), normal(N, 6, M)
     model, twin = fastrnn.Sequential(jordan()), fastrnn.Sequential(jordan())
-    fastrnn.Trainer(model, loss="mse", optimizer=fastrnn.SGD(lr=0.1), tbptt=3).fit(x, y, batch_size=N, shuffle=False, progress=False)
+    trainer = fastrnn.Trainer(model, loss="mse", optimizer=fastrnn.SGD(lr=0.1), tbptt=3)
+    trainer.fit(x, y, batch_size=N, shuffle=False, progress=False)
     optimizer, state = fastrnn.SGD(lr=0.1), None
     for t in (0, 3):
         targets = y[:, t : t + 3].swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""Data to train on: handwritten digits and the IDX format they come in; spoken vowels; tasks on sequences that are made."""
+"""Data to train on: handwritten digits and the IDX format they come in; spoken vowels; sequence tasks that are made."""
 
 from .idx import read_idx
 from .japanese_vowels import japanese_vowels

@@ -24,7 +24,7 @@ class EncoderDecoder(Module):
         encoder = Sequential(Embedding(V_source, D), GRU(D, H, batch_first=True))
         decoder = Sequential(Embedding(V, D), GRU(D, H, batch_first=True), Linear(H, V))
         model = EncoderDecoder(encoder, decoder, start=1, end=2, padding=0)
-        Trainer(model, loss="cross_entropy").fit(source, targets)          # tokens (N, T), (N, T') with `end`, then -100
+        Trainer(model, loss="cross_entropy").fit(source, targets)         # tokens (N, T), (N, T') with `end`, then -100
         model.generate(source, steps=20, mode="beam")                      # tokens (N, 20)
 
     encoder, decoder: recurrent layers, or Sequential with any; the same layout, the decoder reading forward only. Level
@@ -51,8 +51,8 @@ class EncoderDecoder(Module):
     scores_with_targets = True
 
     def __init__(
-        self, encoder: Module, decoder: Module, *, start: int | None, end: int | None = None, padding: int | None = None,
-        merge: str = "concat",
+        self, encoder: Module, decoder: Module, *, start: int | None, end: int | None = None,
+        padding: int | None = None, merge: str = "concat",
     ) -> None:  # fmt: skip
         super().__init__()
         for name, part in (("encoder", encoder), ("decoder", decoder)):
@@ -124,7 +124,7 @@ class EncoderDecoder(Module):
         if lengths is None and self.padding is not None:
             x = np.asarray(x)
             if x.dtype.kind not in "iu" or x.ndim != 2:
-                raise ValueError(f"source: expected tokens, two axes, to count their padding, came shape {x.shape} of {x.dtype}")
+                raise ValueError(f"source: expected tokens, two axes of them, came shape {x.shape} of {x.dtype}")
             lengths = _counted(x if self.batch_first else x.T, self.padding)
         return self.encoder.run(x, lengths=lengths, training=training)
 
@@ -146,15 +146,15 @@ class EncoderDecoder(Module):
 
     def stream(self, batch_size: int = 1) -> Any:
         raise ValueError(
-            "EncoderDecoder: expected one model for a stream, came two; encoder and decoder can stream, generate() writes"
+            "EncoderDecoder: expected one model for a stream, came two; either can stream, generate() writes"
         )
 
     # --- without targets ----------------------------------------------------------------------------------------------
 
     def generate(
-        self, source: Array, steps: int, *, lengths: Array | None = None, mode: str = "greedy", temperature: float = 1.0,
-        top_k: int | None = None, rng: int | np.random.Generator | None = None, beam_size: int = 4,
-        length_penalty: float = 1.0, return_scores: bool = False,
+        self, source: Array, steps: int, *, lengths: Array | None = None, mode: str = "greedy",
+        temperature: float = 1.0, top_k: int | None = None, rng: int | np.random.Generator | None = None,
+        beam_size: int = 4, length_penalty: float = 1.0, return_scores: bool = False,
     ) -> Any:  # fmt: skip
         """What the decoder writes for each source: tokens (N, steps), filled up with `end` where there is one.
 
@@ -179,7 +179,10 @@ class EncoderDecoder(Module):
                 length_penalty=float(length_penalty),
             )  # fmt: skip
             return (tokens, scores) if return_scores else tokens
-        start = np.zeros((N, _first_size(self.decoder)), self._dtype()) if self.start is None else np.full(N, self.start)
+        if self.start is None:
+            start = np.zeros((N, _first_size(self.decoder)), self._dtype())
+        else:
+            start = np.full(N, self.start)
         return generate(
             self.decoder, start, steps, state, mode=mode, temperature=temperature, top_k=top_k, rng=rng, end=self.end
         )

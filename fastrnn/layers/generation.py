@@ -62,7 +62,7 @@ def _step_by_step(
     stream: Any, y: Array, steps: int, mode: str, uniform: Array | None, temperature: float, top_k: int | None,
     end: int | None,
 ) -> Array:  # fmt: skip
-    """What the compiled chain of a `Stream` does, for models with layers that have no compiled form: (steps, N, ...)."""
+    """What the chain of a `Stream` does, for models with layers that have no compiled form: (steps, N, ...)."""
     made: list[Array] = []
     for t in range(steps):
         y = stream.step(made[-1]) if t else y

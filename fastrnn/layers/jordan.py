@@ -32,8 +32,8 @@ class Jordan(Module):
     output, y_n = layer(x, state=None, *, steps=None, targets=None, teacher_forcing=None, lengths=None,
                         reset_mask=None, training=False)
         x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence, in the layer's dtype. state is y_{-1},
-        (1, N, M), without a batch axis (1, M); None for zeros. output is y (T, N, M), laid out as x. x=None with steps=T
-        leaves the input out, y_t = F(y_{t-1}); the batch is then that of the state, one sequence where there is none.
+        (1, N, M), without a batch axis (1, M); None for zeros. output is y (T, N, M), laid out as x. x=None with
+        steps=T leaves the input out, y_t = F(y_{t-1}); the batch is then that of the state, one sequence without one.
         targets, laid out as output: the true outputs. What step t is fed in the place of y_{t-1} is
         - without targets, or with teacher_forcing=0: the network's own output. It runs freely;
         - with teacher_forcing=1: targets[t-1]. The steps are then independent of each other and all computed at once;
@@ -135,7 +135,7 @@ class Jordan(Module):
         return dx, dy0[None] if batched else dy0
 
     def generate(self, state: Array | None, steps: int) -> Array:
-        """What the network goes on to put out without input, fed its own output: y (T, N, M), (N, T, M) with batch_first."""
+        """What the network goes on to put out without input, fed its own output: y (T, N, M), laid out as in a call."""
         return self(None, state, steps=steps)[0]
 
     # --- what is given ------------------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ class _Free:
     """
 
     def __init__(
-        self, layer: Jordan, x: Array, y0: Array | None, lengths: Array | None, reset_mask: Array | None, training: bool,
-        targets: Array | None = None, forced: Array | None = None,
+        self, layer: Jordan, x: Array, y0: Array | None, lengths: Array | None, reset_mask: Array | None,
+        training: bool, targets: Array | None = None, forced: Array | None = None,
     ) -> None:  # fmt: skip
         p, self.D = layer.params, x.shape[2]
         weight_ih = p["weight_ih"][:, : self.D]
