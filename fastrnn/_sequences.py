@@ -1,4 +1,4 @@
-"""What a trainer is given: samples of equal or of differing length, cut into batches, padded, and read in pieces of time.
+"""What a trainer is given: samples of equal or differing length, cut into batches, padded, read in pieces of time.
 
 Letters: N samples, T time steps, T_i those of sample i. Data are samples first, (N, T, ...).
 """
@@ -27,7 +27,9 @@ class Data:
     Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type.
     """
 
-    def __init__(self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, *, steps: bool = False) -> None:
+    def __init__(
+        self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, *, steps: bool = False
+    ) -> None:
         self.x = _samples(x)
         self.ragged = isinstance(self.x, list)
         if self.ragged:
@@ -79,8 +81,10 @@ class Data:
                 raise ValueError(f"reset_mask: expected shape {shape}{where}, came {part.shape}")
         return mask
 
-    def order(self, batch_size: int, rng: np.random.Generator | None = None, bucket: bool = False) -> list[Array | slice]:
-        """The rows of each batch, in a random order if `rng` is given. `bucket`: sequences of similar length together."""
+    def order(
+        self, batch_size: int, rng: np.random.Generator | None = None, bucket: bool = False
+    ) -> list[Array | slice]:
+        """The rows of each batch, in a random order if `rng` is given; with `bucket` those of similar length together."""
         n = len(self)
         if rng is None and not bucket:
             return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
@@ -156,7 +160,7 @@ class Batch:
 
 
 def _samples(x: Any) -> Array | list[Array]:
-    """x as an array, or as a list of arrays where it is a list of sequences, all of one dtype and one shape per step."""
+    """x as an array, or where it is a list of sequences as a list of arrays, of one dtype and one shape per step."""
     if not isinstance(x, (list, tuple)) or not x:
         return _at_least_one(np.asarray(x))
     parts = [np.asarray(sequence) for sequence in x]

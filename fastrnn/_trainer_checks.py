@@ -13,7 +13,8 @@ from .layers.checks import check_size
 def check_whole_batches(data: Data, batch_size: int) -> None:
     if len(data) % batch_size:
         raise ValueError(
-            f"x: expected whole batches of {batch_size}, as sample i of one goes on in the next, came {len(data)} samples"
+            f"x: expected whole batches of {batch_size}, as sample i of one goes on in the next, came {len(data)} "
+            "samples"
         )
 
 

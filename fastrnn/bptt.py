@@ -51,7 +51,8 @@ class Propagation:
         The steps before the new ones are run again, from the state that the window begins with, under the weights as
         they then are.
         """
-        random = any(self.model.generators())
+        # Layers that compute otherwise in training, with dropout or fed with targets, carry a state of training on.
+        differs = any(self.model.generators()) or self.model.takes_targets
         for done in range(0, batch.T, k1):
             start, stop = max(0, done + k1 - k2), min(done + k1, batch.T)
             first = self.state
@@ -65,7 +66,7 @@ class Propagation:
             if following == stop or stop == batch.T:
                 self.state = state_n
             elif following > start:
-                self.state = self.run(self.model, batch, first, start, following, training=random)[1]
+                self.state = self.run(self.model, batch, first, start, following, training=differs)[1]
             yield values, learns
 
     def run(
@@ -75,7 +76,8 @@ class Propagation:
         """Outputs of the model's first layers over a piece of the batch, in the layout of the layers, and the state."""
         lengths = batch.lengths_in(start, stop)
         fed = {}
-        if layers is self.model and batch.has_targets:  # a piece of the model does not put out what the targets are of
+        # The first layers alone do not put out what the targets are of.
+        if batch.has_targets and flatten(layers)[-1] is flatten(self.model)[-1]:
             if layers.takes_targets if training else layers.scores_with_targets:
                 y = batch.y(start, stop, steps=layers.keeps_time)
                 fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.keeps_time else y
@@ -91,7 +93,8 @@ class Propagation:
             return self.objective(outputs, batch.y(steps=False), len(batch))
         outputs = self.time_major(outputs)
         new = outputs if stop is None else outputs[start - stop :]
-        values, dnew = self.objective(new, self.targets(outputs, batch, start, stop), len(batch), batch.lengths_in(start, stop))
+        y, lengths = self.targets(outputs, batch, start, stop), batch.lengths_in(start, stop)
+        values, dnew = self.objective(new, y, len(batch), lengths)
         if len(new) == len(outputs):
             return values, self.time_major(dnew)
         doutputs = np.zeros_like(outputs)
@@ -139,4 +142,6 @@ def check_runs_in_pieces(option: str, model: Module) -> None:
                 "direction begins at the end of the whole sequence"
             )
         if layer.batch_first is not None and layer.keeps_time and not layer.takes_state:
-            raise ValueError(f"{option}: expected layers that carry a state from step to step, came {name}, which has none")
+            raise ValueError(
+                f"{option}: expected layers that carry a state from step to step, came {name}, which has none"
+            )

@@ -1,8 +1,9 @@
 """Models on disk: one safetensors file with parameters as arrays and the configuration as JSON in its metadata.
 
-Arrays are named "model.<parameter>"; a trainer's file has "optimizer.<slot>.<parameter>" beside them, and "state.<layer>"
-and "window" where a state is carried on from call to call. The metadata entry "fastrnn" holds {"version", "crc32", "config"}, the checksum being that of the configuration's text and of all
-arrays, in the order of their names. Nothing in the file is executed: layers are made by `layers.build`.
+Arrays are named "model.<parameter>"; a trainer's file has "optimizer.<slot>.<parameter>" beside them, and "state.<k>"
+and "window" where a state is carried on from call to call. The metadata entry "fastrnn" holds {"version", "crc32",
+"config"}, the checksum being that of the configuration's text and of all arrays, in the order of their names. Nothing in
+the file is executed: layers are made by `layers.build`.
 
 A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was.
 """
@@ -62,7 +63,7 @@ def select(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def describe_state(state: Any, arrays: dict[str, Array], prefix: str = "state") -> Any:
-    """A layer's state, None, an array or a tuple of such, JSON-able; its arrays are added to `arrays`, under `prefix`."""
+    """A layer's state, None, an array or a tuple of such, JSON-able; its arrays go to `arrays`, under `prefix`."""
     if state is None:
         return None
     if isinstance(state, tuple):

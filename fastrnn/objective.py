@@ -103,9 +103,12 @@ class Objective:
     def weight(self, targets: Array, lengths: Array | None) -> int:
         """How many targets, or steps, count of (T, N, ...): what a mean is over."""
         if lengths is None:
-            return int(np.count_nonzero(self._classes_that_count(targets, None))) if self.counts_targets else targets.size
-        keep = np.arange(len(targets))[:, None] < lengths
-        return int(np.count_nonzero(self._classes_that_count(targets, keep) if self.counts_targets else keep))
+            keep = None
+        else:
+            keep = np.arange(len(targets))[:, None] < lengths
+        if self.counts_targets:
+            keep = self._classes_that_count(targets, keep)
+        return targets.size if keep is None else int(np.count_nonzero(keep))
 
     def _classes_that_count(self, targets: Array, within: Array | None) -> Array:
         """Mask of cross_entropy's targets that are not ignored and lie within (T, N) the sequences."""

@@ -17,8 +17,8 @@ class Window:
     """The last samples of a stream, up to k of them, with the state before the first: what carries on between calls.
 
     `learn` leaves the gradient of the newest sample's loss, back through the window, in the model's grads: truncated
-    backpropagation BPTT(k; 1) of Williams and Peng (1990). The window is run again for each sample, under the weights as
-    they then are; the state before it is carried on by one step when its oldest sample leaves.
+    backpropagation BPTT(k; 1) of Williams and Peng (1990). The window is run again for each sample, under the weights
+    as they then are; the state before it is carried on by one step when its oldest sample leaves.
     """
 
     def __init__(self, k: int) -> None:
@@ -71,7 +71,9 @@ class Window:
         if x.ndim == (0 if tokens else 1):
             x, y = x[None], y[None]
         if x.ndim != (1 if tokens else 2):
-            raise ValueError(f"x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), came shape {x.shape}")
+            raise ValueError(
+                f"x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), came shape {x.shape}"
+            )
         if self.rows not in (None, len(x)) or (self.samples and x.shape != self.samples[0].shape):
             before = self.samples[0].shape if self.samples else f"({self.rows}, ...)"
             raise ValueError(f"x_t: expected shape {before} as before, came {x.shape}; reset_states() begins anew")

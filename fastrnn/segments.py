@@ -5,8 +5,9 @@ Letters: N batch, T time steps, F features, k steps of a segment.
 A first pass without training keeps the state at the beginning of each segment of k steps. Then the segments are run
 again in training, from the last to the first, each handing the gradient of its first state to the one before (the last
 one is run in training at once). What training keeps is that of one segment, so with k of the order of sqrt(T) memory
-grows as sqrt(T), at the price of one more forward (Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016, Memory-efficient backpropagation
-through time). The loss is taken step by step, or of what LastStep, MeanPool or MaxPool make of all steps.
+grows as sqrt(T), at the price of one more forward (Chen et al. 2016, Training deep nets with sublinear memory cost;
+Gruslys et al. 2016, Memory-efficient backpropagation through time). The loss is taken step by step, or of what LastStep,
+MeanPool or MaxPool make of all steps.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOTS, SHORTEST = 4, 256
 
 
 class Segments:
-    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt" for a number of steps that grows as sqrt(T).
+    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt": as many as `cut` says.
 
     Layers compute the same in training as without it, except those that draw random numbers (dropout): with such layers
     the first pass is one in training, and the second draws the same numbers again.
@@ -38,6 +39,8 @@ class Segments:
         self.propagation, self.every = propagation, every
         model = propagation.model
         check_runs_in_pieces("checkpoint_every", model)
+        if model.takes_targets:
+            raise ValueError("checkpoint_every: expected a model that is not fed with targets in training, came one that is")
         layers = flatten(model)
         end = next((k for k, layer in enumerate(layers) if not layer.keeps_time), len(layers))
         last = max((k for k, layer in enumerate(layers[:end]) if layer.takes_state), default=None)
@@ -46,7 +49,9 @@ class Segments:
         self.pool, head = (layers[end], layers[end + 1 :]) if end < len(layers) else (None, [])
         if self.pool is not None and not isinstance(self.pool, (LastStep, MeanPool, MaxPool)):
             came = type(self.pool).__name__
-            raise ValueError(f"checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, came {came}")
+            raise ValueError(
+                f"checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, came {came}"
+            )
         self.body, self.head = Sequential(*layers[:end]), Sequential(*head) if head else None
         if self.pool is not None:
             self.loss: type[_Loss] = _PoolLoss

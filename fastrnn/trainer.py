@@ -310,7 +310,8 @@ class Trainer:
     # --- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write model, optimiser, history, random and carried state to one file (see `checkpoint`), as a whole or not at all.
+        """Write model, optimiser, history, random and carried state to one file, as a whole or not at all: see
+        `checkpoint`.
 
         `Trainer.load(path).fit(...)` then gives the numbers that `fit` would have given here. Callbacks, and losses and
         metrics that are functions of your own, are not in the file.

@@ -152,7 +152,8 @@ static void gather_inputs(const fr_trees *t, long begin, long end) {
 static void project_nodes(const fr_trees *t, long n0, long N, range blocks, range panels) {
     const long Hp = padded(t->H), first = t->lstm && n0 < t->leaves;
     const row_product p = {
-        .a = (real *)t->x_ordered + n0 * t->D, .a_row = t->D, .blocks = 1, .depth = t->D, .panels = (real *)t->panels_x + first * Hp * t->D,
+        .a = (real *)t->x_ordered + n0 * t->D, .a_row = t->D, .blocks = 1, .depth = t->D,
+        .panels = (real *)t->panels_x + first * Hp * t->D,
         .slots = x_slots_of(t) - (int)first, .vectors = vectors_in(t->H), .width = Hp,
         .c = slot_row(t, first, n0), .c_row = Hp, .c_slot = t->nodes * Hp,
         .init = (real *)t->packed_bias + first * Hp, .init_slot = Hp,
@@ -345,7 +346,8 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
 static void grad_operand(const fr_trees *t, long n0, long N, range blocks, range panels) {
     const long Hp = padded(t->H), W = operand_width(t);
     const row_product p = {
-        .a = slot_row(t, h_first_of(t), n0), .a_row = Hp, .a_block = t->nodes * Hp, .blocks = h_slots_of(t), .depth = t->H, .panels = t->panels_h,
+        .a = slot_row(t, h_first_of(t), n0), .a_row = Hp, .a_block = t->nodes * Hp,
+        .blocks = h_slots_of(t), .depth = t->H, .panels = t->panels_h,
         .slots = 1, .vectors = vectors_in(W), .width = W, .c = children_row(t, t->doperand, n0), .c_row = W,
     };
     multiply_rows(&p, N, blocks, panels);
@@ -369,12 +371,14 @@ static void tree_backward(const fr_trees *t, long level, int phase, fr_share sha
 }
 
 static void tree_grad_input(const fr_trees *t, fr_share share) {
+    const long Hp = padded(t->H);
     for (long n0 = 0, n1; n0 < t->inputs; n0 = n1) {
         n1 = n0 < t->leaves ? t->leaves : t->inputs;
         const long first = t->lstm && n0 < t->leaves, slots = x_slots_of(t) - first; /* leaves have no forget gates */
         const range blocks = tree_row_blocks(n1 - n0, share);
         row_product p = {
-            .a = slot_row(t, first, n0), .a_row = padded(t->H), .a_block = t->nodes * padded(t->H), .blocks = slots, .depth = t->H, .panels = t->panels_x,
+            .a = slot_row(t, first, n0), .a_row = Hp, .a_block = t->nodes * Hp, .blocks = slots, .depth = t->H,
+            .panels = t->panels_x,
             .skip = first * t->H, .slots = 1, .vectors = vectors_in(t->D), .width = t->D,
             .c = t->dx, .c_row = t->D, .index = t->inputs == t->nodes ? t->order + n0 : 0,
         };
@@ -411,11 +415,14 @@ static void tree_grad_weights(const fr_trees *t, fr_share share) {
                 store_part(to, load_part(to, t->H - v) + sum, t->H - v);
             }
             if (n < t->inputs)
-                add_slot_weights(t, slot_row(t, s, n), (real *)t->x_ordered + n * t->D, t->D, t->D, block, t->dweight_ih, N, share);
+                add_slot_weights(t, slot_row(t, s, n), (real *)t->x_ordered + n * t->D, t->D, t->D, block,
+                                 t->dweight_ih, N, share);
         }
         for (int s = h_first_of(t); !leaf && s < h_first_of(t) + h_slots_of(t); s++)
-            add_slot_weights(t, slot_row(t, s, n), children_row(t, t->operand, n), W, W, h_weight_block(t, s), t->dweight_hh, N, share);
+            add_slot_weights(t, slot_row(t, s, n), children_row(t, t->operand, n), W, W, h_weight_block(t, s),
+                             t->dweight_hh, N, share);
         if (forgets_apart(t))
-            add_slot_weights(t, slot_row(t, 4, n), (real *)t->h + n * Hp, Hp, t->H, h_weight_block(t, 4), t->dweight_hh, N, share);
+            add_slot_weights(t, slot_row(t, 4, n), (real *)t->h + n * Hp, Hp, t->H, h_weight_block(t, 4),
+                             t->dweight_hh, N, share);
     }
 }

@@ -597,6 +597,14 @@ def test_bad_data(options, call, message):
         call(Trainer(stack(), **options), *series())
 
 
+def test_a_model_that_is_fed_with_targets_is_not_run_in_segments():
+    class Fed(LSTM):
+        takes_targets = True
+
+    with pytest.raises(ValueError, match="^checkpoint_every: expected a model that is not fed with targets in training"):
+        Trainer(Sequential(Fed(D, H)), checkpoint_every=3)
+
+
 def test_models_that_cannot_learn_online():
     for layers, message in [
         ([LSTM(D, H, bidirectional=True)], "partial_fit: expected layers that read forward in time, came a bidirectional"),

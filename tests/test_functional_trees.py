@@ -16,8 +16,8 @@ from conftest import assert_output_close, assert_results_close, every_dtype
 from tree_cases import FORM_IDS, FORMS, make_tree_case, random_trees
 
 from fastrnn import Trees, _native, functional, get_num_threads, set_num_threads
-from fastrnn import functional_trees as compiled
-from fastrnn import reference_trees as reference
+from fastrnn.functional import trees as compiled
+from fastrnn.reference import trees as reference
 
 every_form = pytest.mark.parametrize("cell, children", FORMS, ids=FORM_IDS)
 WEIGHTS = ("weight_ih", "weight_hh", "bias")

@@ -40,7 +40,7 @@ def by_the_equations(layer, x, y0, fed):
 FORMS = {
     "tanh, identity": {},
     "relu, sigmoid": {"nonlinearity": "relu", "output_activation": "sigmoid"},
-    "sigmoid, relu": {"nonlinearity": "sigmoid", "output_activation": "relu"},
+    "sigmoid, softmax": {"nonlinearity": "sigmoid", "output_activation": "softmax"},
     "no bias": {"bias": False, "output_activation": "tanh"},
 }
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -89,7 +89,7 @@ def test_scheduled_sampling_draws_for_each_step_and_row(form):
 @pytest.mark.parametrize("lengths", [None, [4, 0, 6, 1]])
 @pytest.mark.parametrize("share", [None, 0.0, 0.4, 1.0])
 def test_gradients(share, lengths, resets):
-    layer = jordan(output_activation="sigmoid" if resets else "identity")
+    layer = jordan(output_activation="softmax" if resets else "identity")
     options = {} if share is None else {"targets": normal(T, N, M), "teacher_forcing": share}
     report = fastrnn.check_gradients(
         layer, normal(T, N, D), normal(1, N, M), lengths=None if lengths is None else np.array(lengths),
@@ -195,6 +195,20 @@ def test_trainer_feeds_targets_in_training_only():
     trainer.evaluate(x, y)
     trainer.predict(x)
     assert seen == [(True, True), (False, False), (False, False)]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_checkpointed_gradients_are_the_same(share):
+    """Segments are fed the targets too, and the last target of one is the state in which the next begins."""
+    x, y = normal(N, 11, D), normal(N, 11, M)
+    params = []
+    for every in (None, 4):
+        model = fastrnn.Sequential(jordan(teacher_forcing=share))
+        trainer = fastrnn.Trainer(model, loss="mse", optimizer=fastrnn.SGD(lr=0.1), checkpoint_every=every)
+        trainer.fit(x, y, epochs=2, progress=False)
+        params.append(model.params)
+    for name, param in params[0].items():
+        np.testing.assert_allclose(params[1][name], param, rtol=1e-11, atol=1e-13, err_msg=name)
 
 
 def test_rebuilds():

@@ -408,6 +408,7 @@ def public_functions(module: Any) -> set[str]:
 def test_functional_is_the_twin():
     """Same names, same parameters, kinds and defaults."""
     names = {"linear_forward", "linear_backward", "jordan_forward", "jordan_backward"}
+    names |= {f"tree_{cell}_{direction}" for cell in ("rnn", "lstm") for direction in ("forward", "backward")}
     kinds = ("cell_forward", "cell_backward", "forward", "backward")
     names |= {f"{cell}_{kind}" for cell, _ in CELLS for kind in kinds}
     assert public_functions(reference) == public_functions(functional) == names

@@ -12,8 +12,8 @@ import pytest
 from tree_cases import FORM_IDS, FORMS, make_tree_case
 
 import fastrnn
-from fastrnn import reference_trees as reference
 from fastrnn.layers import build
+from fastrnn.reference import trees as reference
 
 every_form = pytest.mark.parametrize("cell, children", FORMS, ids=FORM_IDS)
 

@@ -153,8 +153,8 @@ def _about(report: Report) -> str:
 
 
 def draw_scaling(points: Sequence[Point], path: str | Path) -> None:
-    """Time per step over T, N and H*(D+H), both axes logarithmic; dotted: proportional growth through the last point
-    (over T: none). Raises ImportError without matplotlib."""
+    """Time per step over T, from zero, and over N and H*(D+H), both axes logarithmic. Dotted: growth as it should be,
+    proportional (over T: none), through the last point. Raises ImportError without matplotlib."""
     from fastrnn.bench.scaling import CURVES
 
     curves = [curve for curve in CURVES if any(point.curve == curve for point in points)]
@@ -173,13 +173,16 @@ def draw_scaling(points: Sequence[Point], path: str | Path) -> None:
                 power = 0 if curve == "T" else 1
                 ideal = [times[-1] * math.pow(size / sizes[-1], power) for size in sizes]
                 ax.loglog(sizes, ideal, ":", color=colour, lw=0.8)
+        if curve == "T":
+            ax.set_yscale("linear")
+            ax.set_ylim(0)
         first = next(point.shape for point in points if point.curve == curve)
         fixed = {"T": f"N={first.N}, D=H={first.H}", "N": f"T={first.T}, D=H={first.H}",
                  "H*(D+H)": f"T={first.T}, N={first.N}, D=H"}[curve]  # fmt: skip
         ax.set_title(f"over {curve} ({fixed})", fontsize=10, fontweight="bold")
         ax.set_xlabel(curve)
         ax.grid(color="#dddddd", lw=0.8)
-    axes[0].set_ylabel("microseconds per time step")
+    axes[0].set_ylabel("microseconds per time step (dotted: as it should grow)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)

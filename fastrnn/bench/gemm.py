@@ -50,5 +50,5 @@ def large_gflops(libraries: Iterable[str], dtype: str, plan: Plan) -> dict[str, 
     size = LARGE
     calls = {library: products_call(library, [(size, size, size)], dtype) for library in libraries}
     settling = {library: PEERS[library].settling for library in calls}
-    blocks = measure(calls, replace(plan, least_rounds=plan.rounds), settling=settling)
+    blocks = measure(calls, replace(plan, rounds=3, least_rounds=3), settling=settling)
     return {library: 2 * size**3 / median(seconds) / 1e9 for library, seconds in blocks.items()}

@@ -14,10 +14,11 @@ from .module import Array, Module, build
 class Sequential(Module):
     """y = layers[-1](... layers[1](layers[0](x))). Parameters are named "0.weight", "1.weight_ih_l0", ...
 
-    Called, its recurrent layers start from zero states and pass on their output only; `run` starts them from a state and
-    returns the one they end with. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them. `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is
-    refused with ValueError, and so is a recurrent layer behind one that has done away with time, and one layer in two
-    places (it would keep only the later call for its backward).
+    Called, its recurrent layers start from zero states and pass on their output only; `run` starts them from a state
+    and returns the one they end with. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them.
+    `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is refused
+    with ValueError, and so is a recurrent layer behind one that has done away with time, and one layer in two places (it
+    would keep only the later call for its backward).
     """
 
     skips_dx = True

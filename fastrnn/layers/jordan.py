@@ -24,7 +24,7 @@ class Jordan(Module):
     """Output feedback (Jordan 1986, Serial order: a parallel distributed processing approach):
 
         h_t = f(W_ih x_t + W_yh y_{t-1} + b_h)      f = nonlinearity: "tanh", "relu", "sigmoid" or "identity"
-        y_t = g(W_hy h_t + b_y)                     g = output_activation, any of these
+        y_t = g(W_hy h_t + b_y)                     g = output_activation, any of these or "softmax"
 
     Parameters weight_ih (H, D), weight_yh (H, M), bias_h (H,), weight_hy (M, H), bias_y (M,); all start
     U(-1/sqrt(H), 1/sqrt(H)), as those of PyTorch's RNN and of a Linear behind it.
@@ -68,7 +68,7 @@ class Jordan(Module):
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.output_size = check_size("output_size", output_size)
         self.nonlinearity = check_choice("nonlinearity", nonlinearity, _FUNCTIONS)
-        self.output_activation = check_choice("output_activation", output_activation, _FUNCTIONS)
+        self.output_activation = check_choice("output_activation", output_activation, (*_FUNCTIONS, "softmax"))
         self.teacher_forcing = _check_share(teacher_forcing)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)

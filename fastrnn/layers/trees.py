@@ -1,7 +1,7 @@
 """TreeRNN and TreeLSTM: recurrent layers over `fastrnn.Trees`.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
-The equations stand in `fastrnn.reference_trees`.
+The equations stand in `fastrnn.reference.trees`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional_trees as functional
+from ..functional import trees as functional
 from ..trees import Trees
 from .checks import as_generator, check_choice, check_dtype, check_size
 from .initialisation import uniform

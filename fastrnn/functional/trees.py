@@ -1,4 +1,4 @@
-"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference_trees`, which has the equations.
+"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference.trees`, which has the equations.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
 
@@ -15,15 +15,13 @@ import operator
 from typing import Any, Optional, Union
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import _native
-from .trees import Trees
+from .. import _native
+from ..trees import Trees
+from .checks import NONLINEARITIES, Array, Maybe, option
 
 __all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward", "check_children"]
 
-Array = NDArray[Any]
-Maybe = Optional[Array]
 Children = Union[int, str]
 
 
@@ -36,11 +34,7 @@ def tree_rnn_forward(
     weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
     Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
     """
-    if not isinstance(nonlinearity, str) or nonlinearity not in _native.ACTIVATIONS:
-        raise ValueError(
-            f"nonlinearity: expected one of {', '.join(map(repr, _native.ACTIVATIONS))}, came {nonlinearity!r}"
-        )
-    activation = _native.ACTIVATIONS[nonlinearity]
+    activation = option("nonlinearity", nonlinearity, NONLINEARITIES)
     h, _, cache = _forward(False, activation, x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], cache
 

@@ -1,4 +1,4 @@
-"""Recurrent networks over trees in plain NumPy, node by node: what `fastrnn.functional_trees` is tested against.
+"""Recurrent networks over trees in plain NumPy, node by node: what `fastrnn.functional.trees` is tested against.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
 C(j) are the children of node j, l(k) is the position of child k, 0..N-1, among its parent's.
@@ -17,29 +17,18 @@ from __future__ import annotations
 from typing import Any, Optional, Union
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Array
 
 __all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward"]
 
-Array = NDArray[Any]
 Maybe = Optional[Array]
 Children = Union[int, str]
 
 # Infinities and NaN follow IEEE arithmetic without a warning, as in the compiled kernels.
 _ieee = np.errstate(over="ignore", invalid="ignore")
 
-
-def _sigmoid(a: Array) -> Array:
-    return np.exp(np.minimum(a, 0)) / (1 + np.exp(-np.abs(a)))
-
-
-# g and g' in terms of y = g(a).
-_NONLINEARITIES = {
-    "tanh": (np.tanh, lambda y: 1 - y * y),
-    "relu": (lambda a: np.maximum(a, 0), lambda y: (y > 0).astype(y.dtype)),
-    "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
-    "identity": (lambda a: a, np.ones_like),
-}
+_sigmoid, _ = GATE_ACTIVATIONS["sigmoid"]
 
 
 def _children_first(parent: Array) -> tuple[list[int], list[list[int]]]:
@@ -111,7 +100,7 @@ def tree_rnn_forward(
     weight_ih is W (H, D); weight_hh is U (H, H), or [U_0, ..., U_{N-1}] (H, N*H); bias is b (H,) or None.
     Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
     """
-    g, _ = _NONLINEARITIES[nonlinearity]
+    g, _ = NONLINEARITIES[nonlinearity]
     inputs = _inputs(x, trees)
     h = np.empty((len(trees.parent), len(weight_ih)), x.dtype)
     order, below = _children_first(trees.parent)
@@ -134,13 +123,13 @@ def tree_rnn_backward(
     Returns a dict with keys x, weight_ih, weight_hh, bias; `into` as in `fastrnn.reference`.
     """
     x, inputs, trees, weight_ih, weight_hh, bias, nonlinearity, children, h = cache
-    _, derivative = _NONLINEARITIES[nonlinearity]
+    _, g_backward = NONLINEARITIES[nonlinearity]
     dh = _start_backward(dh, dh_root, h.shape, h.dtype, trees)
     dx, dw_ih, dw_hh = np.empty_like(inputs), np.zeros_like(weight_ih), np.zeros_like(weight_hh)
     db = np.zeros(len(weight_ih), h.dtype)
     order, below = _children_first(trees.parent)
     for j in reversed(order):
-        da = dh[j] * derivative(h[j])
+        da = g_backward(dh[j], h[j])
         dx[j] = weight_ih.T @ da
         dw_ih += np.outer(da, inputs[j])
         dw_hh += np.outer(da, _operand(h, below[j], trees, children))
