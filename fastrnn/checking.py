@@ -87,7 +87,7 @@ def check_gradients(
 
     x: what the layer reads; tokens get no gradient. x=None with steps=T for an autonomous layer. state: where to
         start; None for zeros, whose gradient is then not checked. options: what else the layer takes in a call, such
-        as targets=...; layer(x, state, **options) and layer.backward are then used.
+        as targets=... or trees=...; layer(x, state, **options) and layer.backward are then used.
     eps: half the distance of the two points. An array is wrong where an entry, or the derivative along a random
         direction, differs by more than atol + rtol times the largest numeric entry (or the direction's derivative).
     max_entries: how many entries of each array to look at one by one, chosen at random; the direction has them all.
@@ -109,12 +109,13 @@ def check_gradients(
         options["lengths"] = lengths
     if reset_mask is not None:
         options["reset_mask"] = reset_mask
+    runs = set(options) <= {"lengths", "reset_mask"}
     draws = [(generator, generator.bit_generator.state) for _, generator in layer.generators()]
 
     def forward(training: bool = True) -> list[Array]:
         for generator, drawn in draws:
             generator.bit_generator.state = drawn
-        if set(options) <= {"lengths", "reset_mask"}:
+        if runs:
             outputs = layer.run(x, state, training=training, **options)
         else:
             outputs = layer(x, *(() if state is None else (state,)), training=training, **options)
@@ -129,7 +130,7 @@ def check_gradients(
 
     layer.zero_grad()
     forward()
-    grads = _backward(layer, structure[0], weights)
+    grads = _backward(layer.run_backward if runs else layer.backward, structure[0], weights)
     grads |= {name: grad.copy() for name, grad in layer.grads.items()}
     values = {} if x is None or x.dtype.kind != "f" else {"x": x}
     values |= {f"state{k}": a for k, a in enumerate(_arrays(state))}
@@ -147,14 +148,11 @@ def check_gradients(
     return report
 
 
-def _backward(layer: Module, outputs: Any, weights: list[Array]) -> dict[str, Any]:
+def _backward(backward: Any, outputs: Any, weights: list[Array]) -> dict[str, Any]:
     """dx and the gradients of the state's arrays, from weights that are like the arrays of outputs."""
-    if not isinstance(outputs, tuple):
-        returned = layer.backward(weights[0])
-    else:
-        remaining = iter(weights)
-        dy, dstate = (_map(lambda _: next(remaining), part) for part in outputs)
-        returned = layer.run_backward(dy, dstate)
+    remaining = iter(weights)
+    arrives = _map(lambda _: next(remaining), outputs)
+    returned = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
     dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
     return {"x": dx} | {f"state{k}": a for k, a in enumerate(_arrays(dstate0))}
 

@@ -106,6 +106,14 @@ def test_states_lengths_and_tokens():
     assert list(report.checks) == list(model.params)
 
 
+@pytest.mark.parametrize("kind", [fastrnn.TreeRNN, fastrnn.TreeLSTM])
+def test_trees(kind):
+    trees = fastrnn.Trees([[-1, 0, 0, 1, 1], [-1, 0, 1]])
+    x = normal(8, D)
+    report = fastrnn.check_gradients(kind(D, H, rng=0), x, trees=trees, max_entries=20)
+    assert report and "x" in report.checks and max(report.errors.values()) < 1e-6
+
+
 def test_refuses_float32_where_it_cannot_make_float64():
     class Silent(Module):
         def __init__(self):
