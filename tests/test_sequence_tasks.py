@@ -1,4 +1,4 @@
-"""The tasks that datasets makes: what is in them, and that they are the same for the same seed.
+"""The tasks that datasets makes: what is in them, that they are the same for the same seed, and what learns to add.
 
 Letters: N samples, T source steps, T' target steps.
 """
@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 
+from fastrnn import GRU, LSTM, RNN, Adam, LastStep, Linear, Sequential, Trainer
 from fastrnn.datasets import adding_problem, copy_task, dates, reverse_task
 from fastrnn.datasets.sequence_tasks import Characters
 
@@ -93,3 +94,21 @@ def test_adding_problem(dtype):
 def test_needs_samples(make):
     with pytest.raises(ValueError, match="samples: expected"):
         make(0)
+
+
+# --- Long memory ------------------------------------------------------------------------------------------------------
+
+
+def test_gates_remember_what_a_plain_network_forgets():
+    """The adding problem, T = 40: a tanh RNN stays near always answering 1, whose error is 1/6."""
+
+    def error_of(layer, lr, epochs):
+        model = Sequential(layer, LastStep(batch_first=True), Linear(32, 1, rng=0))
+        trainer, rng = Trainer(model, loss="mse", optimizer=Adam(lr=lr), clip_norm=1.0), np.random.default_rng(0)
+        for _ in range(epochs):
+            trainer.fit(*adding_problem(2000, 40, rng), batch_size=50, progress=False)
+        return trainer.evaluate(*adding_problem(1000, 40, rng))["loss"]
+
+    assert error_of(GRU(2, 32, batch_first=True, rng=0), 0.01, 7) < 0.01
+    assert error_of(LSTM(2, 32, batch_first=True, forget_bias=3.0, rng=0), 0.005, 20) < 0.01
+    assert error_of(RNN(2, 32, batch_first=True, rng=0), 0.002, 10) > 0.1
