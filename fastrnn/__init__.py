@@ -19,7 +19,7 @@ except ImportError as error:  # never fall back to the reference in silence
         f"{error}"
     ) from error
 
-from . import datasets, functional, losses
+from . import _threadpoolctl, datasets, functional, losses
 from ._native import get_num_threads, set_num_threads
 from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 from .checking import GradientError, check_gradients
@@ -32,6 +32,8 @@ from .layers import (
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .trainer import Trainer
 from .trees import Trees
+
+_threadpoolctl.register()
 
 __all__ = [
     "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Cell", "Dropout", "EarlyStopping", "Embedding",

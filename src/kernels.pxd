@@ -160,6 +160,8 @@ cdef extern from "pool.h" nogil:
     void fr_parallel(int threads, void (*body)(void *arg, int id, int threads) noexcept nogil, void *arg)
     void fr_barrier_wait(fr_barrier *, int threads)
     int fr_cpus()
+    void fr_set_num_threads(int n)
+    int fr_get_num_threads()
     void fr_init()
     void *fr_acquire(size_t size)
     void fr_release(void *)

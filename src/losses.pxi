@@ -43,5 +43,5 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
     rows.dlogits, rows.classes = <char *>cnp.PyArray_DATA(dlogits), <int64_t *>cnp.PyArray_DATA(classes)
     rows.ignored, rows.share = ignored, share
     with nogil:
-        fr_parallel(1 if rows.N * rows.M < 1 << 14 else _threads, cross_entropy_part, &rows)
+        fr_parallel(1 if rows.N * rows.M < 1 << 14 else fr_get_num_threads(), cross_entropy_part, &rows)
     return losses, dlogits

@@ -47,7 +47,7 @@ cdef int _run(Sweep *sweep, Task task) except -1:
     """Let the threads sweep over all blocks. One thread where another would cost more than it saves: it takes 2 us to
     hand work over and 10 us for Adam's step of 16K elements. One too where two arrays that are written share memory."""
     cdef long i, k, total = 0
-    cdef int threads = _threads
+    cdef int threads = fr_get_num_threads()
     cdef char *a
     cdef char *b
     cdef Piece *p = sweep.pieces

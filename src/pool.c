@@ -218,6 +218,10 @@ void fr_barrier_wait(fr_barrier *b, int threads) {
     }
 }
 
+static int num_threads = 1;
+void fr_set_num_threads(int n) { __atomic_store_n(&num_threads, n < 1 ? 1 : n > FR_MAX_THREADS ? FR_MAX_THREADS : n, __ATOMIC_RELAXED); }
+int fr_get_num_threads(void) { return __atomic_load_n(&num_threads, __ATOMIC_RELAXED); }
+
 int fr_cpus(void) {
 #if defined(__linux__)
     cpu_set_t allowed;

@@ -23,6 +23,10 @@ void fr_init_workspace(void); /* fr_init's part in workspace.c */
 
 int fr_cpus(void); /* that this process may run on */
 
+/* The most threads that a call uses, 1..FR_MAX_THREADS; these two names are what threadpoolctl finds in the library. */
+void fr_set_num_threads(int);
+int fr_get_num_threads(void);
+
 /* Aligned memory, kept for reuse after fr_release up to a bound; contents undefined. NULL when there is none. */
 void *fr_acquire(size_t bytes);
 void fr_release(void *);

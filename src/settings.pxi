@@ -1,7 +1,6 @@
 # Part of _native.pyx: instruction set, threads, and how a call is shared out.
 
 cdef int _isa = 0
-cdef int _threads = 1
 
 
 def isas():
@@ -24,17 +23,16 @@ def use_isa(str name):
 
 def set_num_threads(n):
     """Use at most `n` threads per call, 1 <= n <= 256. Results do not depend on it."""
-    global _threads
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n: expected an integer number of threads, came {type(n).__name__}")
     if not 1 <= n.__index__() <= FR_MAX_THREADS:
         raise ValueError(f"n: expected 1 to {FR_MAX_THREADS} threads, came {n}")
-    _threads = n
+    fr_set_num_threads(n)
 
 
 def get_num_threads():
     """The most threads that a call uses."""
-    return _threads
+    return fr_get_num_threads()
 
 
 def kept_bytes():
@@ -92,7 +90,7 @@ cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept no
     cdef double step = 2.0 * gates * q.H * (q.D + q.R) * q.N
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
     plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
-    plan.threads = 1 if step * q.T < 7e5 or (plan.by_units and step < 3e4) else _threads
+    plan.threads = 1 if step * q.T < 7e5 or (plan.by_units and step < 3e4) else fr_get_num_threads()
     if _forced_threads:
         plan.threads = _forced_threads
     if _forced_by_units >= 0:

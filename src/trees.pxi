@@ -91,7 +91,7 @@ cdef int _tree_threads(const fr_trees *t, long levels) noexcept nogil:
     has the measurements)."""
     cdef double flops = 2.0 * t.H * (<double>t.inputs * t.D * _tree_rows(t, False)
                                      + <double>(t.nodes - t.leaves) * max(t.children, 1) * t.H * _tree_rows(t, True))
-    return _forced_threads if _forced_threads else 1 if flops < 7e5 or flops < 3e4 * levels else _threads
+    return _forced_threads if _forced_threads else 1 if flops < 7e5 or flops < 3e4 * levels else fr_get_num_threads()
 
 
 def tree_forward(bint lstm, int activation, long children, x, levels, long num_trees, weight_ih, weight_hh, bias, bint training):

@@ -21,6 +21,7 @@ from conftest import (
     make_case,
 )
 
+import fastrnn
 from fastrnn import functional, reference
 
 
@@ -121,3 +122,14 @@ def test_forked_child(cell, threads):
         time.sleep(0.005)
     assert os.waitstatus_to_exitcode(status) == 0, "1: other numbers, 2: an exception, negative: a signal"
     assert same_again()
+
+
+def test_threadpoolctl_limits_our_threads(threads):
+    threadpoolctl = pytest.importorskip("threadpoolctl", minversion="3.4")
+    threads(3)
+    assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastrnn"] == [3]
+    with threadpoolctl.threadpool_limits(1):
+        assert fastrnn.get_num_threads() == 1
+    assert fastrnn.get_num_threads() == 3
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert fastrnn.get_num_threads() == 3
