@@ -26,13 +26,15 @@ from .config import __version__, show_config
 from .history import History
 from .layers import (
     GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential,
+    TreeLSTM, TreeRNN,
 )  # fmt: skip
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .trainer import Trainer
+from .trees import Trees
 
 __all__ = [
     "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Dropout", "EarlyStopping", "Embedding", "GRU", "History", "LSTM",
     "LastStep", "LearningRateSchedule", "Linear", "MaxPool", "MeanPool", "ModelCheckpoint", "Module", "Optimizer",
-    "RMSprop", "RNN", "SGD", "Sequential", "Trainer", "__version__", "clip_grad_norm", "clip_grad_value", "datasets",
-    "functional", "get_num_threads", "losses", "set_num_threads", "show_config",
+    "RMSprop", "RNN", "SGD", "Sequential", "Trainer", "TreeLSTM", "TreeRNN", "Trees", "__version__", "clip_grad_norm",
+    "clip_grad_value", "datasets", "functional", "get_num_threads", "losses", "set_num_threads", "show_config",
 ]  # fmt: skip

@@ -68,18 +68,15 @@ class Data:
         return y
 
     def _resets(self, mask: Any) -> Array | list[Array]:
-        if self.ragged and isinstance(mask, (list, tuple)):
-            mask = _one_per_sample("reset_mask", [np.asarray(row) for row in mask], len(self))
-            shapes = {"expected": [(int(n),) for n in self.lengths], "came": [row.shape for row in mask]}
-            dtypes = {row.dtype for row in mask}
-        else:
-            mask = np.asarray(mask)
-            shapes = {"expected": (len(self), self.T), "came": mask.shape}
-            dtypes = {mask.dtype}
-        if dtypes != {np.dtype(bool)}:
-            raise TypeError(f"reset_mask: expected bool, came {', '.join(map(str, dtypes))}")
-        if shapes["expected"] != shapes["came"]:
-            raise ValueError(f"reset_mask: expected shape {shapes['expected']}, came {shapes['came']}")
+        rows = isinstance(mask, (list, tuple)) and self.ragged
+        mask = _one_per_sample("reset_mask", [np.asarray(row) for row in mask], len(self)) if rows else np.asarray(mask)
+        expected = [(int(n),) for n in self.lengths] if rows else [(len(self), self.T)]
+        for i, (part, shape) in enumerate(zip(mask if rows else [mask], expected)):
+            where = f" for sequence {i}" if rows else ""
+            if part.dtype != bool:
+                raise TypeError(f"reset_mask: expected bool{where}, came {part.dtype}")
+            if part.shape != shape:
+                raise ValueError(f"reset_mask: expected shape {shape}{where}, came {part.shape}")
         return mask
 
     def order(self, batch_size: int, rng: np.random.Generator | None = None, bucket: bool = False) -> list[Array | slice]:

@@ -41,7 +41,7 @@ class Propagation:
         learns = check_loss(values)
         if learns:
             self.model.zero_grad()
-            self.model.run_backward(doutputs)
+            self.model.run_backward(doutputs, need_dx=False)
         yield values, learns
 
     def truncated(self, batch: Batch, k1: int, k2: int) -> Iterator[tuple[Values, bool]]:
@@ -60,7 +60,7 @@ class Propagation:
             learns = check_loss(values)
             if learns:
                 self.model.zero_grad()
-                self.model.run_backward(doutputs)
+                self.model.run_backward(doutputs, need_dx=False)
             following = max(0, stop + k1 - k2)  # where the next window begins, at most at stop
             if following == stop or stop == batch.T:
                 self.state = state_n

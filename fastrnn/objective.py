@@ -100,8 +100,10 @@ class Objective:
         """Whether a known loss is a mean over what counts, so that pieces of it add up by their weights."""
         return self._options.get("reduction", "mean") == "mean"
 
-    def weight(self, targets: Array, lengths: Array) -> int:
-        """How many targets, or steps, count of (T, N, ...): the weight that a call with these lengths gives a mean."""
+    def weight(self, targets: Array, lengths: Array | None) -> int:
+        """How many targets, or steps, count of (T, N, ...): what a mean is over."""
+        if lengths is None:
+            return int(np.count_nonzero(self._classes_that_count(targets, None))) if self.counts_targets else targets.size
         keep = np.arange(len(targets))[:, None] < lengths
         return int(np.count_nonzero(self._classes_that_count(targets, keep) if self.counts_targets else keep))
 

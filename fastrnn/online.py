@@ -56,7 +56,7 @@ class Window:
                 all_steps[-1:] = doutputs
                 doutputs = propagation.time_major(all_steps)
             model.zero_grad()
-            model.run_backward(doutputs)
+            model.run_backward(doutputs, need_dx=False)
         state = self.state
         if len(samples) == self.k:  # the oldest leaves
             random = any(model.generators())

@@ -3,9 +3,9 @@
 Letters: N batch, T time steps, F features, k steps of a segment.
 
 A first pass without training keeps the state at the beginning of each segment of k steps. Then the segments are run
-again in training, from the last to the first, each handing the gradient of its first state to the one before. What
-training keeps is that of one segment, so with k = sqrt(T) memory grows as sqrt(T), at the price of one more forward
-(Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016, Memory-efficient backpropagation
+again in training, from the last to the first, each handing the gradient of its first state to the one before (the last
+one is run in training at once). What training keeps is that of one segment, so with k of the order of sqrt(T) memory
+grows as sqrt(T), at the price of one more forward (Chen et al. 2016, Training deep nets with sublinear memory cost; Gruslys et al. 2016, Memory-efficient backpropagation
 through time). The loss is taken step by step, or of what LastStep, MeanPool or MaxPool make of all steps.
 """
 
@@ -21,9 +21,12 @@ from ._sequences import Batch
 from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces, flatten
 from .layers import LastStep, MaxPool, MeanPool, Module, Sequential
 
+# "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
+ROOTS, SHORTEST = 4, 256
+
 
 class Segments:
-    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt" for the root of T.
+    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt" for a number of steps that grows as sqrt(T).
 
     Layers compute the same in training as without it, except those that draw random numbers (dropout): with such layers
     the first pass is one in training, and the second draws the same numbers again.
@@ -57,33 +60,41 @@ class Segments:
     def gradients(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
         """One item, as of `Propagation.whole`."""
         propagation, run = self.propagation, self.propagation.run
-        k = math.isqrt(batch.T - 1) + 1 if self.every == "sqrt" else self.every
-        segments = [(start, min(start + k, batch.T)) for start in range(0, batch.T, k)]
+        segments = cut(batch.T, self.every)
         generators = [generator for _, generator in self.ahead.generators()]
         entries = _flat(propagation.model, propagation.state)
         state = tuple(entries[: len(self.ahead)])
+        behind = (None,) * (len(self.body) - len(self.ahead))  # layers without a state
         states, drawn, loss = [], [], self.loss(self, batch, segments)
-        for start, stop in segments:
+        for start, stop in segments[:-1]:
             states.append(state)
             drawn.append([generator.bit_generator.state for generator in generators])
             y, state = run(self.ahead, batch, state, start, stop, training=bool(generators))
             loss.add(y)
-        drawn.append([generator.bit_generator.state for generator in generators])
+        y, state = run(self.body, batch, state + behind, *segments[-1], training=True)
+        loss.add(y)
         entries[: len(state)] = state
         propagation.state = _nested(propagation.model, iter(entries))
+        finished = [generator.bit_generator.state for generator in generators]
 
         propagation.model.zero_grad()
         if not loss.begin():
             yield loss.values(), False
             return
-        behind = (None,) * (len(self.body) - len(self.ahead))  # layers without a state
         dstate: State = None
-        for index, (start, stop) in reversed(list(enumerate(segments))):
-            _restore(generators, drawn[index])
-            y, _ = run(self.body, batch, states[index] + behind, start, stop, training=True)
-            _, dstate = self.body.run_backward(loss.gradient(index, y), dstate)
-        _restore(generators, drawn[-1])
+        for index in reversed(range(len(segments))):
+            if index < len(states):  # all but the last, which has just been run
+                _restore(generators, drawn[index])
+                y, _ = run(self.body, batch, states[index] + behind, *segments[index], training=True)
+            _, dstate = self.body.run_backward(loss.gradient(index, y), dstate, need_dx=False)
+        _restore(generators, finished)
         yield loss.values(), check_loss(loss.values())
+
+
+def cut(T: int, every: int | str) -> list[tuple[int, int]]:
+    """Where the segments of T steps start and stop."""
+    k = max(ROOTS * math.isqrt(T), SHORTEST) if every == "sqrt" else every
+    return [(start, min(start + k, T)) for start in range(0, T, k)]
 
 
 class _Loss:
@@ -113,12 +124,12 @@ class _StepLoss(_Loss):
     """A loss of fastrnn's at every step: taken when a segment is run again, so no outputs are kept."""
 
     def begin(self) -> bool:
-        self.parts: list[Values] = []
-        self.total = sum(
-            self.objective.weight(self._targets(start, stop), self.batch.counts_in(start, stop))
+        self.parts: list[tuple[Values, int]] = []  # values and weight
+        self.weights = [
+            self.objective.weight(self._targets(start, stop), self.batch.lengths_in(start, stop))
             for start, stop in self.segments
-        )
-        return bool(self.total)
+        ]
+        return any(self.weights)
 
     def _targets(self, start: int, stop: int) -> Array:
         return self.batch.y(start, stop, steps=True).swapaxes(0, 1)
@@ -127,19 +138,19 @@ class _StepLoss(_Loss):
         start, stop = self.segments[index]
         values, dy = self.objective(
             self.propagation.time_major(y), self._targets(start, stop), len(self.batch),
-            self.batch.counts_in(start, stop),
+            self.batch.lengths_in(start, stop),
         )  # fmt: skip
         if self.objective.is_mean:
-            dy *= values["loss"][1] / self.total
-        self.parts.append(values)
+            dy *= self.weights[index] / sum(self.weights)
+        self.parts.append((values, self.weights[index]))
         return self.propagation.time_major(dy)
 
     def values(self) -> Values:
         values: Values = {"loss": (math.nan, 0)}
         # Weights as those of one call for the whole batch: see `Objective.__call__`.
         counts = self.batch.lengths is not None or self.objective.counts_targets
-        for name in {name: None for part in self.parts for name in part}:
-            given = [part[name] for part in self.parts if name in part and part[name][1]]
+        for name in {name: None for part, _ in self.parts for name in part}:
+            given = [(part[name][0], weight) for part, weight in self.parts if name in part and weight]
             if name == "loss" and not self.objective.is_mean:
                 values[name] = sum(value for value, _ in given), len(self.batch)
             else:

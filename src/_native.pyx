@@ -237,7 +237,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     cdef fr_sequence *q = &job.sequence
     memset(&job, 0, sizeof(job))
     if not 0 <= cell <= FR_RNN or not (0 <= activation <= FR_HARD_SIGMOID_6 and 0 <= gate_activation <= FR_HARD_SIGMOID_6
-                                       and 0 <= output_activation <= FR_HARD_SIGMOID_6):
+                                       and 0 <= output_activation <= FR_SOFTMAX):
         raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, came {cell}, {activation}")
     job.kernels = k
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
@@ -347,13 +347,14 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     q.dh_n = _data(dh_n_)
 
     # Parameter gradients are added to, states and x are written, unless they are the caller's: then added too.
-    cdef cnp.ndarray dx, dh0 = None, dc0 = None
+    cdef cnp.ndarray dx = None, dh0 = None, dc0 = None
     given = into.get("x") if into is not None else None
-    if given is None:
+    if into is None or "x" not in into:
         dx = _new(typenum, T, q.N, q.D, has_lengths)
-    else:
+    elif given is not None:  # None: nobody wants it
         dx, q.dx_add = _written_series(given, "into['x']", typenum, "TND", T, q.N, q.D), True
-    q.dx = _series(dx)
+    if dx is not None:
+        q.dx = _series(dx)
     gradients = {"x": dx, "h0": None}
     state_sums = {}
     if recurrent:
@@ -390,7 +391,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
     cdef size_t size = 0
     cdef size_t carry_at = _room(&size, q.N * k.padded(q.H), itemsize)
-    cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q), itemsize)
+    cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q) if q.dx.data else 0, itemsize)
     cdef size_t scratch_at = _room(&size, k.scratch_size(q, plan.threads), itemsize)
     cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.R) if q.weight_hr else 0, itemsize)
     cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
@@ -418,7 +419,8 @@ include "stream.pxi"
 
 CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
 ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
-               "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6}
+               "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6, "softmax": FR_SOFTMAX}
 
 include "optimize.pxi"
 include "losses.pxi"
+include "trees.pxi"

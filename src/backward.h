@@ -44,7 +44,7 @@ static backward_view backward_at(const fr_sequence *q, int index) {
 }
 
 static long panels_h_size(const fr_sequence *q) {
-    const backward_view b = backward_at(q, passes(q) - 1);
+    const backward_view b = backward_at(q, products_of(q) - 1);
     return q->weight_hh ? b.panels + b.from.count * b.from.width * padded(b.width) : 0;
 }
 static long panels_x_size(const fr_sequence *q) { return cut_of(q)->x_slots * q->H * padded(q->D); }
@@ -54,7 +54,7 @@ static void pack_backward(const fr_sequence *q, fr_share share) {
     const range blocks = part_of(vectors_in(q->H), share);
     for (long block = blocks.begin; block < blocks.end && q->dx.data; block++)
         pack_gate_rows(q->panels_x, q->weight_ih, cut->x_gates, cut->x_slots, q->H, q->D, block);
-    for (int index = 0; index < passes(q) && q->weight_hh; index++) {
+    for (int index = 0; index < products_of(q) && q->weight_hh; index++) {
         const backward_view b = backward_at(q, index);
         const range part = part_of(vectors_in(b.from.width), share);
         for (long block = part.begin; block < part.end; block++)
@@ -99,7 +99,20 @@ static void end_carry_at_resets(const fr_sequence *q, long s, long width, fr_sha
             if (starts_anew(q, s, i)) memset((real *)q->carry + i * padded(width) + begin, 0, (end - begin) * sizeof(real));
 }
 
+static void step_softmax_backward(const fr_sequence *q, long s, fr_share share) {
+    share.by_units = 0;
+    FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share)
+        for (long i = rows.begin; i < rows.end; i++)
+            softmax_row_backward((real *)q->dprojected + (fr_packed(q, s) + i) * padded(q->R), row_of(q, q->output, s, i), q->R);
+}
+
 static void step_backward(const fr_sequence *q, int index, long s, fr_share share) {
+    const int last = index == passes(q) - 1;
+    if (has_softmax(q) && index == 1) {
+        step_softmax_backward(q, s, share);
+        return;
+    }
+    if (has_softmax(q) && index) index--;
     const backward_view b = backward_at(q, index);
     const row_pointers at = row_pointers_in(share, q->N);
     const long active = fr_active(q, s), source = b.same_step ? s : s + 1;
@@ -124,7 +137,7 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_share shar
             at.next[i] = b.same_step ? operand_at(q, &b.from, s) + i * operand_row(&b.from) : next_gates(q, &b.from, s + 1, i);
         }
     through_recurrent_weights(q, &b, any, at, active, &v, b.finish, s & 1, share);
-    if (q->rows.reset_mask && index == passes(q) - 1) end_carry_at_resets(q, s, q->H, share);
+    if (q->rows.reset_mask && last) end_carry_at_resets(q, s, q->H, share);
 }
 
 /* dh0: `h` is where it goes, `carry` its direct part where the cell has one. */

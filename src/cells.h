@@ -259,6 +259,22 @@ static void rnn_backward(FINISH_ARGS) {
     }
 }
 
+/* ---- Softmax over the whole of a row, shifted by its largest entry so that it cannot overflow ---- */
+
+static void softmax_row(real *y, long n) {
+    real most = y[0], sum = 0;
+    for (long k = 1; k < n; k++) most = y[k] > most ? y[k] : most;
+    for (long k = 0; k < n; k += VL) store_part(y + k, vexp_of_negative(load_part(y + k, n - k) - most), n - k);
+    for (long k = 0; k < n; k++) sum += y[k];
+    for (long k = 0; k < n; k++) y[k] /= sum;
+}
+
+static void softmax_row_backward(real *dy, const real *y, long n) {
+    real dot = 0;
+    for (long k = 0; k < n; k++) dot += dy[k] * y[k];
+    for (long k = 0; k < n; k++) dy[k] = y[k] * (dy[k] - dot);
+}
+
 /* ---- The cut of each cell ---- */
 
 typedef struct {

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 enum fr_cell_kind { FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN };
-enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6 };
+enum fr_activation { FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX };
 
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
@@ -39,7 +39,7 @@ typedef struct {
     long T, N, D, H, R;
     int cell;
     int activation, gate_activation; /* of candidate and output; of the gates */
-    int output_activation;           /* of the projection */
+    int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int fused;                       /* the input projection runs in the same K loop as the recurrent product */
     fr_rows rows;
@@ -98,6 +98,39 @@ typedef struct {
     double eps;
 } fr_update;
 
+/* One pass over a batch of trees (trees.h). V nodes in level order: leaves first, every node after its children. */
+typedef struct {
+    long nodes, leaves, inputs, D, H; /* inputs: V, or as many as leaves where only they have any */
+    long children;                    /* N positions of the N-ary form; 0: children are summed */
+    int lstm, activation;             /* activation: of the TreeRNN */
+
+    const long *level;       /* (levels+1,) first node of each level */
+    const long *order;       /* (V,) the user's row of each node */
+    const long *parent;      /* (V,) or -1 - tree of a root */
+    const long *position;    /* (V,) among the parent's children, below N */
+    const long *first_child; /* (V+1,) into child */
+    const long *child;       /* by parent, then by position */
+    long projected;          /* nodes from here on have their inputs projected ahead of the levels */
+
+    /* The user's arrays, C-contiguous. */
+    const void *x;                             /* (inputs, D) */
+    const void *weight_ih, *weight_hh, *bias;  /* (4H or H, D), ((3+N)H or H, max(N,1)*H), (4H or H,) or NULL */
+    void *output, *c_root;                     /* (V, H), (trees, H) */
+    const void *doutput, *dh_root, *dc_root;   /* each may be NULL */
+    void *dx, *dweight_ih, *dweight_hh, *dbias; /* dx = ; the others +=, dbias may be NULL */
+
+    /* Workspaces; S slots, W = max(N,1)*H. */
+    void *slots;     /* (S, V, Hp) */
+    void *h, *c;     /* (V, Hp) */
+    void *x_ordered; /* (inputs, D), or x itself */
+    void *operand;   /* (V - leaves, W) what the children give to the products */
+    void *panels_x, *panels_h, *panels_f, *packed_bias;
+    void *dh, *dc;   /* (V, Hp) */
+    void *doperand;  /* (V - leaves, W) */
+    void *scratch;
+} fr_trees;
+#define FR_TREE_FEW 24 /* rows: of smaller levels inputs are projected together */
+
 /* What one build (instruction set x dtype) of kernels.c offers. */
 typedef struct {
     int lanes, itemsize;
@@ -139,6 +172,15 @@ typedef struct {
     /* Losses (rows,) and their gradient (rows, M), of which every row counts `share`; see losses.h. */
     void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
                           void *losses, void *dlogits);
+
+    /* Trees, see trees.h. */
+    void (*tree_pack_forward)(const fr_trees *, fr_share);
+    void (*tree_project)(const fr_trees *, long begin, long end, fr_share);
+    void (*tree_forward)(const fr_trees *, long level, int phase, fr_share);
+    void (*tree_pack_backward)(const fr_trees *, fr_share);
+    void (*tree_backward)(const fr_trees *, long level, int phase, fr_share);
+    void (*tree_grad_input)(const fr_trees *, fr_share);
+    void (*tree_grad_weights)(const fr_trees *, fr_share);
 } fr_kernels;
 
 static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }

@@ -9,7 +9,7 @@ INLINE int is_plain(const fr_sequence *q) {
     return q->gate_activation == FR_SIGMOID && q->activation == FR_TANH && !(q->clip > 0) && !q->weight_peephole;
 }
 
-/* ---- Passes: those of the cell, then the projection ---- */
+/* ---- Passes: those of the cell, then the projection, then a softmax over the rows of its result ---- */
 
 typedef struct {
     const forward_pass *cut;
@@ -19,8 +19,10 @@ typedef struct {
     long columns, accumulators; /* where its panels, (D + K) per vector, and its accumulators start among all passes' */
 } pass_view;
 
-static int passes(const fr_sequence *q) { return cut_of(q)->passes + !!q->weight_hr; }
-static int has_inner(const fr_sequence *q) { return passes(q) > 1; }
+INLINE int products_of(const fr_sequence *q) { return cut_of(q)->passes + !!q->weight_hr; }
+INLINE int has_softmax(const fr_sequence *q) { return q->weight_hr && q->output_activation == FR_SOFTMAX; }
+static int passes(const fr_sequence *q) { return products_of(q) + has_softmax(q); }
+static int has_inner(const fr_sequence *q) { return products_of(q) > 1; }
 
 static pass_view pass_at(const fr_sequence *q, int index) {
     const cell_cut *cut = cut_of(q);
@@ -43,11 +45,11 @@ static pass_view pass_at(const fr_sequence *q, int index) {
 }
 
 static long panels_size(const fr_sequence *q) {
-    const pass_view p = pass_at(q, passes(q) - 1);
+    const pass_view p = pass_at(q, products_of(q) - 1);
     return p.columns + p.blocks * p.cut->gates * VL * (p.D + p.K);
 }
 static long inputs_row(const fr_sequence *q) {
-    const pass_view p = pass_at(q, passes(q) - 1);
+    const pass_view p = pass_at(q, products_of(q) - 1);
     return p.accumulators + p.blocks * p.cut->accumulators * VL;
 }
 static long bias_size(const fr_sequence *q) { return inputs_row(q) + (q->weight_peephole ? 3 * padded(q->H) : 0); }
@@ -79,7 +81,7 @@ static forward_panel forward_panel_at(const fr_sequence *q, const pass_view *p, 
 }
 
 static void pack_forward(const fr_sequence *q, fr_share share) {
-    for (int index = 0; index < passes(q); index++) {
+    for (int index = 0; index < products_of(q); index++) {
         const pass_view p = pass_at(q, index);
         const range panels = part_of(forward_panels(&p), share);
         for (long i = panels.begin; i < panels.end; i++) {
@@ -190,7 +192,18 @@ static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointe
     multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
 }
 
+/* A pass of its own, as it needs whole rows: those are dealt out even where panels were. */
+static void step_softmax(const fr_sequence *q, long s, fr_share share) {
+    share.by_units = 0;
+    FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share)
+        for (long i = rows.begin; i < rows.end; i++) softmax_row(row_of(q, q->output, s, i), q->R);
+}
+
 static void step_forward(const fr_sequence *q, int index, long s, fr_share share) {
+    if (index == products_of(q)) {
+        step_softmax(q, s, share);
+        return;
+    }
     const pass_view p = pass_at(q, index);
     const row_pointers at = row_pointers_in(share, q->N);
     const cell_step view = view_of(q, &p, s, share, at);

@@ -1,6 +1,6 @@
 /* One build of the kernels: compiled once per instruction set and dtype, with FR_BUILD naming the table it exports and
  * FR_DOUBLE set for float64 (setup.py holds the list). What it consists of, each file resting on the one before:
- * simd.h, vecmath.h, tile.h, cells.h, pack.h, rows.h, forward.h, backward.h, gradients.h; and
+ * simd.h, vecmath.h, tile.h, cells.h, pack.h, rows.h, forward.h, backward.h, gradients.h, trees.h; and
  * on simd.h and vecmath.h alone: losses.h, optimize.h.
  *
  * # Design:
@@ -16,6 +16,7 @@
  *    slow L3 may differ.
  */
 #include "gradients.h"
+#include "trees.h"
 #include "losses.h"
 #include "optimize.h"
 
@@ -28,4 +29,5 @@ const fr_kernels FR_BUILD = {
     pack_forward, project, step_forward, pack_backward, step_backward, grad_state, grad_input, grad_weights,
     enter_state, leave_state, last_states,
     update, sum_of_squares, clip, cross_entropy,
+    tree_pack_forward, tree_project, tree_forward, tree_pack_backward, tree_backward, tree_grad_input, tree_grad_weights,
 };

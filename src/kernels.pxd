@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 
 cdef extern from "fastrnn.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
-    enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6
+    enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
     ctypedef struct fr_series:
         void *data
@@ -61,6 +61,44 @@ cdef extern from "fastrnn.h" nogil:
         void *panels_x
         void *scratch
 
+    enum: FR_TREE_FEW
+    ctypedef struct fr_trees:
+        long nodes, leaves, inputs, D, H, children
+        int lstm, activation
+        const long *level
+        const long *order
+        const long *parent
+        const long *position
+        const long *first_child
+        const long *child
+        long projected
+        const void *x
+        const void *weight_ih
+        const void *weight_hh
+        const void *bias
+        void *output
+        void *c_root
+        const void *doutput
+        const void *dh_root
+        const void *dc_root
+        void *dx
+        void *dweight_ih
+        void *dweight_hh
+        void *dbias
+        void *slots
+        void *h
+        void *c
+        void *x_ordered
+        void *operand
+        void *panels_x
+        void *panels_h
+        void *panels_f
+        void *packed_bias
+        void *dh
+        void *dc
+        void *doperand
+        void *scratch
+
     ctypedef struct fr_share:
         int id, threads, by_units
         void **pointers
@@ -100,7 +138,15 @@ cdef extern from "fastrnn.h" nogil:
         void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
         void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
                               void *losses, void *dlogits) noexcept nogil
+        void (*tree_pack_forward)(const fr_trees *, fr_share) noexcept nogil
+        void (*tree_project)(const fr_trees *, long begin, long end, fr_share) noexcept nogil
+        void (*tree_forward)(const fr_trees *, long level, int phase, fr_share) noexcept nogil
+        void (*tree_pack_backward)(const fr_trees *, fr_share) noexcept nogil
+        void (*tree_backward)(const fr_trees *, long level, int phase, fr_share) noexcept nogil
+        void (*tree_grad_input)(const fr_trees *, fr_share) noexcept nogil
+        void (*tree_grad_weights)(const fr_trees *, fr_share) noexcept nogil
 
+    long fr_row_blocks(long n)
     long fr_packed(const fr_sequence *, long s)
     int fr_isa_count()
     const char *fr_isa_name(int index)

@@ -16,12 +16,6 @@ INLINE vec logits_at(const real *row, long m, long M) {
     return x;
 }
 
-/* e^x for x <= 0, 0 where it is below the smallest normal number. NaN stays NaN. */
-INLINE vec vexp_of_negative(vec x) {
-    const exponential e = split_exp(at_least(x, EXP_LEAST));
-    return select_lanes(x < EXP_LEAST, (vec){0}, e.scale * e.p + e.scale);
-}
-
 /* Of rows whose class is `ignored`, loss and gradient are 0; `share`: what a row counts for in the gradient. */
 static void cross_entropy(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
                           void *losses, void *dlogits) {

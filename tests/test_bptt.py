@@ -20,7 +20,7 @@ from fastrnn.layers import (
     GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential,
 )  # fmt: skip
 from fastrnn.objective import Objective
-from fastrnn.segments import Segments
+from fastrnn.segments import Segments, cut
 from fastrnn.trainer import Trainer
 
 N, T, D, H, M = 3, 23, 2, 5, 3
@@ -210,7 +210,7 @@ def assert_states_close(a: Any, b: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-every_k = pytest.mark.parametrize("every", [1, 5, 7, T - 1, T, 50, "sqrt"])
+every_k = pytest.mark.parametrize("every", [1, 5, 7, T - 1, T, 50])
 
 
 @every_k
@@ -221,6 +221,20 @@ def test_segments_give_the_gradients_of_full_backpropagation(cell, batch_first, 
     y[0, :9] = -100  # weights then differ from segment to segment
     make = functools.partial(stack, cell, batch_first=batch_first)
     assert_equal_results(*whole_and_segments(make, "cross_entropy", x, y, every))
+
+
+@pytest.mark.parametrize("cell", [GRU, LSTM])
+def test_a_learned_initial_state_gets_its_gradient_from_the_first_segment(cell):
+    x, y = series()
+
+    def make():
+        model = Sequential(cell(D, H, 2, learn_initial_state=True, dtype="f8", rng=1), Linear(H, M, dtype="f8", rng=2))
+        model.params["0.initial_h"][...] = np.random.default_rng(0).standard_normal((2, H))
+        return model
+
+    results = whole_and_segments(make, "cross_entropy", x, y, 5)
+    assert np.abs(results[0][2]["0.initial_h"]).max() > 1e-3
+    assert_equal_results(*results)
 
 
 def log_cosh(outputs, targets):
@@ -276,9 +290,17 @@ def test_nothing_to_learn_in_segments():
         assert trainer.optimizer.steps == 0 and np.isnan(history["loss"][0])
 
 
+def test_segments_grow_as_the_root_of_the_sequence():
+    assert cut(7, 3) == [(0, 3), (3, 6), (6, 7)] and cut(6, 3) == [(0, 3), (3, 6)] and cut(2, 3) == [(0, 2)]
+    for T in (1, 100, 10_000, 1_000_000):
+        segments = cut(T, "sqrt")
+        assert [start for start, _ in segments] == [0, *(stop for _, stop in segments[:-1])] and segments[-1][1] == T
+        assert len(segments) <= T**0.5 and segments[0][1] <= max(256, 4 * T**0.5)
+
+
 @pytest.mark.parametrize("pool", [None, LastStep])
 def test_training_in_segments_is_training(pool):
-    x, y = series()
+    x, y = series(t=600)
     y = y if pool is None else y[:, -1]
     trainers = [Trainer(stack(GRU, pool=pool), checkpoint_every=k, clip_norm=0.1) for k in (None, "sqrt")]
     histories = [trainer.fit(x, y, epochs=3, batch_size=2, progress=False) for trainer in trainers]

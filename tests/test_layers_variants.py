@@ -7,6 +7,7 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, L laye
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from conftest import GATES, STATES, assert_output_close, every_cell, every_cell_
 from test_layers import LAYERS, assert_close, every_layer, joined, parts, random_arguments, run, run_torch, torch_twin
 from test_reference import assert_gradients_match_differences
 
-from fastrnn import GRU, LSTM, RNN, Activation, LastStep, Linear, Sequential, Trainer, reference
+from fastrnn import GRU, LSTM, RNN, Activation, Adam, LastStep, Linear, Sequential, Trainer, reference
 
 T, N, D, H = 7, 5, 5, 6
 LENGTHS = np.array([3, 7, 0, 1, 5])
@@ -48,6 +49,16 @@ def random_resets(seed: int = 2, share: float = 0.25) -> np.ndarray:
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch() -> Iterator[Any]:
+    """PyTorch on one thread: for the smallest of steps its threads only wait for one another."""
+    module = pytest.importorskip("torch")
+    before = module.get_num_threads()
+    module.set_num_threads(1)
+    yield module
+    module.set_num_threads(before)
 
 
 class Called:
@@ -107,9 +118,8 @@ every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @every_form
 @every_kind
 @every_dtype
-def test_lengths_agree_with_packed_sequences(dtype, kind, form):
+def test_lengths_agree_with_packed_sequences(dtype, kind, form, torch):
     """PyTorch packs no empty sequence: those are compared with the stack built by hand, below."""
-    torch = pytest.importorskip("torch")
     layer = make_layer(*kind, dtype=dtype, **form)
     module = with_torchs_weights(torch, layer)
     for lengths in ([3, 7, 2, 1, 5], [7, 6, 4, 4, 2], [5, 5, 5, 5, 5], [7] * 5):
@@ -123,8 +133,7 @@ def test_lengths_agree_with_packed_sequences(dtype, kind, form):
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "unbatched"])
 @every_form
 @every_dtype
-def test_projection_agrees_with_torch(dtype, form, batched):
-    torch = pytest.importorskip("torch")
+def test_projection_agrees_with_torch(dtype, form, batched, torch):
     layer = make_layer("lstm", {"projection": True}, dtype=dtype, **form)
     given = random_arguments(layer, batched=batched)
     expected = run_torch(torch, with_torchs_weights(torch, layer), layer, *given)
@@ -134,8 +143,7 @@ def test_projection_agrees_with_torch(dtype, form, batched):
 @pytest.mark.parametrize("num_layers", [1, 2])
 @every_kind
 @every_dtype
-def test_resets_agree_with_a_loop_in_torch(dtype, kind, num_layers):
-    torch = pytest.importorskip("torch")
+def test_resets_agree_with_a_loop_in_torch(dtype, kind, num_layers, torch):
     layer = make_layer(*kind, dtype=dtype, num_layers=num_layers)
     module, mask = with_torchs_weights(torch, layer), random_resets()
     assert mask[0].any()
@@ -298,7 +306,7 @@ def test_resets_cut_a_sequence_into_sequences_of_their_own(cell, options, bidire
     [
         RNN(2, 3, 2, bidirectional=True, learn_initial_state=True, dtype="f8", rng=1),
         GRU(2, 3, reset_after=False, batch_first=True, learn_initial_state=True, dtype="f8", rng=2),
-        LSTM(2, 3, 2, proj_size=2, peephole=True, bidirectional=True, learn_initial_state=True, dtype="f8", rng=3),
+        LSTM(2, 3, proj_size=2, peephole=True, bidirectional=True, learn_initial_state=True, dtype="f8", rng=3),
     ],
     ids=repr,
 )
@@ -393,14 +401,13 @@ def test_a_bidirectional_trainer_learns_what_only_resets_can_tell(cell):
             answers.append(2 * (sequence[first, 0] > 0) + (sequence[last - 1, 0] > 0))
         return answers
 
-    (x, masks), (xv, masks_v) = ragged(2, 300), ragged(3, 60)
+    (x, masks), (xv, masks_v) = ragged(2, 300, 5), ragged(3, 60, 5)
     model = Sequential(cell(2, 24, bidirectional=True, rng=0), Linear(48, 4, rng=1))
-    trainer = Trainer(model, optimizer="adam", clip_norm=1.0)
-    trainer.optimizer.lr = 0.01
+    trainer = Trainer(model, optimizer=Adam(lr=0.02), clip_norm=1.0)
     y, yv = targets(x, masks), targets(xv, masks_v)
-    trainer.fit(x, y, epochs=25, batch_size=25, reset_mask=masks, progress=False)
-    assert trainer.evaluate(xv, yv, reset_mask=masks_v)["accuracy"] > 0.93
-    assert trainer.evaluate(xv, yv)["accuracy"] < 0.85
+    trainer.fit(x, y, epochs=10, batch_size=20, reset_mask=masks, progress=False)
+    assert trainer.evaluate(xv, yv, reset_mask=masks_v)["accuracy"] > 0.9
+    assert trainer.evaluate(xv, yv)["accuracy"] < 0.75
 
 
 def test_last_step_of_a_bidirectional_layer_follows_the_lengths():
@@ -438,7 +445,7 @@ ONE = np.zeros((T, D), np.float32)
         ({"x": None, "steps": 0}, ValueError, "steps: expected a whole number of at least 1, came 0"),
         ({"x": None, "steps": 2.5}, TypeError, "steps: expected a whole number, came 2.5"),
         ({"x": None, "steps": 3, "lengths": [4]}, ValueError, "lengths: expected .*3, came 4"),
-        ({"x": None, "steps": 3, "state": [[0.0] * H]}, TypeError, "state: expected a NumPy array, came list"),
+        ({"x": None, "steps": 3, "state": [[0.0] * H]}, TypeError, "state: expected a NumPy array, came a list of 1"),
         ({"x": None, "steps": 3, "state": np.zeros((9, H), "f4")}, ValueError, r"state: expected shape .*, came \(9, 6\)"),
         ({"x": ONE, "lengths": [3, 3]}, ValueError, r"lengths: expected shape \(1,\).*, came \(2,\)"),
         ({"x": ONE, "reset_mask": MASK[:, 0]}, ValueError, r"reset_mask: expected shape \(7, 1\).*, came \(7,\)"),

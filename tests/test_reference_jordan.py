@@ -1,4 +1,4 @@
-"""The reference's output feedback: by hand, finite differences, lengths and resets, PyTorch's autograd; both twins' errors.
+"""Output feedback in the reference: by hand, differences, lengths and resets, autograd; errors of both twins.
 
 Letters: T time steps, N batch, D input_size, H hidden_size, M outputs.
 """

@@ -234,8 +234,9 @@ def test_lengths_are_sequences_of_their_own(cell, options, reverse):
     total: dict[str, Any] = {}
     for n, length in enumerate(lengths):
         rows = slice(n, n + 1)
-        alone = replace(case, x=case.x[:length, rows], doutput=case.doutput[:length, rows], reverse=reverse,
-                        state=tuple(s[rows] for s in case.state), dstate=tuple(d[rows] for d in case.dstate))  # fmt: skip
+        state, dstate = tuple(s[rows] for s in case.state), tuple(d[rows] for d in case.dstate)
+        alone = replace(case, x=case.x[:length, rows], doutput=case.doutput[:length, rows], state=state, dstate=dstate)
+        alone = replace(alone, reverse=reverse)
         for name, value in alone.run(reference).items():
             if name in ("output", "dx"):
                 np.testing.assert_allclose(results[name][:length, rows], value, rtol=1e-13, atol=1e-14, err_msg=name)

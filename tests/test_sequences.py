@@ -292,12 +292,76 @@ def test_sequences_of_length_zero():
         assert [row.shape for row in outputs] == [(n, M) if pool is None else (M,) for n in (0, 3, 0, 0)]
 
 
+# --- Resets -----------------------------------------------------------------------------------------------------------
+
+
+@both
+@every_layout
+@pytest.mark.parametrize("ragged", [True, False])
+def test_resets_cut_a_sequence_into_several(ragged, batch_first, bidirectional):
+    """One long sequence with resets trains and predicts as the sequences it was made of."""
+    x, y, _ = sequences()
+    groups = [[0, 1, 2], [3, 4], [5, 6]]
+    joint_x, joint_y = ([np.concatenate([a[i] for i in group]) for group in groups] for a in (x, y))
+    resets = []
+    for group in groups:
+        mask = np.zeros(sum(LENGTHS[i] for i in group), bool)
+        mask[np.cumsum([0, *(LENGTHS[i] for i in group[:-1])])] = True
+        resets.append(mask)
+    apart, joint = (Trainer(model(batch_first=batch_first, bidirectional=bidirectional)) for _ in range(2))
+    lengths = None if ragged else [len(sequence) for sequence in joint_x]
+    data = (joint_x, joint_y) if ragged else (padded(joint_x), padded(joint_y))
+    resets = resets if ragged else padded(resets)
+    logs = [
+        trained(apart, x, y, epochs=2, batch_size=N, shuffle=False),
+        trained(joint, *data, epochs=2, batch_size=3, shuffle=False, lengths=lengths, reset_mask=resets),
+    ]
+    assert_params_close(apart.model, joint.model)
+    assert_logs_close(*logs)
+    assert_logs_close(apart.evaluate(x, y), joint.evaluate(*data, lengths=lengths, reset_mask=resets))
+    outputs = joint.predict(data[0], 2, lengths=lengths, reset_mask=resets)
+    got = np.concatenate([row[: len(sequence)] for row, sequence in zip(outputs, joint_x)])
+    np.testing.assert_allclose(got, np.concatenate(apart.predict(x)), rtol=0, atol=1e-12)
+
+
+@every_pool
+@pytest.mark.parametrize("options", [{"checkpoint_every": 2}, {"checkpoint_every": 5}, {"tbptt": 30}], ids=repr)
+def test_pieces_of_time_with_resets(pool, options):
+    x, steps, classes = sequences()
+    if pool is not None and "tbptt" in options:
+        pytest.skip("tbptt needs an output at each step")
+    resets = [np.random.default_rng(n).random(n) < 0.3 for n in LENGTHS]
+    y = steps if pool is None else classes
+    plain, other = Trainer(model(pool)), Trainer(model(pool), **options)
+    logs = [trained(trainer, x, y, epochs=2, batch_size=3, reset_mask=resets) for trainer in (plain, other)]
+    assert_params_close(plain.model, other.model)
+    assert_logs_close(*logs)
+    without = Trainer(model(pool))
+    trained(without, x, y, epochs=2, batch_size=3)
+    assert np.abs(without.model.params["0.weight_hh_l0"] - plain.model.params["0.weight_hh_l0"]).max() > 1e-6
+
+
+def test_resets_in_a_stateful_fit_begin_a_sequence_anew():
+    """Row 0 goes on through three batches; row 1 begins a new sequence in the third."""
+    x, y, _ = sequences([4] * 6)
+    x, y = np.stack(x), np.stack(y)
+    resets = np.zeros((6, 4), bool)
+    resets[5, 0] = True
+    options = {"optimizer": optim.SGD(lr=0.0), "stateful": True}
+    stateful = Trainer(model(), **options)
+    loss = trained(stateful, x, y, batch_size=2, reset_mask=resets)["loss"]
+    row, first, second = (np.concatenate(a)[None] for a in (x[::2], x[1:4:2], x[5:]))
+    targets = [np.concatenate(a)[None] for a in (y[::2], y[1:4:2], y[5:])]
+    parts = [Trainer(model()).evaluate(*part)["loss"] * part[1].size for part in zip((row, first, second), targets)]
+    np.testing.assert_allclose(loss, [sum(parts) / y.size], rtol=1e-10)
+
+
 # --- Pieces of time with lengths --------------------------------------------------------------------------------------
 
 
 @every_pool
 @every_layout
-@pytest.mark.parametrize("every", [1, 2, 4, "sqrt"])
+@pytest.mark.parametrize("every", [1, 2, 4])
 def test_segments_with_lengths(pool, batch_first, every):
     x, steps, classes = sequences([*LENGTHS, 0])
     results = []
@@ -365,6 +429,14 @@ ARRAY = padded(X)
         (fit(CLASSES, CLASSES, lengths=[2] * 7), ValueError, "lengths: expected None for x without time steps, came x of shape (7,)"),
         (fit(ARRAY, CLASSES, LastStep, bucket=True), ValueError, "bucket: expected False for sequences of one length, came True"),
         (fit(ARRAY, CLASSES, LastStep, validation_data=(ARRAY,)), TypeError, "validation_data: expected a tuple (x, y) or (x, y, lengths)"),
+        (fit(X, Y, reset_mask=[np.zeros(3, bool)] * 7), ValueError, "reset_mask: expected shape (4,) for sequence 0, came (3,)"),
+        (fit(X, Y, reset_mask=[np.zeros(n) for n in LENGTHS]), TypeError, "reset_mask: expected bool for sequence 0, came float64"),
+        (fit(X, Y, reset_mask=[np.zeros(4, bool)]), ValueError, "reset_mask: expected one entry per sample of x, 7 of them, came a list of 1"),
+        (fit(ARRAY, CLASSES, LastStep, reset_mask=np.zeros((7, 9), bool)), ValueError, "reset_mask: expected shape (7, 11), came (7, 9)"),
+        (
+            lambda: Trainer(Sequential(Linear(D, M, dtype="f8"))).predict(ARRAY, reset_mask=np.zeros((7, 11), bool)),
+            ValueError, "reset_mask: expected None, as no layer of the model takes resets",
+        ),
         (fit(X, CLASSES), ValueError, "y: expected a target at each step, (7, 9, ...), came shape (7,)"),
     ],
 )  # fmt: skip

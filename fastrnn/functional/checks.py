@@ -13,6 +13,7 @@ Array = NDArray[Any]
 Maybe = Optional[Array]
 
 NONLINEARITIES = {name: _native.ACTIVATIONS[name] for name in ("tanh", "relu", "sigmoid", "identity")}
+OUTPUT_ACTIVATIONS = {name: _native.ACTIVATIONS[name] for name in (*NONLINEARITIES, "softmax")}
 GATE_ACTIVATIONS = {name: _native.ACTIVATIONS[name] for name in ("sigmoid", "hard_sigmoid", "hard_sigmoid_6")}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import _native
-from .checks import NONLINEARITIES, Array, Maybe, need, option
+from .checks import NONLINEARITIES, OUTPUT_ACTIVATIONS, Array, Maybe, need, option
 
 _RNN = _native.CELLS["rnn"]
 # What the compiled core calls the arguments: its state is h, projected by weight_hr.
@@ -38,13 +38,13 @@ def jordan_forward(
     own output, over x (T, N, D) from y0 (N, M), running freely:
 
         h_t = f(W_ih x_t + W_yh y_{t-1} + b_h)      f = nonlinearity: tanh, relu, sigmoid or identity
-        y_t = g(W_hy h_t + b_y)                     g = output_activation, any of these
+        y_t = g(W_hy h_t + b_y)                     g = output_activation, any of these or softmax
 
     weight_ih (H, D); weight_yh (H, M); bias_h (H,) or None; weight_hy (M, H); bias_y (M,) or None.
     Returns y (T, N, M), y_n (N, M) and the cache for one `jordan_backward`, which is None unless training.
     """
-    f, g = (option(name, value, NONLINEARITIES) for name, value in
-            (("nonlinearity", nonlinearity), ("output_activation", output_activation)))  # fmt: skip
+    f = option("nonlinearity", nonlinearity, NONLINEARITIES)
+    g = option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
     need(weight_yh=weight_yh, weight_hy=weight_hy)
     with _own_names():
         y, y_n, _, cache = _native.forward(

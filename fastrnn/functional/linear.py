@@ -31,15 +31,17 @@ def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = No
         if name not in _LINEAR_KEYS:
             raise ValueError(f"into: expected keys among {', '.join(_LINEAR_KEYS)}, came {name!r}")
         given[_LINEAR_KEYS[name]] = array
-    dx = given.pop("x", None)
+    wants_new, dx = "x" not in given, given.get("x")
     if dx is not None:
         check(dx, "into['x']", cache.shape, cache.dtype)
         if dx.flags.c_contiguous:
             given["x"] = _rows(dx)
+        else:
+            del given["x"]
     gradients = _native.backward("linear_forward", (RNN,), cache.sequence, _rows(dy), None, None, given)
-    if dx is None:
+    if wants_new:
         dx = gradients["x"].reshape(cache.shape)
-    elif not dx.flags.c_contiguous:
+    elif dx is not None and not dx.flags.c_contiguous:
         dx += gradients["x"].reshape(cache.shape)
     return {"x": dx, "weight": gradients["weight_ih"], "bias": gradients["bias_ih"]}
 

@@ -40,7 +40,7 @@ def rnn_backward(
 
     Returns a dict with keys x, h0, weight_ih, weight_hh, bias_ih, bias_hh; biases that were None have None. `into`, a
     dict of arrays under any of these keys, has the gradients of that name added to it; the returned dict then holds
-    those arrays.
+    those arrays. With into["x"] = None the gradient of x is not computed.
     """
     return _native.backward("rnn_forward", (_RNN,), cache, doutput, dh_n, None, into)
 

@@ -8,8 +8,9 @@ from .container import Sequential
 from .dropout import Dropout
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
+from .trees import TreeLSTM, TreeRNN
 
 __all__ = [
     "Activation", "Dropout", "Embedding", "GRU", "LSTM", "LastStep", "Linear", "MaxPool", "MeanPool", "Module",
-    "RNN", "Sequential", "build",
+    "RNN", "Sequential", "TreeLSTM", "TreeRNN", "build",
 ]  # fmt: skip

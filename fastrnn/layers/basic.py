@@ -25,6 +25,8 @@ class Linear(Module):
     Raises TypeError for a wrong dtype, ValueError for a wrong shape.
     """
 
+    skips_dx = True
+
     def __init__(
         self, in_features: int, out_features: int, *, bias: bool = True, dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -56,8 +58,9 @@ class Linear(Module):
         chain.links.append(weights | {"cell": CELLS["rnn"], "activation": NONLINEARITIES["identity"], "gates": 1})
         return True
 
-    def backward(self, dy: Array) -> Array:
-        dx = functional.linear_backward(dy, self._kept(), into=self._grads)["x"]
+    def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
+        into = self._grads if need_dx else self._grads | {"x": None}
+        dx = functional.linear_backward(dy, self._kept(), into=into)["x"]
         self._cache = None
         return dx
 

@@ -19,6 +19,8 @@ class Sequential(Module):
     places (it would keep only the later call for its backward).
     """
 
+    skips_dx = True
+
     def __init__(self, *layers: Module) -> None:
         super().__init__()
         if not layers:
@@ -72,9 +74,9 @@ class Sequential(Module):
     ) -> Array:
         return self.run(x, lengths=lengths, reset_mask=reset_mask, training=training)[0]
 
-    def backward(self, dy: Array) -> Array | None:
-        """dx, or None if the first layer reads tokens."""
-        return self.run_backward(dy)[0]
+    def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
+        """dx, or None if the first layer reads tokens. With need_dx=False it may be None too."""
+        return self.run_backward(dy, need_dx=need_dx)[0]
 
     def run(
         self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
@@ -91,10 +93,16 @@ class Sequential(Module):
             state_n.append(entry)
         return x, tuple(state_n)
 
-    def run_backward(self, dy: Array | None, dstate_n: Any = None) -> tuple[Array | None, tuple[Any, ...]]:
+    def run_backward(
+        self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True
+    ) -> tuple[Array | None, tuple[Any, ...]]:
+        needs = []  # whether a layer's dx is read: by one before it that learns, or that takes no None
+        for layer in self.layers:
+            needs.append(need_dx)
+            need_dx = need_dx or bool(layer.params) or not layer.skips_dx
         dstate0 = []
-        for layer, entry in zip(reversed(self.layers), reversed(self._entries("dstate_n", dstate_n))):
-            dy, entry = layer.run_backward(dy, entry)
+        for layer, entry, need in zip(self.layers[::-1], self._entries("dstate_n", dstate_n)[::-1], needs[::-1]):
+            dy, entry = layer.run_backward(dy, entry, need_dx=need)
             dstate0.append(entry)
         return dy, tuple(reversed(dstate0))
 

@@ -23,6 +23,8 @@ class Dropout(Module):
     the layer's own. Raises ValueError unless 0 <= p < 1.
     """
 
+    skips_dx = True
+
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         super().__init__()
         self.p = check_probability("p", p)
@@ -41,9 +43,12 @@ class Dropout(Module):
     def stream_links(self, chain: Any) -> bool:
         return bool(chain.links)  # nothing to do: streams do not train
 
-    def backward(self, dy: Array) -> Array:
+    def backward(self, dy: Array | None, *, need_dx: bool = True) -> Array | None:
         """dx = dy * mask."""
         mask = self._kept()
+        if not need_dx:
+            self._cache = None
+            return None
         if dy.shape != mask.shape:
             raise ValueError(f"dy: expected shape {mask.shape}, came {dy.shape}")
         self._cache = None

@@ -37,6 +37,8 @@ class Module:
     """True for a layer that can be called with `lengths`."""
     takes_reset_mask: bool = False
     """True for a layer that can be called with `reset_mask`."""
+    skips_dx: bool = False
+    """True for a layer whose backward takes `need_dx`: False where nobody reads dx, which may then be None; so may dy."""
     takes_state: bool = False
     """True for a layer that is called with a state, returns (y, state_n), and whose backward takes dstate_n and returns
     (dx, dstate0)."""
@@ -77,12 +79,14 @@ class Module:
         result = self(x, *(() if state is None else (state,)), training=training, **options)
         return result if isinstance(result, tuple) else (result, None)
 
-    def run_backward(self, dy: Array | None, dstate_n: Any = None) -> tuple[Any, Any]:
-        """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state."""
+    def run_backward(self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state, and
+        with need_dx=False dx may be None, which spares a product with the weights."""
         if dstate_n is not None and not self.takes_state:
             came = type(dstate_n).__name__
             raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, came {came}")
-        result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)))
+        options = {} if need_dx or not self.skips_dx else {"need_dx": False}
+        result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)), **options)
         return result if isinstance(result, tuple) else (result, None)
 
     def _honours(self, name: str, takes: bool) -> bool:

@@ -49,17 +49,17 @@ class RecurrentLayer(Module):
         steps: with x None, how many steps to run without input, s_t = f(s_{t-1}): as with x = 0, but the first layer's
             weight_ih is left out. The batch is that of the state, one sequence where there is none.
 
-    dx, dstate0 = layer.backward(doutput, dstate_n=None)
+    dx, dstate0 = layer.backward(doutput, dstate_n=None, need_dx=True)
         Backpropagation through time, after a call with training=True, whose x and output must still be as they were.
         doutput is like output, dstate_n like state_n, each None for zeros. Parameter gradients are added to `grads`.
-        dx is None where x was.
+        dx is None where x was, and with need_dx=False, which spares a product with the weights.
 
     Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape, RuntimeError for a
     backward without a training call before it.
     """
 
     batch_first: bool
-    takes_lengths = takes_reset_mask = takes_state = True
+    takes_lengths = takes_reset_mask = takes_state = skips_dx = True
     gates: int
     states: tuple[str, ...] = ("h",)
     _forward: Callable[..., Any]
@@ -160,7 +160,9 @@ class RecurrentLayer(Module):
             self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
         return self._as_given(y, batched), self._pack(state_n, batched)
 
-    def backward(self, doutput: Array | None, dstate_n: State = None) -> tuple[Array | None, State]:
+    def backward(
+        self, doutput: Array | None, dstate_n: State = None, *, need_dx: bool = True
+    ) -> tuple[Array | None, State]:
         caches, masks, shape, batched, without_input, starts_learned = self._kept()
         _, N, width = shape
         P, S, dy = self._h_size, self._directions, None
@@ -183,8 +185,8 @@ class RecurrentLayer(Module):
                     del into["weight_ih"]
                 for key, a in zip(("h0", "c0"), dstate0):
                     into[key] = a[index]
-                if s:
-                    into["x"] = dx
+                if s or not (k or need_dx):
+                    into["x"] = dx  # added to; None, of the first layer: not wanted
                 grads = self._backward(
                     dy if dy is None or S == 1 else dy[:, :, s * P : (s + 1) * P],
                     *[a if a is None else a[index] for a in dstate],
@@ -198,7 +200,7 @@ class RecurrentLayer(Module):
         if starts_learned:
             for name, gradient in zip(self.states, dstate0):
                 self._grads[f"initial_{name}"] += gradient.sum(axis=1)
-        dx = None if without_input else self._as_given(dx, batched)
+        dx = None if without_input or not need_dx else self._as_given(dx, batched)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
     def _resets_of_directions(self, reset_mask: Any, lengths: Any, T: int, N: int) -> list[Array | None]:

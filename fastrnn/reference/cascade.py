@@ -5,7 +5,7 @@ Letters: T time steps, N batch, D input_size, H hidden_size, M outputs.
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 

@@ -39,9 +39,12 @@ def add_into(into: dict[str, Array] | None, grads: dict[str, Maybe], like: str) 
         if grads.get(name) is None:
             keys = ", ".join(key for key, grad in grads.items() if grad is not None)
             raise ValueError("into: expected keys among %s, came %r" % (keys, name))
+        if name == "x" and target is None:
+            continue  # not wanted
         check("into[%r]" % name, target, grads[name].shape, grads[name].dtype, like, writable=True)
     for name, target in (into or {}).items():
-        target += grads[name]
+        if target is not None:
+            target += grads[name]
     return grads | (into or {})
 
 

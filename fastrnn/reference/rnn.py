@@ -98,6 +98,7 @@ def rnn_backward(
 
     Returns a dict with keys x, h0, weight_ih, weight_hh, bias_ih, bias_hh. `into`, a dict of arrays under any of
     these keys, has the gradients of that name added to it; the returned dict then holds those arrays.
+    With into["x"] = None the gradient of x is left out.
 
     With lengths, dh_n enters at each row's last step (or goes to h0, where it has none), doutput beyond the end is
     never looked at and x's gradient there is 0. A reset cuts the gradient: none passes to the step before, or to h0.

@@ -1,0 +1,105 @@
+"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference_trees`, which has the equations.
+
+Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
+
+x (V, D), one row per node, or (leaves, D), one row per leaf in the order of `trees.leaf`, in which case all other nodes
+have no input (x_j = 0) and none is computed for them. All arrays of a call share one dtype, float32 or float64. Levels of
+all trees go through the register tiles at once; the GIL is released for a whole pass and results do not depend on the
+number of threads. Raises TypeError for a wrong type or dtype, ValueError for a wrong shape, an unknown option or a node
+with more than N children, RuntimeError for a cache that an earlier backward has consumed.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Optional, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _native
+from .trees import Trees
+
+__all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward", "check_children"]
+
+Array = NDArray[Any]
+Maybe = Optional[Array]
+Children = Union[int, str]
+
+
+def tree_rnn_forward(
+    x: Array, trees: Trees, weight_ih: Array, weight_hh: Array, bias: Maybe, *, nonlinearity: str = "tanh",
+    children: Children = "sum", training: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """h_j = g(W x_j + U * sum of the children's h + b), or with a U per position for children=N.
+
+    weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
+    Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
+    """
+    if not isinstance(nonlinearity, str) or nonlinearity not in _native.ACTIVATIONS:
+        raise ValueError(
+            f"nonlinearity: expected one of {', '.join(map(repr, _native.ACTIVATIONS))}, came {nonlinearity!r}"
+        )
+    activation = _native.ACTIVATIONS[nonlinearity]
+    h, _, cache = _forward(False, activation, x, trees, weight_ih, weight_hh, bias, children, training)
+    return h, h[trees.root], cache
+
+
+def tree_rnn_backward(
+    dh: Maybe, dh_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+) -> dict[str, Maybe]:
+    """Gradients from dh (V, H) and dh_root (K, H), each None for zeros: a dict with keys x, weight_ih, weight_hh, bias.
+    `into`, a dict of arrays under any of these keys, has the gradients added to it, and the dict then holds those."""
+    return _native.tree_backward("tree_rnn_forward", False, cache, dh, dh_root, None, into)
+
+
+def tree_lstm_forward(
+    x: Array, trees: Trees, weight_ih: Array, weight_hh: Array, bias: Maybe, *, children: Children = "sum",
+    training: bool = True,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The child-sum (children="sum") or N-ary (children=N) TreeLSTM of Tai, Socher and Manning (2015).
+
+    weight_ih (4H, D) and bias (4H,) or None have rows i, f, g, o; weight_hh has rows i, f, g, o (4H, H), or
+    i, f_0, ..., f_{N-1}, g, o ((3+N)H, N*H).
+    Returns h (V, H), h_root and c_root (K, H) and the cache for one `tree_lstm_backward`, None unless training.
+    """
+    h, c_root, cache = _forward(True, 0, x, trees, weight_ih, weight_hh, bias, children, training)
+    return h, h[trees.root], c_root, cache
+
+
+def tree_lstm_backward(
+    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+) -> dict[str, Maybe]:
+    """Gradients, also from dc_root (K, H); the rest as in `tree_rnn_backward`."""
+    return _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
+
+
+def check_children(children: Any) -> Children:
+    """"sum" or a whole number of at least 1."""
+    if isinstance(children, str) and children == "sum":
+        return children
+    try:
+        number = operator.index(children)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(children, bool):
+        raise ValueError(f"children: expected 'sum' or a whole number of at least 1, came {children!r}")
+    return number
+
+
+def _forward(
+    lstm: bool, activation: int, x: Any, trees: Any, weight_ih: Any, weight_hh: Any, bias: Any, children: Any, training: bool
+) -> tuple[Array, Maybe, Any]:
+    if not isinstance(trees, Trees):
+        raise TypeError(f"trees: expected fastrnn.Trees, came {type(trees).__name__}")
+    children = check_children(children)
+    if children != "sum" and trees.max_children > children:
+        node = int((np.where(trees.parent >= 0, trees.position, -1) >= children).argmax())
+        raise ValueError(
+            f"trees: expected at most {children} children, in positions below {children}, came position "
+            f"{trees.position[node]} for {trees.name_of(node)}"
+        )
+    return _native.tree_forward(
+        lstm, activation, 0 if children == "sum" else children, x, trees.levels, trees.num_trees, weight_ih, weight_hh,
+        bias, bool(training),
+    )  # fmt: skip

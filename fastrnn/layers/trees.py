@@ -1,0 +1,150 @@
+"""TreeRNN and TreeLSTM: recurrent layers over `fastrnn.Trees`.
+
+Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
+The equations stand in `fastrnn.reference_trees`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import functional_trees as functional
+from ..trees import Trees
+from .checks import as_generator, check_choice, check_dtype, check_size
+from .initialisation import uniform
+from .module import Array, Module
+
+
+class TreeLayer(Module):
+    """What TreeRNN and TreeLSTM share.
+
+    h, root = layer(x, trees, training=False)
+        x (V, D): the input of each node, in the order of the nodes of `trees`; or (leaves, D): the input of each leaf,
+        in the order of `trees.leaf`, where inner nodes have none (a constituency tree, words at its leaves).
+        h (V, H): the hidden state of every node. root: that of the roots, in the form of a recurrent layer's state:
+        h_root (K, H), or (h_root, c_root) for the TreeLSTM. Nothing is summed over trees: row k is tree k.
+
+    dx = layer.backward(dh=None, droot=None)
+        Backpropagation through structure, after a call with training=True. A loss at every node hands in dh (V, H), one
+        at the roots droot, in the form of root (a TreeLSTM takes a bare array for h_root alone); None for zeros.
+        dx is like x. Parameter gradients are added to `grads`.
+
+    Parameters weight_ih, weight_hh and bias start U(-1/sqrt(H), 1/sqrt(H)). Raises TypeError for what is no array, has
+    another dtype or is no `Trees`, ValueError for a wrong shape or a node with more than N children, RuntimeError for a
+    backward without a training call before it.
+    """
+
+    gates: int
+    keeps_time = False
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, children: int | str, bias: bool, dtype: Any,
+        rng: int | np.random.Generator | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.children = functional.check_children(children)
+        self.bias = bool(bias)
+        self.dtype = check_dtype("dtype", dtype)
+        rng, H, bound = as_generator("rng", rng), self.hidden_size, self.hidden_size**-0.5
+        N = 1 if self.children == "sum" else self.children
+        self.add_param("weight_ih", uniform(rng, (self.gates * H, self.input_size), bound, self.dtype))
+        recurrent_gates = self.gates if self.gates == 1 else self.gates - 1 + N
+        self.add_param("weight_hh", uniform(rng, (recurrent_gates * H, N * H), bound, self.dtype))
+        if self.bias:
+            self.add_param("bias", uniform(rng, (self.gates * H,), bound, self.dtype))
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "input_size": self.input_size, "hidden_size": self.hidden_size, "children": self.children,
+            "bias": self.bias, "dtype": self.dtype.name,
+        }  # fmt: skip
+
+    def _weights(self) -> tuple[Any, ...]:
+        return self._params["weight_ih"], self._params["weight_hh"], self._params.get("bias")
+
+
+class TreeRNN(TreeLayer):
+    """h_j = g(W x_j + U (sum of the children's h) + b), or with a U of its own for each child's position.
+
+    nonlinearity: "tanh", "relu", "sigmoid" or "identity".
+    children: "sum", for any number of children in any order; or N: up to N children in positions 0..N-1.
+    bias, dtype, rng: as for `RNN`. How to call it: see `TreeLayer`.
+    Parameters weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,).
+    """
+
+    gates = 1
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", children: int | str = "sum",
+        bias: bool = True, dtype: Any = np.float32, rng: int | np.random.Generator | None = None,
+    ) -> None:  # fmt: skip
+        self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
+        super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | {"nonlinearity": self.nonlinearity}
+
+    def __call__(self, x: Array, trees: Trees, *, training: bool = False) -> tuple[Array, Array]:
+        h, root, cache = functional.tree_rnn_forward(
+            x, trees, *self._weights(), nonlinearity=self.nonlinearity, children=self.children, training=training
+        )
+        if training:
+            self._cache = cache
+        return h, root
+
+    def backward(self, dh: Array | None = None, droot: Array | None = None) -> Array:
+        dx = functional.tree_rnn_backward(dh, droot, self._kept(), into=self._grads)["x"]
+        self._cache = None
+        return dx
+
+
+class TreeLSTM(TreeLayer):
+    """Long short-term memory over trees (Tai, Socher and Manning 2015), gates i, f, g, o.
+
+    children: "sum", the child-sum form, for any number of children in any order (dependency trees); or N, the N-ary
+        form, for up to N children in positions 0..N-1, each with weights of its own in every gate, forget gates included
+        (binary constituency trees: 2).
+    forget_bias: a number to start the forget gates' bias at; None leaves it as the rest.
+    bias, dtype, rng: as for `LSTM`. How to call it: see `TreeLayer`.
+    Parameters weight_ih (4H, D) and bias (4H,), rows i, f, g, o; weight_hh (4H, H), rows i, f, g, o, or ((3+N)H, N*H),
+    rows i, f_0, ..., f_{N-1}, g, o. On trees without branches it is the `LSTM` with these weights.
+    """
+
+    gates = 4
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, children: int | str = "sum", bias: bool = True,
+        dtype: Any = np.float32, rng: int | np.random.Generator | None = None, forget_bias: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
+        self.forget_bias = None if forget_bias is None else float(forget_bias)
+        if self.forget_bias is not None:
+            if not self.bias:
+                raise ValueError("forget_bias: expected None, as bias is False")
+            self._params["bias"][self.hidden_size : 2 * self.hidden_size] = self.forget_bias
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | {"forget_bias": self.forget_bias}
+
+    def __call__(self, x: Array, trees: Trees, *, training: bool = False) -> tuple[Array, tuple[Array, Array]]:
+        h, h_root, c_root, cache = functional.tree_lstm_forward(
+            x, trees, *self._weights(), children=self.children, training=training
+        )
+        if training:
+            self._cache = cache
+        return h, (h_root, c_root)
+
+    def backward(self, dh: Array | None = None, droot: Any = None) -> Array:
+        if isinstance(droot, (tuple, list)):
+            if len(droot) != 2:
+                raise ValueError(f"droot: expected (dh_root, dc_root), came {len(droot)} entries")
+            dh_root, dc_root = droot
+        else:
+            dh_root, dc_root = droot, None
+        dx = functional.tree_lstm_backward(dh, dh_root, dc_root, self._kept(), into=self._grads)["x"]
+        self._cache = None
+        return dx

@@ -1,0 +1,222 @@
+# Part of _native.pyx: the loops over the levels of trees, forward and backward, and what Python calls. See trees.h.
+
+cdef struct TreeJob:
+    fr_trees trees
+    const fr_kernels *kernels
+    long levels
+    fr_barrier barrier
+
+
+cdef void tree_forward_part(void *arg, int id, int threads) noexcept nogil:
+    """One thread's part of a forward pass, from the leaves to the roots."""
+    cdef TreeJob *job = <TreeJob *>arg
+    cdef const fr_kernels *k = job.kernels
+    cdef const fr_trees *t = &job.trees
+    cdef fr_share share
+    cdef long level
+    cdef int phase
+    share.id, share.threads, share.by_units = id, threads, False
+    k.tree_pack_forward(t, share)
+    fr_barrier_wait(&job.barrier, threads)
+    if t.projected < t.inputs:
+        k.tree_project(t, t.projected, t.inputs, share)
+        fr_barrier_wait(&job.barrier, threads)
+    for level in range(job.levels):
+        share.by_units = fr_row_blocks(t.level[level + 1] - t.level[level]) < threads
+        for phase in range(3 if share.by_units else 1):
+            k.tree_forward(t, level, phase, share)
+            fr_barrier_wait(&job.barrier, threads)
+
+
+cdef void tree_backward_part(void *arg, int id, int threads) noexcept nogil:
+    """One thread's part of backpropagation, from the roots to the leaves, and of the gradients that follow from it."""
+    cdef TreeJob *job = <TreeJob *>arg
+    cdef const fr_kernels *k = job.kernels
+    cdef const fr_trees *t = &job.trees
+    cdef fr_share share
+    cdef long level
+    cdef int phase
+    share.id, share.threads, share.by_units = id, threads, False
+    k.tree_pack_backward(t, share)
+    fr_barrier_wait(&job.barrier, threads)
+    for level in range(job.levels - 1, -1, -1):
+        share.by_units = fr_row_blocks(t.level[level + 1] - t.level[level]) < threads
+        for phase in range(2 if share.by_units else 1):
+            k.tree_backward(t, level, phase, share)
+            fr_barrier_wait(&job.barrier, threads)
+    share.by_units = False
+    if t.dx:
+        k.tree_grad_input(t, share)
+    k.tree_grad_weights(t, share)
+
+
+cdef class TreeTape:
+    """What a forward pass over trees with training=True leaves for its backward pass; used once."""
+    cdef fr_trees trees
+    cdef const fr_kernels *kernels
+    cdef int typenum
+    cdef Block states
+    cdef tuple arrays
+
+    def __reduce__(self):
+        raise TypeError("a forward pass' cache cannot be pickled")
+
+
+cdef const long *_indices(cnp.ndarray a) except NULL:
+    """The data of one of `fastrnn.trees.Levels`' arrays, which are made and checked there."""
+    if cnp.PyArray_TYPE(a) != cnp.NPY_LONG or not cnp.PyArray_IS_C_CONTIGUOUS(a):
+        raise TypeError(f"trees: expected arrays of C's long, came {a.dtype}")
+    return <const long *>cnp.PyArray_DATA(a)
+
+
+cdef long _tree_rows(const fr_trees *t, bint of_weight_hh) noexcept nogil:
+    """Rows of the weights, in multiples of H."""
+    return 1 if not t.lstm else 3 + max(t.children, 1) if of_weight_hh else 4
+
+
+cdef size_t _tree_states(const fr_trees *t, const fr_kernels *k, long Hp, size_t room[5]) noexcept:
+    """Room for what backward needs: slots, h, c, x in level order, the children's operand."""
+    cdef size_t size = 0
+    cdef long slots = 4 + max(t.children, 1) if t.lstm else 1
+    room[0] = _room(&size, slots * t.nodes * Hp, k.itemsize)
+    room[1] = _room(&size, t.nodes * Hp, k.itemsize)
+    room[2] = _room(&size, t.nodes * Hp if t.lstm else 0, k.itemsize)
+    room[3] = _room(&size, t.inputs * t.D if t.inputs == t.nodes else 0, k.itemsize)
+    room[4] = _room(&size, (t.nodes - t.leaves) * max(t.children, 1) * t.H, k.itemsize)
+    return size
+
+
+cdef int _tree_threads(const fr_trees *t, long levels) noexcept nogil:
+    """One thread where starting others, or meeting them after each level, would cost more than they do (`choose_plan`
+    has the measurements)."""
+    cdef double flops = 2.0 * t.H * (<double>t.inputs * t.D * _tree_rows(t, False)
+                                     + <double>(t.nodes - t.leaves) * max(t.children, 1) * t.H * _tree_rows(t, True))
+    return _forced_threads if _forced_threads else 1 if flops < 7e5 or flops < 3e4 * levels else _threads
+
+
+def tree_forward(bint lstm, int activation, long children, x, levels, long num_trees, weight_ih, weight_hh, bias, bint training):
+    """Run TreeRNN or TreeLSTM over trees, given as `fastrnn.trees.Levels`. Returns (h, c of the roots or None, TreeTape
+    or None); the caller has checked that no node has more than `children` children, unless it is 0."""
+    cdef int typenum = _real_type(weight_ih, "weight_ih")
+    cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
+    cdef const fr_kernels *k = fr_kernels_for(_isa, itemsize)
+    cdef TreeJob job
+    cdef fr_trees *t = &job.trees
+    memset(&job, 0, sizeof(job))
+    job.kernels = k
+    t.lstm, t.activation, t.children = lstm, activation, children
+    start, order, parent, position, first_child, child = levels
+    t.level, t.order, t.parent, t.position = _indices(start), _indices(order), _indices(parent), _indices(position)
+    t.first_child, t.child = _indices(first_child), _indices(child)
+    job.levels = len(start) - 1
+    t.nodes, t.leaves = len(order), start[1]
+
+    cdef cnp.ndarray w_ih = <cnp.ndarray>weight_ih, w_hh, x_, b = None, h, c_root = None
+    cdef long G = _tree_rows(t, False)
+    if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_SIZE(w_ih) == 0 or cnp.PyArray_DIM(w_ih, 0) % G:
+        raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), came {_shape_of(w_ih)}")
+    t.H, t.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
+    w_ih = _dense(w_ih, "weight_ih", typenum, "GD", 2, G * t.H, t.D)
+    w_hh = _dense(weight_hh, "weight_hh", typenum, "GH", 2, _tree_rows(t, True) * t.H, max(children, 1) * t.H)
+    if bias is not None:
+        b = _dense(bias, "bias", typenum, "G", 1, G * t.H, -1)
+    x_ = _array(x, "x", typenum)
+    if cnp.PyArray_NDIM(x_) != 2 or cnp.PyArray_DIM(x_, 1) != t.D or cnp.PyArray_DIM(x_, 0) not in (t.nodes, t.leaves):
+        raise ValueError(f"x: expected shape ({t.nodes}, {t.D}), a row per node, or ({t.leaves}, {t.D}), a row per leaf, "
+                         f"came {_shape_of(x_)}")
+    x_ = _dense(x_, "x", typenum, "VD", 2, -1, t.D)
+    t.inputs = cnp.PyArray_DIM(x_, 0)
+    h = _new(typenum, t.nodes, t.H, -1, False)
+    if lstm:
+        c_root = _new(typenum, num_trees, t.H, -1, False)
+    t.x, t.weight_ih, t.weight_hh, t.bias = _data(x_), _data(w_ih), _data(w_hh), _data(b)
+    t.output, t.c_root = _data(h), _data(c_root)
+
+    cdef long level, Hp = k.padded(t.H), W = max(children, 1) * t.H
+    t.projected = t.nodes
+    for level in range(job.levels):
+        if t.level[level + 1] - t.level[level] < FR_TREE_FEW:
+            t.projected = t.level[level]
+            break
+    cdef size_t room[5]
+    cdef Block states = _block(_tree_states(t, k, Hp, room))
+    t.slots, t.h, t.c, t.operand = states.at + room[0], states.at + room[1], states.at + room[2], states.at + room[4]
+    t.x_ordered = states.at + room[3] if t.inputs == t.nodes else <void *>t.x
+    cdef size_t size = 0
+    cdef size_t x_at = _room(&size, G * Hp * t.D, itemsize)
+    cdef size_t h_at = _room(&size, _tree_rows(t, True) * Hp * W, itemsize), f_at = _room(&size, Hp * t.H, itemsize)
+    cdef size_t bias_at = _room(&size, G * Hp, itemsize)
+    cdef Block call = _block(size)
+    t.panels_x, t.panels_h, t.panels_f, t.packed_bias = call.at + x_at, call.at + h_at, call.at + f_at, call.at + bias_at
+    with nogil:
+        fr_parallel(_tree_threads(t, job.levels), tree_forward_part, &job)
+    if not training:
+        return h, c_root, None
+    cdef TreeTape tape = TreeTape.__new__(TreeTape)
+    tape.trees, tape.kernels, tape.typenum, tape.states = job.trees, k, typenum, states
+    tape.arrays = (levels, num_trees, x_, w_ih, w_hh, b)
+    return h, c_root, tape
+
+
+def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
+    """Backpropagate through what `tree_forward` ran for `owner`; returns the dict of gradients."""
+    if not isinstance(cache, TreeTape) or (<TreeTape>cache).kernels == NULL or (<TreeTape>cache).trees.lstm != lstm:
+        raise TypeError(f"cache: expected the cache of {owner} in training, came {type(cache).__name__}"
+                        f"{' of another cell' if isinstance(cache, TreeTape) else ''}")
+    cdef TreeTape tape = <TreeTape>cache
+    if tape.states is None:
+        raise RuntimeError(f"cache: already consumed by an earlier backward; run {owner} again")
+    cdef TreeJob job
+    cdef fr_trees *t = &job.trees
+    cdef const fr_kernels *k = tape.kernels
+    cdef int typenum = tape.typenum, itemsize = k.itemsize
+    memset(&job, 0, sizeof(job))
+    job.trees, job.kernels = tape.trees, k
+    job.levels = len(tape.arrays[0].start) - 1
+    cdef long num_trees = tape.arrays[1], G = _tree_rows(t, False), rows = _tree_rows(t, True)
+    cdef long Hp = k.padded(t.H), W = max(t.children, 1) * t.H
+    names = ("x", "weight_ih", "weight_hh", *(("bias",) if t.bias else ()))
+    for name in into or ():
+        if name not in names:
+            raise ValueError(f"into: expected keys among {', '.join(names)}, came {name!r}")
+
+    cdef cnp.ndarray dh_ = None, dh_root_ = None, dc_root_ = None, dx, db = None
+    if dh is not None:
+        dh_ = _dense(dh, "dh", typenum, "VH", 2, t.nodes, t.H)
+    if dh_root is not None:
+        dh_root_ = _dense(dh_root, "dh_root", typenum, "KH", 2, num_trees, t.H)
+    if dc_root is not None:
+        dc_root_ = _dense(dc_root, "dc_root", typenum, "KH", 2, num_trees, t.H)
+    t.doutput, t.dh_root, t.dc_root = _data(dh_), _data(dh_root_), _data(dc_root_)
+    dx_sum = _gradient(into, "x", typenum, "VD", 2, t.inputs, t.D) if into is not None and into.get("x") is not None else None
+    dx = _new(typenum, t.inputs, t.D, -1, False)
+    cdef cnp.ndarray dw_ih = _gradient(into, "weight_ih", typenum, "GD", 2, G * t.H, t.D)
+    cdef cnp.ndarray dw_hh = _gradient(into, "weight_hh", typenum, "GH", 2, rows * t.H, W)
+    if t.bias:
+        db = _gradient(into, "bias", typenum, "G", 1, G * t.H, -1)
+    t.dx, t.dweight_ih, t.dweight_hh, t.dbias = _data(dx), _data(dw_ih), _data(dw_hh), _data(db)
+
+    cdef fr_sequence slot  # as which the kernels see one slot's weights
+    memset(&slot, 0, sizeof(slot))
+    slot.H, slot.R, slot.cell = t.H, t.H, FR_RNN
+    cdef int threads = _tree_threads(t, job.levels)
+    cdef bint apart = lstm and t.children == 0
+    cdef size_t size = 0
+    cdef size_t dh_at = _room(&size, t.nodes * Hp if apart else 0, itemsize)
+    cdef size_t dc_at = _room(&size, t.nodes * Hp if lstm else 0, itemsize)
+    cdef size_t operand_at = _room(&size, (t.nodes - t.leaves) * W, itemsize)
+    cdef size_t x_at = _room(&size, G * t.H * (t.D + k.lanes), itemsize)
+    cdef size_t h_at = _room(&size, rows * t.H * (W + k.lanes), itemsize), f_at = _room(&size, t.H * Hp, itemsize)
+    cdef size_t scratch_at = _room(&size, k.scratch_size(&slot, threads), itemsize)
+    cdef Block call = _block(size), states = tape.states
+    arrays = tape.arrays  # alive until the end
+    tape.states, tape.arrays = None, None  # used up from here on
+    t.dh, t.dc, t.doperand, t.scratch = call.at + dh_at, call.at + dc_at, call.at + operand_at, call.at + scratch_at
+    t.panels_x, t.panels_h, t.panels_f = call.at + x_at, call.at + h_at, call.at + f_at
+    with nogil:
+        fr_parallel(threads, tree_backward_part, &job)
+    if dx_sum is not None:
+        with np.errstate(all="ignore"):
+            dx_sum += dx
+        dx = dx_sum
+    return {"x": dx, "weight_ih": dw_ih, "weight_hh": dw_hh, "bias": db}

@@ -1,0 +1,295 @@
+"""Streams: steps and blocks have the bits of whole sequences, states come and go, nothing leaks.
+
+Letters: T time steps, N batch, D input features, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MeanPool, Module, Sequential
+from fastrnn.streaming import PiecewiseStream, Stream
+
+T, D, H = 9, 5, 7
+LAYERS = {
+    "rnn": lambda **options: RNN(D, H, rng=1, **options),
+    "relu": lambda **options: RNN(D, H, nonlinearity="relu", rng=1, **options),
+    "gru": lambda **options: GRU(D, H, rng=1, **options),
+    "gru-reset-before": lambda **options: GRU(D, H, reset_after=False, rng=1, **options),
+    "lstm": lambda **options: LSTM(D, H, rng=1, **options),
+    "lstm-projected": lambda **options: LSTM(D, H, proj_size=3, peephole=True, cell_clip=2.0, rng=1, **options),
+    "gru-named": lambda **options: GRU(D, H, gate_activation="hard_sigmoid", activation="relu", rng=1, **options),
+    "learned": lambda **options: learned(LSTM(D, H, learn_initial_state=True, rng=1, **options)),
+}
+
+
+def learned(layer):
+    for name in ("initial_h", "initial_c"):
+        layer.params[name][...] = np.random.default_rng(5).standard_normal(layer.params[name].shape)
+    return layer
+
+
+def normal(*shape, dtype="float32", seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def assert_same_state(actual, expected):
+    """To the bit."""
+    if expected is None or isinstance(expected, np.ndarray):
+        assert (actual is None) == (expected is None)
+        np.testing.assert_array_equal(actual, expected)
+        return
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected):
+        assert_same_state(one, other)
+
+
+@pytest.mark.parametrize("N", [1, 3, 8])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_steps_and_blocks_have_the_bits_of_the_whole(isa, kind, dtype, num_layers, N):
+    layer = LAYERS[kind](num_layers=num_layers, dtype=dtype)
+    x = normal(T, N, D, dtype=dtype)
+    output, state_n = layer(x)
+    stream = layer.stream(N)
+    for t in range(T):
+        np.testing.assert_array_equal(stream.step(x[t]), output[t])
+    assert_same_state(stream.state, state_n)
+    stream.reset()
+    np.testing.assert_array_equal(np.concatenate([stream.run(x[:4]), stream.run(x[4:4]), stream.run(x[4:])]), output)
+    assert_same_state(stream.state, state_n)
+
+
+@pytest.mark.parametrize("cell", [RNN, GRU, LSTM])
+def test_layer_large_enough_to_share_out(cell):
+    layer = cell(130, 300, rng=0)
+    x = normal(4, 1, 130)
+    stream = layer.stream()
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), layer(x)[0])
+
+
+def test_a_single_sequence_needs_no_batch_axis():
+    layer = GRU(D, H, rng=0)
+    x = normal(T, D)
+    stream = layer.stream()
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), layer(x)[0])
+    stream.reset()
+    np.testing.assert_array_equal(stream.run(x), layer(x)[0])
+
+
+def test_batch_first():
+    layer = LSTM(D, H, batch_first=True, rng=0)
+    x = normal(3, T, D)
+    stream = layer.stream(3)
+    np.testing.assert_array_equal(stream.run(x), layer(x)[0])
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(x[:, 0]), layer(x)[0][:, 0])
+
+
+def test_out_receives_the_result():
+    stream, twin = (LSTM(D, H, rng=0).stream(2) for _ in range(2))
+    x, out = normal(2, D), np.empty((2, H), np.float32)
+    assert stream.step(x, out) is out
+    np.testing.assert_array_equal(out, twin.step(x))
+
+
+def test_state_snapshot_restore_and_reset():
+    layer = LSTM(D, H, 2, rng=0)
+    x = normal(T, 3, D)
+    stream = layer.stream(3)
+    stream.run(x[:4])
+    snapshot = stream.snapshot()
+    rest = stream.run(x[4:])
+    stream.restore(snapshot)
+    np.testing.assert_array_equal(stream.run(x[4:]), rest)
+    assert_same_state(snapshot, layer(x[:4])[1])
+
+    stream.state = (h, c) = tuple(normal(2, 3, H, seed=seed) for seed in (1, 2))
+    np.testing.assert_array_equal(stream.run(x), layer(x, (h, c))[0])
+    stream.state = (h, c)
+    stream.reset([1])
+    h[:, 1] = c[:, 1] = 0
+    assert_same_state(stream.state, (h, c))
+    stream.reset(np.array([True, False, False]))
+    h[:, 0] = c[:, 0] = 0
+    assert_same_state(stream.state, (h, c))
+    stream.state = None
+    np.testing.assert_array_equal(stream.run(x), layer(x)[0])
+
+
+def test_reset_goes_back_to_the_learned_state():
+    layer = LAYERS["learned"]()
+    x = normal(T, 2, D)
+    stream = layer.stream(2)
+    stream.run(x)
+    stream.reset([0])
+    assert_same_state(stream.state[0][:, 0], layer.params["initial_h"])
+    stream.reset()
+    np.testing.assert_array_equal(stream.run(x), layer(x)[0])
+
+
+def test_pickle_and_copy_go_on_alone():
+    stream = GRU(D, H, rng=0).stream(2)
+    x = normal(T, 2, D)
+    stream.run(x)
+    copies = [pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream)]
+    expected = stream.run(x)
+    for one in copies:
+        np.testing.assert_array_equal(one.run(x), expected)
+
+
+def test_weights_are_those_at_the_opening():
+    layer = RNN(D, H, rng=0)
+    x = normal(T, 1, D)
+    before = layer(x)[0]
+    stream = layer.stream()
+    layer.params["weight_hh_l0"] *= 2
+    np.testing.assert_array_equal(stream.run(x), before)
+    np.testing.assert_array_equal(layer.stream().run(x), layer(x)[0])
+
+
+def character_model(**options):
+    return Sequential(
+        Embedding(20, 6, rng=0), GRU(6, 9, 2, rng=1, **options), Dropout(0.5), Linear(9, 8, rng=2), Activation("tanh"),
+        Linear(8, 20, rng=3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_sequential_is_one_chain(batch_first):
+    model = character_model(batch_first=batch_first)
+    tokens = np.random.default_rng(0).integers(0, 20, (4, T) if batch_first else (T, 4))
+    stream = model.stream(4)
+    assert isinstance(stream, Stream)
+    output, state_n = model.run(tokens)
+    np.testing.assert_allclose(stream.run(tokens), output, rtol=0, atol=1e-6)  # tanh: NumPy's there, the kernels' here
+    assert_same_state(stream.state, state_n)
+    stream.reset()
+    for t in range(T):
+        token, expected = (tokens[:, t], output[:, t]) if batch_first else (tokens[t], output[t])
+        np.testing.assert_allclose(stream.step(token), expected, rtol=0, atol=1e-6)
+    stream.state = state_n
+    assert_same_state(stream.state, state_n)
+
+
+def test_last_step_is_the_newest():
+    model = Sequential(GRU(D, H, rng=0), LastStep(), Linear(H, 3, rng=1))
+    x = normal(T, 2, D)
+    stream = model.stream(2)
+    for t in range(T):
+        np.testing.assert_allclose(stream.step(x[t]), model(x[: t + 1]), rtol=0, atol=1e-6)
+
+
+class Doubled(Module):
+    """A user's layer without a compiled form."""
+
+    def __call__(self, x, *, training=False):
+        return 2 * x
+
+    def arguments(self):
+        return {}
+
+
+def test_layers_of_the_users_own_run_between_chains():
+    model = Sequential(GRU(D, H, rng=0), Doubled(), LSTM(H, 4, rng=1), Activation("softmax"))
+    x = normal(T, 3, D)
+    stream = model.stream(3)
+    assert isinstance(stream, PiecewiseStream)
+    output, state_n = model.run(x)
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), output)
+    assert_same_state(stream.state, state_n)
+    snapshot = stream.snapshot()
+    stream.reset([2])
+    assert not stream.state[0][:, 2].any() and stream.state[0][:, 1].any()
+    stream.reset()
+    np.testing.assert_array_equal(stream.run(x), output)
+    twin = pickle.loads(pickle.dumps(stream))
+    stream.restore(snapshot)
+    assert_same_state(stream.state, state_n)
+    np.testing.assert_array_equal(twin.run(x), stream.run(x))
+
+
+def test_streams_of_one_layer_in_several_threads():
+    layer = LSTM(D, H, rng=0)
+    inputs = [normal(200, 1, D, seed=seed) for seed in range(8)]
+
+    def follow(x):
+        stream = layer.stream()
+        return np.stack([stream.step(x_t) for x_t in x])
+
+    with ThreadPoolExecutor(4) as pool:
+        for x, result in zip(inputs, pool.map(follow, inputs)):
+            np.testing.assert_array_equal(result, layer(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: LSTM(D, H, bidirectional=True), "^LSTM: expected one direction for a stream, came a bidirectional layer"),
+        (lambda: Sequential(GRU(D, H, bidirectional=True)), "^GRU: expected one direction for a stream"),
+        (lambda: Sequential(GRU(D, H), MeanPool()), "^MeanPool: expected a layer with an output at every step"),
+    ],
+)
+def test_what_cannot_stream_says_so(model, message):
+    with pytest.raises(ValueError, match=message):
+        model().stream()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s: s.step(np.zeros((2, D + 1), "f")), ValueError, r"^x: expected shape \(2, 5\) = \(N, D\), came \(2, 6\)$"),
+        (lambda s: s.step(np.zeros(D, "f")), ValueError, r"^x: expected shape \(2, 5\)"),
+        (lambda s: s.step(np.zeros((2, D))), TypeError, "^x: expected float32"),
+        (lambda s: s.step([1.0]), TypeError, "^x: expected a NumPy array, came list$"),
+        (lambda s: s.step(np.zeros((2, D), "f"), np.zeros((2, H))), TypeError, "^out: expected float32, came float64$"),
+        (lambda s: s.step(np.zeros((2, D), "f"), np.zeros((2, D), "f")), ValueError, r"^out: expected shape \(2, 7\)"),
+        (lambda s: s.run(np.zeros((4, 3, D), "f")), ValueError, r"^x: expected shape \(T, 2, 5\)"),
+        (lambda s: setattr(s, "state", np.zeros((1, 2, H), "f")), ValueError, r"^state: expected h \(1, 2, ...\), c"),
+        (lambda s: setattr(s, "state", (np.zeros((1, 2, H), "f"), np.zeros((1, 2, D), "f"))), ValueError, "^c of state: "),
+        (lambda s: s.reset([5]), IndexError, "index 5 is out of bounds"),
+    ],
+)
+def test_errors(call, error, message):
+    stream = LSTM(D, H, rng=0).stream(2)
+    before = stream.run(normal(3, 2, D)) is not None and stream.state
+    with pytest.raises(error, match=message):
+        call(stream)
+    assert_same_state(stream.state, before)
+
+
+def test_token_errors():
+    stream = character_model().stream(2)
+    for tokens, error, message in (
+        (np.array([0.0, 1.0]), TypeError, "^x: expected integer tokens, came float64$"),
+        (np.array([1, 20]), IndexError, r"^x: expected tokens 0\.\.19, came values from 1 to 20$"),
+        (np.array([1]), ValueError, r"^x: expected shape \(2,\), came \(1,\)$"),
+    ):
+        with pytest.raises(error, match=message):
+            stream.step(tokens)
+    with pytest.raises(ValueError, match="^batch_size: expected at least 1, came 0$"):
+        character_model().stream(0)
+
+
+def test_steps_do_not_grow_memory():
+    """A hundred thousand steps; a leak of one small array each would be 10 MB and more."""
+    resource = pytest.importorskip("resource")
+    stream = fastrnn.LSTM(4, 8, rng=0).stream()
+    x, out = normal(1, 4), np.empty((1, 8), np.float32)
+
+    def steps(count):
+        for _ in range(count):
+            stream.step(x, out)
+            stream.step(x)
+
+    steps(2_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    steps(50_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4000
