@@ -10,7 +10,7 @@
  * so that the input side of a GRU reads slots 0-2 and the recurrent side slots 1-3: contiguous, both.
  *
  * # Design: what waits for a gate (tanh of c, n of the GRU) runs in a loop of its own over the rows. One loop is bound by
- * the 140 cycles from a row's sums to its h, two rows at a time in flight; two loops by the count of instructions. On
+ * the about 140 cycles from a row's sums to its h, two rows at a time in flight; two loops by the count of instructions. On
  * Zen 3 that is 64 cycles a row and unit block instead of 87 (LSTM) and 42 instead of 55 (GRU), the same bits.
  */
 #ifndef FASTRNN_CELLS_H

@@ -171,6 +171,27 @@ static cell_step view_of(const fr_sequence *q, const pass_view *p, long s, fr_sh
     return v;
 }
 
+/* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
+static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointers at, const real *in, long in_row, long n,
+                      int rows, real *acc) {
+    const long acc_row = panel->accumulators * VL, shift = p->cut->h_first * VL;
+    product both[2];
+    int x_part = 0, parts = 0;
+    if (!in && p->D) both[parts++] = (product){at.x + n, 0, 0, 1, p->D, panel->x}, x_part = 1;
+    if (p->K) both[parts++] = (product){at.next + n, 0, 0, 1, p->K, panel->h};
+    const real *init = in ? in + n * in_row + panel->inputs : panel->bias;
+    if (!in) in_row = 0;
+    if (!shift) {
+        multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, !p->K);
+        return;
+    }
+    /* Accumulators of the two parts overlap, but are not the same. */
+    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, 0);
+    for (int m = 0; m < rows; m++)
+        for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL) store(acc + m * acc_row + v, load(init + m * in_row + v));
+    multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
+}
+
 /* A pass of its own, as it needs whole rows: those are dealt out even where panels were. */
 static void step_softmax(const fr_sequence *q, long s, fr_share share) {
     share.by_units = 0;
@@ -191,30 +212,21 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_share share
     const int fused = q->fused || !p.weight_x;
     const real *in = fused ? 0 : (real *)q->inputs + (fr_packed(q, s) - q->inputs_start) * in_row;
     finish_function *finish = is_plain(q) ? p.cut->finish : p.cut->finish_any;
-    real acc[FR_ROW_BLOCK * 4 * VL] __attribute__((aligned(64)));
-    for (long i = panels.begin; i < panels.end; i++) {
-        const forward_panel panel = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i - panels.begin) : i);
-        const long acc_row = panel.accumulators * VL, shift = p.cut->h_first * VL;
+    /* Where there is one block of rows, panels are finished by four, so that their activations overlap: 1.02 to 1.07
+     * times as fast at N = 1 to 3, H = 32 to 128 on a Zen 3. With more blocks, rows overlap already. */
+    enum { TOGETHER = 4 };
+    const long together = q->N > FR_ROW_BLOCK ? 1 : TOGETHER;
+    real acc[TOGETHER][FR_ROW_BLOCK * 4 * VL] __attribute__((aligned(64)));
+    for (long i = panels.begin; i < panels.end; i += together) {
+        forward_panel group[TOGETHER];
+        const long count = MIN(together, panels.end - i);
+        for (long j = 0; j < count; j++)
+            group[j] = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
         FOR_ROW_BLOCKS(block, q->N, active, share) {
-            const long n = block.begin;
-            const int rows = (int)(block.end - n);
-            product both[2];
-            int x_part = 0, parts = 0;
-            if (fused && p.D) both[parts++] = (product){at.x + n, 0, 0, 1, p.D, panel.x}, x_part = 1;
-            if (p.K) both[parts++] = (product){at.next + n, 0, 0, 1, p.K, panel.h};
-            if (!shift)
-                multiply(panel.NV, rows, acc, acc_row, fused ? panel.bias : in + n * in_row + panel.inputs, fused ? 0 : in_row,
-                         both, parts, !p.K);
-            else { /* accumulators of the two parts overlap, but are not the same */
-                const real *init = panel.bias;
-                if (fused) multiply(panel.NV, rows, acc, acc_row, init, 0, both, x_part, 0);
-                for (int m = 0; m < rows; m++) {
-                    if (!fused) init = in + (n + m) * in_row + panel.inputs;
-                    for (long v = fused ? panel.NV * VL : 0; v < acc_row; v += VL) store(acc + m * acc_row + v, load(init + v));
-                }
-                multiply(panel.NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
-            }
-            finish(&view, n, rows, panel.first, panel.blocks, acc, acc_row);
+            const int rows = (int)(block.end - block.begin);
+            for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, block.begin, rows, acc[j]);
+            for (long j = 0; j < count; j++)
+                finish(&view, block.begin, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
         }
     }
 }

@@ -11,7 +11,8 @@
  * c) Gates are unit-blocked, (HB, S, VL): a tile's epilogue writes whole, neighbouring lines, and backward's K loop
  *    reads them contiguously. Backward overwrites them with their gradients.
  * d) No software prefetch of the next panel: on a 2-core Zen 4 with 1 MB L2 it ran at 0.96-1.01 times the plain loop's
- *    speed for LSTM, GRU and RNN at H = 256, 512, 1024 (1.09 for the RNN at H = 256 alone, and 0.99 at 512). A CPU with a
+ *    speed for LSTM, GRU and RNN at H = 256, 512, 1024 (1.09 for the RNN at H = 256 alone, and 0.99 at 512); on a Zen 3 with
+ *    512 KB at 0.90-1.07 for the LSTM, and prefetching 1 or 4 KB ahead within a panel at N = 1 at 0.90-1.01. A CPU with a
  *    slow L3 may differ.
  */
 #include "gradients.h"
