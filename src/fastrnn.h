@@ -42,6 +42,7 @@ typedef struct {
     int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int fused;                       /* the input projection runs in the same K loop as the recurrent product */
+    int in_turn;                     /* fused, but first the one and then the other: the sums of projecting ahead, for one step */
     fr_rows rows;
 
     /* Forward, the user's arrays. */

@@ -173,7 +173,7 @@ static cell_step view_of(const fr_sequence *q, const pass_view *p, long s, fr_sh
 
 /* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
 static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointers at, const real *in, long in_row, long n,
-                      int rows, real *acc) {
+                      int rows, real *acc, int in_turn) {
     const long acc_row = panel->accumulators * VL, shift = p->cut->h_first * VL;
     product both[2];
     int x_part = 0, parts = 0;
@@ -181,12 +181,12 @@ static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointe
     if (p->K) both[parts++] = (product){at.next + n, 0, 0, 1, p->K, panel->h};
     const real *init = in ? in + n * in_row + panel->inputs : panel->bias;
     if (!in) in_row = 0;
-    if (!shift) {
+    if (!shift && !(in_turn && x_part)) {
         multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, !p->K);
         return;
     }
     /* Accumulators of the two parts overlap, but are not the same. */
-    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, 0);
+    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, in_turn);
     for (int m = 0; m < rows; m++)
         for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL) store(acc + m * acc_row + v, load(init + m * in_row + v));
     multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
@@ -224,7 +224,7 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_share share
             group[j] = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
         FOR_ROW_BLOCKS(block, q->N, active, share) {
             const int rows = (int)(block.end - block.begin);
-            for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, block.begin, rows, acc[j]);
+            for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, block.begin, rows, acc[j], q->in_turn);
             for (long j = 0; j < count; j++)
                 finish(&view, block.begin, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
         }

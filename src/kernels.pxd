@@ -23,7 +23,7 @@ cdef extern from "fastrnn.h" nogil:
         long T, N, D, H, R
         int cell, activation, gate_activation, output_activation
         double clip
-        int fused
+        int fused, in_turn
         fr_rows rows
         fr_series x, output
         const void *h0

@@ -2,7 +2,8 @@
 
 cdef struct Link:  # one layer of a chain
     Job job
-    int threads, itemsize
+    int threads
+    int projects  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
     void *h     # (N, R) state of the step before, or NULL: a layer without state
     void *y     # (N, R) output of one step, for the next layer
     void *wide  # (T, N, R) the same for a block of steps
@@ -69,11 +70,12 @@ cdef class Chain:
         cdef size_t gates_at = _room(&size, q.N * k.gates_row(q) if cell == FR_GRU_RESET_BEFORE else 0, self.itemsize)
         cdef size_t inner_at = _room(&size, q.N * Hp if k.has_inner(q) else 0, self.itemsize)
         cdef size_t c_at = _room(&size, q.N * Hp if cell == FR_LSTM else 0, self.itemsize)
-        cdef size_t inputs_at = _room(&size, q.N * k.inputs_row(q), self.itemsize)
         cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
         cdef Block block = _block(size)
-        q.fused, job.chunk, job.by_units, job.passes = plan.fused, 1, plan.by_units and plan.threads > 1, k.passes(q)
-        q.panels, q.bias, q.zeros, q.inputs = block.at + panels_at, block.at + bias_at, block.at + zeros_at, block.at + inputs_at
+        link.projects = not plan.fused
+        q.fused, q.in_turn, job.chunk = True, link.projects, 1
+        job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
+        q.panels, q.bias, q.zeros = block.at + panels_at, block.at + bias_at, block.at + zeros_at
         job.pointers = <void **>(block.at + pointers_at)
         memset(q.zeros, 0, _zeros_row(k, q) * self.itemsize)
         if cell == FR_GRU_RESET_BEFORE:
@@ -86,7 +88,7 @@ cdef class Chain:
         cdef cnp.ndarray h = _new(self.typenum, q.N, q.R, -1, True)
         if weight_hh is not None:
             link.h = cnp.PyArray_DATA(h)
-        link.y, link.threads, link.itemsize = q.output.data, plan.threads, self.itemsize
+        link.y, link.threads = q.output.data, plan.threads
         cdef fr_share share = share_of(job, 0, 1)
         share.by_units = 0
         with nogil:
@@ -140,7 +142,7 @@ cdef class Chain:
             if cnp.PyArray_TYPE(out) != self.typenum:
                 raise TypeError(f"out: expected {x_.dtype}, came {out.dtype}")
             _expect(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
-            if not cnp.PyArray_ISCARRAY(out) or np.may_share_memory(out, x_):
+            if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
                 raise ValueError("out: expected a writable, C-contiguous array apart from x, came another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
         ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.R, 0
@@ -163,28 +165,27 @@ cdef class Chain:
         out = _new(self.typenum, T, self.N, self.R, False)
         if T == 0:
             return out
-        kept, before = [], []
+        kept = []
         for index in range(self.count):
             link = &self.links[index]
             q = &link.job.sequence
             wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.R, False)
             kept.append(wide)
             link.wide = cnp.PyArray_DATA(<cnp.ndarray>wide)
-            if not q.fused:
+            if link.projects:
+                q.fused = q.in_turn = False
                 chunk = max(1, min(T, (1 << 20) // (q.N * link.job.kernels.inputs_row(q) * self.itemsize)))
                 inputs = _block(chunk * q.N * link.job.kernels.inputs_row(q) * self.itemsize)
                 kept.append(inputs)
-                before.append((index, <size_t>q.inputs))
                 q.inputs, link.job.chunk = (<Block>inputs).at, chunk
             else:
                 link.job.chunk = T
         xs, ys = _series(x_), _series(out)
         with nogil:
             self._advance(xs, ys, T)
-        for index, address in before:
-            self.links[index].job.sequence.inputs = <void *><size_t>address
         for index in range(self.count):
-            self.links[index].job.chunk = 1
+            link = &self.links[index]
+            link.job.chunk, link.job.sequence.fused, link.job.sequence.in_turn = 1, True, link.projects
         return out
 
     cdef cnp.ndarray _tokens(self, x, int ndim):
@@ -309,6 +310,13 @@ cdef class Chain:
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
         return out
+
+
+cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two C-contiguous arrays share memory."""
+    cdef char *a0 = <char *>cnp.PyArray_DATA(a)
+    cdef char *b0 = <char *>cnp.PyArray_DATA(b)
+    return a0 < b0 + cnp.PyArray_NBYTES(b) and b0 < a0 + cnp.PyArray_NBYTES(a)
 
 
 cdef class Chooser:
