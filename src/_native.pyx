@@ -125,101 +125,7 @@ cdef class Tape:
         raise TypeError("a forward pass' cache cannot be pickled")
 
 
-cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh,
-                         weight_hr, bias_hr, weight_peephole, out, bint training) except -1:
-    """Check a forward pass' arrays and point `q` at them; `held` keeps them alive: x, output, h0 first."""
-    cdef bint recurrent = weight_hh is not None
-    cdef cnp.ndarray x_, output, array, h0_ = None, w_ih = <cnp.ndarray>weight_ih
-    if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_DIM(w_ih, 0) == 0 or cnp.PyArray_DIM(w_ih, 0) % G or (
-            cnp.PyArray_DIM(w_ih, 1) == 0 and (np.ndim(x) == 0 or np.shape(x)[np.ndim(x) - 1] != 0)):  # no input at all makes an autonomous recurrence
-        raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), came {_shape_of(w_ih)}")
-    q.H, q.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
-    q.R = q.H
-    if weight_hr is not None:
-        array = _dense(weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
-        q.R, q.weight_hr = cnp.PyArray_DIM(array, 0), cnp.PyArray_DATA(array)
-        held.append(array)
-    x_ = _read_series(x, "x", typenum, "TND", -1, -1, q.D)
-    q.T, q.N = cnp.PyArray_DIM(x_, 0), cnp.PyArray_DIM(x_, 1)
-    if q.N < 1:
-        raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, came {x.shape}")
-    for name, given in (("weight_ih", weight_ih), ("weight_hh", weight_hh), ("bias_ih", bias_ih), ("bias_hh", bias_hh),
-                        ("bias_hr", bias_hr), ("weight_peephole", weight_peephole)):
-        if given is None:
-            continue
-        if name == "weight_ih":
-            array = _dense(given, name, typenum, "GD", 2, G * q.H, q.D)
-            q.weight_ih = cnp.PyArray_DATA(array)
-        elif name == "weight_hh":
-            array = _dense(given, name, typenum, "GH" if q.R == q.H else "GP", 2, G * q.H, q.R)
-            q.weight_hh = cnp.PyArray_DATA(array)
-        elif name == "bias_ih":
-            array = _dense(given, name, typenum, "G", 1, G * q.H, -1)
-            q.bias_ih = cnp.PyArray_DATA(array)
-        elif name == "bias_hh":
-            array = _dense(given, name, typenum, "G", 1, G * q.H, -1)
-            q.bias_hh = cnp.PyArray_DATA(array)
-        elif name == "bias_hr":
-            array = _dense(given, name, typenum, "R", 1, q.R, -1)
-            q.bias_hr = cnp.PyArray_DATA(array)
-        else:
-            array = _dense(given, name, typenum, "H", 1, 3 * q.H, -1)
-            q.weight_peephole = cnp.PyArray_DATA(array)
-        held.append(array)
-    if h0 is not None:
-        h0_ = _dense(h0, "h0", typenum, "NH" if q.R == q.H else "NP", 2, q.N, q.R)
-        if h0_ is h0 and (training or out is not None):
-            h0_ = h0_.copy()  # often a view of the output of the call before, which may be written again
-    if out is None:
-        output = _new(typenum, q.T, q.N, q.R, False)
-    else:
-        output = _written_series(out, "out", typenum, "TNH" if q.R == q.H else "TNP", q.T, q.N, q.R)
-        for array in (x_, *held):
-            if np.may_share_memory(output, array) and np.shares_memory(output, array):
-                name = "x" if array is x_ else "the weights"
-                raise ValueError(f"out: expected an array apart from {name}, came one that overlaps it")
-    q.x, q.output, q.h0 = _series(x_), _series(output), _data(h0_)
-    held[:0] = (x_, output, h0_)
-    return 0
-
-
-cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse) except -1:
-    """Lengths and resets into `q.rows`; with lengths q.T becomes the longest, and steps past a length are zeros."""
-    cdef cnp.ndarray order, sorted_, active, packed, mask
-    q.rows.reverse = reverse
-    if reset_mask is not None:
-        if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-            came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-            raise TypeError(f"reset_mask: expected a NumPy array of bool, came {came}")
-        if reset_mask.shape != (q.T, q.N):
-            raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), came {reset_mask.shape}")
-        mask = reset_mask
-        if q.T:
-            q.rows.reset_mask = <const unsigned char *>cnp.PyArray_DATA(mask)
-            q.rows.reset_step, q.rows.reset_row = cnp.PyArray_STRIDE(mask, 0), cnp.PyArray_STRIDE(mask, 1)
-        held.append(mask)
-    if lengths is None:
-        return 0
-    lengths = np.asarray(lengths)
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, came {lengths.dtype}")
-    if lengths.shape != (q.N,):
-        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), came {lengths.shape}")
-    low, high = lengths.min(), lengths.max()
-    if low < 0 or high > q.T:
-        raise ValueError(f"lengths: expected values from 0 to {q.T}, came {low if low < 0 else high}")
-    if low == q.T:
-        return 0
-    held[1].fill(0)
-    order = np.argsort(-lengths.astype(np.int_), kind="stable").astype(np.int_)
-    sorted_ = np.ascontiguousarray(lengths.astype(np.int_)[order])
-    q.T = high
-    active = np.searchsorted(-sorted_, -np.arange(q.T + 1, dtype=np.int_), side="left").astype(np.int_)
-    packed = np.concatenate([np.zeros(1, np.int_), np.cumsum(active[:q.T], dtype=np.int_)])
-    q.rows.order, q.rows.lengths = <const long *>cnp.PyArray_DATA(order), <const long *>cnp.PyArray_DATA(sorted_)
-    q.rows.active, q.rows.packed = <const long *>cnp.PyArray_DATA(active), <const long *>cnp.PyArray_DATA(packed)
-    held.extend((order, sorted_, active, packed))
-    return 0
+include "arguments.pxi"
 
 
 cdef long _zeros_row(const fr_kernels *k, const fr_sequence *q) noexcept:
@@ -309,6 +215,14 @@ cdef cnp.ndarray _gradient(object into, str name, int typenum, str letters, int 
     return array
 
 
+cdef void *_sum(dict sums, object into, str name, int typenum, str letters, int ndim, long d0, long d1, bint wanted) except? NULL:
+    """Where a weight's gradient is added up, an entry of `sums` from now on; NULL where there is no such weight."""
+    if not wanted:
+        return NULL
+    sums[name] = _gradient(into, name, typenum, letters, ndim, d0, d1)
+    return cnp.PyArray_DATA(<cnp.ndarray>sums[name])
+
+
 def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran for `owner`, one of `cells`; returns the dict of gradients."""
     if not isinstance(cache, Tape) or (<Tape>cache).kernels == NULL or (<Tape>cache).sequence.cell not in cells or (
@@ -365,27 +279,14 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     if is_lstm:
         dc0 = gradients["c0"] = _new(typenum, q.N, q.H, -1, False)
     q.dh0 = _data(dh0)
-    cdef cnp.ndarray array
-    for name, ndim, d0, d1 in (("weight_ih", 2, G * q.H, q.D), ("weight_hh", 2, G * q.H, q.R), ("bias_ih", 1, G * q.H, -1),
-                               ("bias_hh", 1, G * q.H, -1), ("weight_hr", 2, q.R, q.H), ("bias_hr", 1, q.R, -1),
-                               ("weight_peephole", 1, 3 * q.H, -1)):
-        array = _gradient(into, name, typenum, "GH", ndim, d0, d1) if name in names and (recurrent or name != "weight_hh") else None
-        if array is not None or name in ("weight_hh", "bias_ih", "bias_hh"):
-            gradients[name] = array
-        if name == "weight_ih":
-            q.dweight_ih = _data(array)
-        elif name == "weight_hh":
-            q.dweight_hh = _data(array)
-        elif name == "bias_ih":
-            q.dbias_ih = _data(array)
-        elif name == "bias_hh":
-            q.dbias_hh = _data(array)
-        elif name == "weight_hr":
-            q.dweight_hr = _data(array)
-        elif name == "bias_hr":
-            q.dbias_hr = _data(array)
-        else:
-            q.dweight_peephole = _data(array)
+    cdef dict sums = dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh"))  # keys that are there in any case
+    q.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, G * q.H, q.D, True)
+    q.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, G * q.H, q.R, recurrent)
+    q.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, G * q.H, -1, q.bias_ih != NULL)
+    q.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, G * q.H, -1, q.bias_hh != NULL)
+    q.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.R, q.H, q.weight_hr != NULL)
+    q.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.R, -1, q.bias_hr != NULL)
+    q.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.weight_peephole != NULL)
 
     cdef Plan plan = choose_plan(q, G, itemsize)
     job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
@@ -412,6 +313,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
         with np.errstate(all="ignore"):
             total += gradients[name]
         gradients[name] = into[name]
+    gradients.update(sums)
     return gradients
 
 
