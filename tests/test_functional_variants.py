@@ -317,6 +317,24 @@ def test_bitwise_equal_for_every_thread_count(cell, options, shape, threads):
                 np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {n} threads {ways}")
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_inputs_ahead_of_rows_of_different_lengths(cell, threads):
+    """Chunks of steps whose rows are fewer and fewer: no thread may project into what another still reads."""
+    from fastrnn import _native
+
+    case = make_case(cell, {}, (700, 24, 8, 64), "float32")
+    case = replace(case, lengths=np.linspace(1, 700, 24).astype(int))
+    try:
+        _native.force_plan(threads=1, fused=False)
+        expected = case.forward(functional, training=False)[0]
+        for n in (2, 3, 4):
+            _native.force_plan(threads=n, by_units=False, fused=False)
+            for _ in range(3):
+                np.testing.assert_array_equal(case.forward(functional, training=False)[0], expected)
+    finally:
+        _native.force_plan()
+
+
 # --- Output feedback --------------------------------------------------------------------------------------------------
 
 JORDANS = [("tanh", "identity"), ("relu", "tanh"), ("sigmoid", "relu"), ("identity", "sigmoid"), ("tanh", "softmax")]
