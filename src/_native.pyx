@@ -157,6 +157,8 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     cdef cnp.ndarray output = held[1], h_n = None, c_n = None, c0_ = None
     if c0 is not None:
         c0_ = _dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
+    if training and isinstance(reset_mask, np.ndarray):
+        reset_mask = reset_mask.copy()  # backward reads it again
     _read_rows(q, held, lengths, reset_mask, reverse)
     if recurrent:
         h_n = _new(typenum, q.N, q.R, -1, False)

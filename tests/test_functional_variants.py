@@ -243,6 +243,17 @@ def test_reset_forgets_nan(cell, options, isa):
 
 
 @every_cell
+def test_mask_may_change_after_the_forward(cell, options):
+    case = make_case(cell, options, (5, 4, 3, 8), "float32")
+    case = replace(case, **over_time(case))
+    expected = case.run(functional)
+    cache = case.forward(functional)[-1]
+    case.reset_mask[...] = ~case.reset_mask
+    for name, grad in case.backward(functional, cache).items():
+        np.testing.assert_array_equal(grad, expected["d" + name], err_msg=name)
+
+
+@every_cell
 def test_lengths_of_any_kind(cell, options, isa):
     """Integers of any width, a list, a strided view; lengths that are all T or all 0."""
     case = make_case(cell, options, (4, 3, 5, 6), "float64")
