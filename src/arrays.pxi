@@ -30,8 +30,8 @@ cdef cnp.ndarray _array(object a, str name, int typenum):
 cdef int _expect(cnp.ndarray a, str name, str letters, int ndim, long d0, long d1, long d2) except -1:
     """The shape of `a`, -1 standing for any size of at least 1 (0 for the first of three)."""
     cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(a)
-    if cnp.PyArray_NDIM(a) == ndim and (d0 < 0 or shape[0] == d0) and (ndim < 2 or d1 < 0 or shape[1] == d1) and (
-            ndim < 3 or d2 < 0 or shape[2] == d2):
+    if cnp.PyArray_NDIM(a) == ndim and (shape[0] == d0 or d0 < 0 and (shape[0] > 0 or ndim == 3)) and (
+            ndim < 2 or d1 < 0 or shape[1] == d1) and (ndim < 3 or d2 < 0 or shape[2] == d2):
         return 0
     wanted = [letter if size < 0 else size for letter, size in zip(letters, (d0, d1, d2))]
     raise ValueError(f"{name}: expected shape ({', '.join(map(str, wanted))}{',' if ndim == 1 else ''})"

@@ -197,6 +197,7 @@ WRONG_VARIANTS = [
     ("reset_mask", np.zeros((N, T), bool), ValueError, r"expected shape \(3, 2\).*, came \(2, 3\)"),
     ("weight_hr", zeros(P, H + 1), ValueError, r"expected shape \(\w+, 4\).*, came \(3, 5\)"),
     ("weight_hr", zeros(H, H, dtype=np.float64), TypeError, "expected float32.*, came float64"),
+    ("weight_hr", zeros(0, H), ValueError, r"expected shape \(\w+, 4\).*, came \(0, 4\)"),
     ("weight_peephole", zeros(2 * H), ValueError, r"expected shape \(12,\).*, came \(8,\)"),
     ("weight_peephole", [0.0] * 12, TypeError, "expected .*array, came list"),
     ("cell_clip", 0, ValueError, "expected a positive number, came 0"),
