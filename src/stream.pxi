@@ -260,7 +260,11 @@ cdef class Chain:
         uniform (steps, N): random numbers of [0, 1) to draw with, from softmax(logits / temperature) over the top_k
         largest (0: all); None: the largest logit. end: a token that ends a row, which is filled up with it; -1: none.
         """
-        cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64), logits = y.copy()
+        cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64)
+        cdef cnp.ndarray logits = _dense(y, "y", self.typenum, "NR", 2, self.N, self.R).copy()
+        if uniform is not None:
+            uniform = np.ascontiguousarray(uniform, np.float64)
+            _expect(uniform, "uniform", "TN", 2, steps, self.N, -1)
         cdef Chooser chooser = Chooser(self.R, temperature, top_k)
         cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(tokens)
         cdef const double *u = NULL if uniform is None else <double *>cnp.PyArray_DATA(uniform)

@@ -162,6 +162,17 @@ def test_wrong_arguments(error, message, options):
         language_model().generate(**({"start": np.array([1]), "steps": 2} | options))
 
 
+def test_the_chain_looks_at_what_it_is_given():
+    stream = language_model().stream(N)
+    for y, uniform, error, message in (
+        (np.zeros(V), None, ValueError, r"^y: expected shape \(3, 6\)"),
+        (np.zeros((N, V), np.float32), None, TypeError, "^y: expected float64"),
+        (np.zeros((N, V)), np.zeros(N), ValueError, r"^uniform: expected shape \(4, 3\)"),
+    ):
+        with pytest.raises(error, match=message):
+            stream.generate(y, 4, uniform, 1.0, 0, -1)
+
+
 def test_refuses_a_model_without_outputs_at_every_step():
     model = fastrnn.Sequential(fastrnn.Embedding(V, 4), fastrnn.GRU(4, H), fastrnn.LastStep(), fastrnn.Linear(H, V))
     with pytest.raises(ValueError, match="model: expected one with an output at every step"):
