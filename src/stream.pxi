@@ -166,26 +166,28 @@ cdef class Chain:
         if T == 0:
             return out
         kept = []
-        for index in range(self.count):
-            link = &self.links[index]
-            q = &link.job.sequence
-            wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.R, False)
-            kept.append(wide)
-            link.wide = cnp.PyArray_DATA(<cnp.ndarray>wide)
-            if link.projects:
-                q.fused = q.in_turn = False
-                chunk = max(1, min(T, (1 << 20) // (q.N * link.job.kernels.inputs_row(q) * self.itemsize)))
-                inputs = _block(chunk * q.N * link.job.kernels.inputs_row(q) * self.itemsize)
-                kept.append(inputs)
-                q.inputs, link.job.chunk = (<Block>inputs).at, chunk
-            else:
-                link.job.chunk = T
         xs, ys = _series(x_), _series(out)
-        with nogil:
-            self._advance(xs, ys, T)
-        for index in range(self.count):
-            link = &self.links[index]
-            link.job.chunk, link.job.sequence.fused, link.job.sequence.in_turn = 1, True, link.projects
+        try:
+            for index in range(self.count):
+                link = &self.links[index]
+                q = &link.job.sequence
+                wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.R, False)
+                kept.append(wide)
+                link.wide = cnp.PyArray_DATA(<cnp.ndarray>wide)
+                if link.projects:
+                    q.fused = q.in_turn = False
+                    chunk = max(1, min(T, (1 << 20) // (q.N * link.job.kernels.inputs_row(q) * self.itemsize)))
+                    inputs = _block(chunk * q.N * link.job.kernels.inputs_row(q) * self.itemsize)
+                    kept.append(inputs)
+                    q.inputs, link.job.chunk = (<Block>inputs).at, chunk
+                else:
+                    link.job.chunk = T
+            with nogil:
+                self._advance(xs, ys, T)
+        finally:  # memory may have run out halfway
+            for index in range(self.count):
+                link = &self.links[index]
+                link.job.chunk, link.job.sequence.fused, link.job.sequence.in_turn = 1, True, link.projects
         return out
 
     cdef cnp.ndarray _tokens(self, x, int ndim):

@@ -278,6 +278,17 @@ def test_token_errors():
         character_model().stream(0)
 
 
+def test_a_block_too_long_for_memory_leaves_the_stream_as_it_was():
+    """The second layer's output would be 2**48 bytes; by then the first one has been prepared for a block."""
+    model = Sequential(GRU(3000, 1, rng=0), Linear(1, 2**21, rng=1), Linear(2**21, 1, rng=2))
+    stream, twin = model.stream(), model.stream()
+    x = normal(2, 1, 3000)
+    with pytest.raises(MemoryError):
+        stream.run(np.broadcast_to(x[:1], (2**25, 1, 3000)))
+    np.testing.assert_array_equal(stream.step(x[0]), twin.step(x[0]))
+    np.testing.assert_array_equal(stream.run(x), twin.run(x))
+
+
 def test_steps_do_not_grow_memory():
     """A hundred thousand steps; a leak of one small array each would be 10 MB and more."""
     resource = pytest.importorskip("resource")
