@@ -20,7 +20,7 @@ cimport numpy as cnp
 from kernels cimport *
 from libc.math cimport INFINITY, exp, isfinite, sqrt
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
 cnp.import_array()

@@ -30,9 +30,10 @@ cdef class Chain:
         self.N, self.held = N, []
         self.typenum = _real_type(layers[0]["weight_ih"], "weight_ih")
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
-        self.links = <Link *>calloc(len(layers), sizeof(Link))
+        self.links = <Link *>fr_acquire(len(layers) * sizeof(Link))  # barriers ask for more alignment than malloc gives
         if self.links == NULL:
-            raise MemoryError()
+            raise MemoryError("no memory for a chain")
+        memset(self.links, 0, len(layers) * sizeof(Link))
         for index, layer in enumerate(layers):
             self._start(&self.links[index], layer["cell"], layer["activation"], layer["weight_ih"], layer.get("weight_hh"),
                         layer.get("bias_ih"), layer.get("bias_hh"), layer.get("weight_hr"), layer.get("weight_peephole"),
@@ -48,7 +49,7 @@ cdef class Chain:
             self.embedded = _new(self.typenum, N, self.D, -1, False)
 
     def __dealloc__(self):
-        free(self.links)
+        fr_release(self.links)
 
     cdef object _start(self, Link *link, int cell, int activation, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
                        weight_peephole, int gate_activation, double clip):
