@@ -149,7 +149,7 @@ class Stream(_Base, _native.Chain):
     stream.reset(rows=None), snapshot(), restore(snapshot)
 
     Weights are copied and packed once: after training on, open another stream. Streams of one model may run in several
-    threads at once, one thread each.
+    threads at once, one thread each; a second thread that uses one that is running meets a RuntimeError.
     """
 
     def __init__(self, model: Any, batch_size: int, piece: _Piece) -> None:

@@ -13,11 +13,12 @@ cdef class Chain:
     """Layers of one dtype, one after the other, each a dict of the arguments of `forward` by name; an embedding may stand
     before them. Weights are copied: later changes of the arrays do not show. N is the batch.
 
-    One thread at a time may use a chain; several chains may run at once.
+    One thread at a time may use a chain, another one meets a RuntimeError; several chains may run at once.
     """
     cdef Link *links
     cdef int count, typenum, itemsize
     cdef readonly long N, D, R
+    cdef bint running
     cdef list held
     cdef cnp.ndarray embedding, embedded
 
@@ -100,6 +101,13 @@ cdef class Chain:
 
     # ---- Running ----
 
+    cdef int _begin(self) except -1:
+        """Until `running` is False again, nobody else may run the chain."""
+        if self.running:
+            raise RuntimeError("stream: expected one thread at a time, came a call while another one runs")
+        self.running = True
+        return 0
+
     cdef void _advance(self, fr_series x, fr_series out, long T) noexcept nogil:
         """T steps of all layers, from x to out; layers in between write to `y`, or to `wide` where T > 1."""
         cdef int index
@@ -124,6 +132,13 @@ cdef class Chain:
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
         """
+        self._begin()
+        try:
+            return self._step(x, out)
+        finally:
+            self.running = False
+
+    cdef cnp.ndarray _step(self, x, cnp.ndarray out):
         cdef cnp.ndarray x_
         cdef fr_series xs, ys
         cdef bint flat = False
@@ -168,6 +183,7 @@ cdef class Chain:
             return out
         kept = []
         xs, ys = _series(x_), _series(out)
+        self._begin()
         try:
             for index in range(self.count):
                 link = &self.links[index]
@@ -189,6 +205,7 @@ cdef class Chain:
             for index in range(self.count):
                 link = &self.links[index]
                 link.job.chunk, link.job.sequence.fused, link.job.sequence.in_turn = 1, True, link.projects
+            self.running = False
         return out
 
     cdef cnp.ndarray _tokens(self, x, int ndim):
@@ -282,6 +299,7 @@ cdef class Chain:
         embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
         xs.data, xs.row, xs.step = embedded, self.D, 0
         ys.data, ys.row, ys.step = rows, self.R, 0
+        self._begin()
         with nogil:
             for t in range(steps):
                 if t:
@@ -299,6 +317,7 @@ cdef class Chain:
                     for n in range((t + 1) * self.N, steps * self.N):
                         to[n] = end
                     break
+        self.running = False
         return tokens
 
     def feed_back(self, cnp.ndarray y, long steps):
@@ -311,11 +330,13 @@ cdef class Chain:
         if steps:
             out[0] = y
         xs = ys = _series(out)
+        self._begin()
         with nogil:
             for t in range(1, steps):
                 ys.data = <char *>xs.data + self.N * self.R * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
+        self.running = False
         return out
 
 

@@ -278,6 +278,29 @@ def test_token_errors():
         character_model().stream(0)
 
 
+def test_a_stream_refuses_a_second_thread():
+    stream, x, refused = GRU(16, 64, rng=0).stream(), normal(20000, 1, 16), []
+
+    def step():
+        for _ in range(100):
+            try:
+                stream.step(x[0])
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            running = pool.submit(step)
+            try:
+                stream.run(x)
+            except RuntimeError as error:
+                refused.append(str(error))
+            running.result()
+    assert set(refused) == {"stream: expected one thread at a time, came a call while another one runs"}
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(x[0]), GRU(16, 64, rng=0).stream().step(x[0]))
+
+
 def test_a_block_too_long_for_memory_leaves_the_stream_as_it_was():
     """The second layer's output would be 2**48 bytes; by then the first one has been prepared for a block."""
     model = Sequential(GRU(3000, 1, rng=0), Linear(1, 2**21, rng=1), Linear(2**21, 1, rng=2))
