@@ -337,9 +337,15 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
                 dfx += df;
             }
             if (n >= t->leaves) store(s0 + v, dfx);
-            if (parent < 0 && forgets_apart(t)) store(slot_row(t, 4, n) + v, (vec){0}); /* nobody's child */
         }
     }
+}
+
+/* A root is nobody's child: its forget gate has no gradient. Not in phase 0, in which others multiply the same rows. */
+static void clear_forgets_of_roots(const fr_trees *t, range nodes, range units) {
+    for (long n = nodes.begin; n < nodes.end; n++)
+        for (long v = units.begin * VL; t->parent[n] < 0 && v < units.end * VL; v += VL)
+            store(slot_row(t, 4, n) + v, (vec){0});
 }
 
 /* Gradients of the children's operand. */
@@ -365,8 +371,10 @@ static void tree_backward(const fr_trees *t, long level, int phase, fr_share sha
             if (forgets_apart(t) && n0 + N < t->nodes) grad_forget_operand(t, n0, N, part, panels);
             finish_backward(t, nodes, units);
         }
-        if ((phase == 1 || !share.by_units) && level)
-            grad_operand(t, n0, N, part, panels_of(panels_in(vectors_in(operand_width(t))), share));
+        if (phase == 1 || !share.by_units) {
+            if (forgets_apart(t)) clear_forgets_of_roots(t, nodes, units);
+            if (level) grad_operand(t, n0, N, part, panels_of(panels_in(vectors_in(operand_width(t))), share));
+        }
     }
 }
 
