@@ -29,6 +29,7 @@ from .checks import (
 from .dropout import dropout_mask
 from .initialisation import orthogonal_gates, uniform
 from .module import Array, Module
+from .sequences import as_given, time_major
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
@@ -158,7 +159,7 @@ class RecurrentLayer(Module):
             y = output if both is None else both
         if training:
             self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
-        return self._as_given(y, batched), self._pack(state_n, batched)
+        return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
     def backward(
         self, doutput: Array | None, dstate_n: State = None, *, need_dx: bool = True
@@ -167,9 +168,9 @@ class RecurrentLayer(Module):
         _, N, width = shape
         P, S, dy = self._h_size, self._directions, None
         if doutput is not None:
-            dy = self._time_major("doutput", doutput, width)
+            dy = time_major("doutput", doutput, None, self.batch_first, width)
             if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = self._as_given(np.empty(shape), batched).shape
+                expected = as_given(np.empty(shape), batched, self.batch_first).shape
                 raise ValueError(f"doutput: expected shape {expected} like output, came {doutput.shape}")
             if dy.dtype != self.dtype:
                 raise TypeError(f"doutput: expected {self.dtype} like output, came {dy.dtype}")
@@ -200,7 +201,7 @@ class RecurrentLayer(Module):
         if starts_learned:
             for name, gradient in zip(self.states, dstate0):
                 self._grads[f"initial_{name}"] += gradient.sum(axis=1)
-        dx = None if without_input or not need_dx else self._as_given(dx, batched)
+        dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
     def _resets_of_directions(self, reset_mask: Any, lengths: Any, T: int, N: int) -> list[Array | None]:
@@ -243,29 +244,12 @@ class RecurrentLayer(Module):
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is not None:
-            return self._time_major("x", x, self.input_size), x.ndim == 3
+            return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
         several = len(self.states) > 1 and isinstance(state, (tuple, list)) and state
         first = state[0] if several else state
         batched = first is None or np.ndim(first) == 3
         N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
         return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
-
-    def _time_major(self, name: str, a: Array, columns: int) -> Array:
-        """The (T, N, columns) view of an array as the user gave it."""
-        if not isinstance(a, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
-        if a.ndim not in (2, 3) or a.shape[-1] != columns:
-            layout = "N, T" if self.batch_first else "T, N"
-            raise ValueError(f"{name}: expected shape ({layout}, {columns}) or (T, {columns}), came {a.shape}")
-        if a.ndim == 2:
-            return a[:, None]
-        return a.swapaxes(0, 1) if self.batch_first else a
-
-    def _as_given(self, a: Array, batched: bool) -> Array:
-        """The view of a time-major array that has the layout of x."""
-        if not batched:
-            return a[:, 0]
-        return a.swapaxes(0, 1) if self.batch_first else a
 
     def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
         """h (L*S, N, P), (c (L*S, N, H)), or None each for zeros."""

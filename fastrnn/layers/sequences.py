@@ -15,14 +15,17 @@ from .checks import check_lengths
 Array = NDArray[Any]
 
 
-def time_major(name: str, a: Any, dtype: np.dtype[Any], batch_first: bool, columns: int | None = None) -> Array:
+def time_major(
+    name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool, columns: int | None = None
+) -> Array:
     """The (T, N, D) view of x as the user gave it: (T, N, D), (N, T, D) with batch_first, or (T, D) for one sequence.
 
-    columns: D, None for any. Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
+    columns: D, None for any. dtype: None where the compiled core checks it.
+    Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
     """
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
-    if a.dtype != dtype:
+    if dtype is not None and a.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like the parameters, came {a.dtype}")
     if a.ndim not in (2, 3) or columns is not None and a.shape[-1] != columns:
         layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
