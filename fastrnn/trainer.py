@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import checkpoint, optim
 from ._sequences import Batch, Data
 from ._trainer_checks import check_every, check_limit, check_steps, check_tbptt, check_whole_batches
-from .bptt import Propagation, Values, check_runs_in_pieces, flatten
+from .bptt import Propagation, Values, check_runs_in_pieces
 from .callbacks import Callback
 from .history import History
 from .layers import LastStep, Module
@@ -211,7 +211,7 @@ class Trainer:
         before the update. Raises ValueError for shapes that do not fit, FloatingPointError as `fit`.
         """
         check_runs_in_pieces("partial_fit", self.model)
-        for layer in flatten(self.model):
+        for layer in self.model.leaves():
             if not layer.keeps_time and not isinstance(layer, LastStep):
                 came = type(layer).__name__
                 raise ValueError(f"partial_fit: expected a model with an output at each step, came one with {came}")

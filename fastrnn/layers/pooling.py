@@ -22,7 +22,7 @@ class Pool(Module):
     Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
     """
 
-    keeps_time = streams = False
+    keeps_time = False
     takes_lengths = True
     batch_first: bool
 
