@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._sequences import Data
+from .callbacks import Callback
 from .layers.checks import check_size
 
 
@@ -36,6 +37,20 @@ def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
     if k2 < k1:
         raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, came {(k1, k2)}")
     return k1, k2
+
+
+def check_targets(y: Any) -> None:
+    if y is None:
+        raise ValueError("y: expected one target per sample of x, came None")
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks: expected a list of Callback objects, came {type(callbacks).__name__}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks: expected Callback objects, came {type(callback).__name__}")
+    return list(callbacks)
 
 
 def check_every(every: Any) -> int | str | None:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from . import checkpoint, optim
 from ._sequences import Batch, Data
-from ._trainer_checks import check_every, check_limit, check_steps, check_tbptt, check_whole_batches
+from ._trainer_checks import (
+    check_callbacks, check_every, check_limit, check_steps, check_targets, check_tbptt, check_whole_batches,
+)  # fmt: skip
 from .bptt import Propagation, Values, check_runs_in_pieces
 from .callbacks import Callback
 from .history import History
@@ -77,7 +79,7 @@ class Trainer:
         self.optimizer = optim.Adam(lr=1e-3) if optimizer is None else optim.get(optimizer)
         self.clip_norm = check_limit("clip_norm", clip_norm)
         self.clip_value = check_limit("clip_value", clip_value)
-        self.callbacks = list(callbacks)
+        self.callbacks = check_callbacks(callbacks)
         self.history = History()
         self.stop_training = False
         self._rng = own_generator(as_generator("rng", rng))
@@ -116,6 +118,7 @@ class Trainer:
         Raises ValueError for data that do not fit, FloatingPointError that names epoch and batch (from 1) when the
         loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that update.
         """
+        check_targets(y)
         data = self._data(x, y, lengths, reset_mask)
         epochs, batch_size = check_size("epochs", epochs), check_size("batch_size", batch_size)
         shuffle = not self.stateful if shuffle is None else shuffle
@@ -235,6 +238,7 @@ class Trainer:
 
         batch_size None: 256, or for a stateful trainer that of its state.
         """
+        check_targets(y)
         data = self._data(x, y, lengths, reset_mask)
         return self._evaluate(data, self._batch_size(data, batch_size))
 

@@ -697,6 +697,8 @@ def test_objective_errors():
     "call, error, message",
     [
         (lambda t, x, y: t.fit(x, y[:-1]), ValueError, "y: expected one target per sample of x, 6 of them, came shape (5,)"),
+        (lambda t, x, y: t.fit(x, None), ValueError, "y: expected one target per sample of x, came None"),
+        (lambda t, x, y: t.evaluate(x, None), ValueError, "y: expected one target per sample of x, came None"),
         (lambda t, x, y: t.fit(x[:0], y[:0]), ValueError, "x: expected samples first, at least one, came shape (0, 8, 1)"),
         (lambda t, x, y: t.fit(x, y, epochs=0), ValueError, "epochs: expected a whole number of at least 1, came 0"),
         (lambda t, x, y: t.fit(x, y, batch_size=0), ValueError, "batch_size: expected a whole number of at least 1, came 0"),
@@ -730,6 +732,9 @@ def test_bad_data(call, error, message):
         ({"clip_norm": 0}, ValueError, "clip_norm: expected None or a number above 0, came 0"),
         ({"clip_value": math.nan}, ValueError, "clip_value: expected None or a number above 0, came nan"),
         ({"clip_norm": "5"}, ValueError, "clip_norm: expected None or a number above 0, came '5'"),
+        ({"callbacks": EarlyStopping()}, TypeError, "callbacks: expected a list of Callback objects, came EarlyStopping"),
+        ({"callbacks": [print]}, TypeError, "callbacks: expected Callback objects, came builtin_function_or_method"),
+        ({"metrics": "accuracy"}, TypeError, "metrics: expected None or a list of names and functions, came 'accuracy'"),
         ({"rng": "a"}, TypeError, "rng: expected None, a whole number or a numpy Generator, came 'a'"),
     ],
 )

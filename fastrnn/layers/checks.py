@@ -20,6 +20,15 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
     return size
 
 
+def check_number(name: str, value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, came {value!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, came {value!r}")
+    return float(value)
+
+
 def check_probability(name: str, value: Any) -> float:
     """A dropout probability, 0 <= p < 1: at 1 nothing would be left to scale up."""
     try:

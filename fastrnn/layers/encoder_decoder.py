@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .bridge import MERGES, Bridge
-from .checks import check_choice, check_size
+from .checks import check_choice, check_number, check_size
 from .decoding import beam_search
 from .generation import MODES, OneStep, generate
 from .module import Array, Module, build
@@ -174,7 +174,7 @@ class EncoderDecoder(Module):
             start = np.full(N, self.start, np.intp)
             tokens, scores = beam_search(
                 OneStep(self.decoder), start, state, steps, beam_size=beam_size, end=self.end,
-                length_penalty=float(length_penalty),
+                length_penalty=check_number("length_penalty", length_penalty),
             )  # fmt: skip
             return (tokens, scores) if return_scores else tokens
         if self.start is None:
