@@ -46,6 +46,12 @@ class _Piece:
         self.embedding: Array | None = None
         self.counts: list[int] = []  # links of each layer
 
+    @classmethod
+    def of(cls, layer: Any) -> _Piece:
+        piece = cls()
+        piece.layers.append(layer)
+        return piece
+
     def take(self, layer: Any) -> bool:
         before = len(self.links)
         if not layer.stream_links(self):
@@ -105,9 +111,9 @@ def _plan(layers: Any) -> list[_Piece]:
             plan.append(_Piece())
         if not plan[-1].take(layer):
             plan[-1].layers.append(layer)
-            plan[-1].links = []
             plan.append(_Piece())
-    return [piece for piece in plan if piece.layers]
+    # Without a link there is no chain: an embedding alone, dropout between layers of the user's own.
+    return [part for piece in plan for part in ([piece] if piece.links else map(_Piece.of, piece.layers))]
 
 
 class _Base:
@@ -220,7 +226,7 @@ class PiecewiseStream(_Base):
 
     def _run(self, index: int, layer: Any, x: Array) -> Array:
         """Time-major steps of a layer without a compiled form."""
-        if not layer.keeps_time:  # the newest step is the last one
+        if not layer.keeps_time:  # see Module.streams
             return x
         turned = bool(layer.batch_first)
         y, self._states[index] = layer.run(x.swapaxes(0, 1) if turned else x, self._states[index])

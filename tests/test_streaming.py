@@ -281,6 +281,18 @@ def test_a_sequential_within_is_part_of_the_chain():
         Sequential(Sequential(GRU(D, H, bidirectional=True)), Linear(2 * H, 1)).stream()
 
 
+def test_dropout_before_the_first_link_is_part_of_the_chain():
+    layers = (Embedding(20, 6, rng=0), Dropout(0.5), GRU(6, 9, rng=1), Dropout(0.5), Linear(9, 20, rng=2))
+    stream = Sequential(*layers).stream(2)
+    assert isinstance(stream, Stream) and len(stream.state) == 5
+    tokens = np.random.default_rng(0).integers(0, 20, (T, 2))
+    np.testing.assert_array_equal(stream.run(tokens), Sequential(*layers)(tokens))
+    model = Sequential(layers[0], layers[1], Doubled(), Dropout(0.5), Activation("identity"), layers[2])
+    stream = model.stream(2)
+    np.testing.assert_array_equal(stream.run(tokens), model(tokens))
+    assert_same_state(stream.state, model.run(tokens)[1])
+
+
 def test_resetting_no_rows_changes_nothing():
     stream = GRU(D, H, rng=0).stream(2)
     stream.run(normal(T, 2, D))
