@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from . import checkpoint, optim
 from ._sequences import Batch, Data
 from ._trainer_checks import (
-    check_callbacks, check_every, check_limit, check_steps, check_targets, check_tbptt, check_whole_batches,
+    check_callbacks, check_every, check_limit, check_model, check_steps, check_targets, check_tbptt, check_whole_batches,
 )  # fmt: skip
 from .bptt import Propagation, Values, check_runs_in_pieces
 from .callbacks import Callback
 from .history import History
 from .layers import LastStep, Module
 from .layers.checks import as_generator, check_size, own_generator
-from .layers.recurrent import RecurrentLayer
 from .objective import Loss, Metric, Objective
 from .online import Window
 from .progress import Bar, Means
@@ -69,11 +68,7 @@ class Trainer:
         stateful: bool = False, tbptt: int | tuple[int, int] | None = None, checkpoint_every: int | str | None = None,
         window: int = 1,
     ) -> None:  # fmt: skip
-        if not isinstance(model, Module):
-            raise TypeError(f"model: expected a layer such as Sequential, came {type(model).__name__}")
-        if isinstance(model, RecurrentLayer):
-            came = type(model).__name__
-            raise TypeError(f"model: expected a layer that returns one array, came {came}; put it in a Sequential")
+        check_model(model)
         self.model = model
         self.objective = Objective(loss, metrics)
         self.optimizer = optim.Adam(lr=1e-3) if optimizer is None else optim.get(optimizer)

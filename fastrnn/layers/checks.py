@@ -69,6 +69,11 @@ def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.i
     return lengths.astype(np.intp)
 
 
+def kind_of(value: Any) -> str:
+    """What came, in words."""
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
+
+
 def as_generator(name: str, rng: Any) -> np.random.Generator:
     """The Generator itself, one with that whole number as its seed, or a freshly seeded one for None."""
     if isinstance(rng, np.random.Generator):

@@ -24,12 +24,13 @@ from .checks import (
     check_lengths,
     check_probability,
     check_size,
+    kind_of,
     own_generator,
 )
 from .dropout import dropout_mask
 from .initialisation import orthogonal_gates, uniform
 from .module import Array, Module
-from .sequences import as_given, time_major
+from .sequences import as_given, check_reset_mask, check_state, time_major
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
@@ -208,10 +209,8 @@ class RecurrentLayer(Module):
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
         if reset_mask is None or not self.bidirectional:
             return [reset_mask] * 2
-        if not isinstance(reset_mask, np.ndarray):
-            raise TypeError(f"reset_mask: expected a NumPy array of bool, came {type(reset_mask).__name__}")
-        if reset_mask.shape != (T, N):
-            raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {reset_mask.shape}")
+        if check_reset_mask(reset_mask, T, N) is None:
+            return [None] * 2
         reverse = np.zeros_like(reset_mask)
         reverse[:-1] = reset_mask[1:]
         if lengths is not None and T:
@@ -257,17 +256,12 @@ class RecurrentLayer(Module):
             return [None] * len(self.states)
         parts = [state] if len(self.states) == 1 else state
         if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
-            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), came {_kind(state)}")
+            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), came {kind_of(state)}")
         rows = self.num_layers * self._directions
         for part, letter, width in zip(parts, self.states, self._state_widths()):
             shape = (rows, N, width) if batched else (rows, width)
             label = name if len(self.states) == 1 else f"{letter} of {name}"
-            if not isinstance(part, np.ndarray):
-                raise TypeError(f"{label}: expected a NumPy array, came {_kind(part)}")
-            if part.dtype != self.dtype:
-                raise TypeError(f"{label}: expected {self.dtype} like the parameters, came {part.dtype}")
-            if part.shape != shape:
-                raise ValueError(f"{label}: expected shape {shape}, came {part.shape}")
+            check_state(label, part, shape, self.dtype)
         return [part if batched else part[:, None] for part in parts]
 
     def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
@@ -279,7 +273,3 @@ class RecurrentLayer(Module):
 
     def _as_state(self, parts: list[Array]) -> State:
         return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__

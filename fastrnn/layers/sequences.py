@@ -1,4 +1,4 @@
-"""What layers over time share: layouts, and checks of lengths and reset masks.
+"""What layers over time share: layouts, and checks of states, lengths and reset masks.
 
 Letters: T time steps, N batch, D features.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import check_lengths
+from .checks import check_lengths, kind_of
 
 Array = NDArray[Any]
 
@@ -42,6 +42,16 @@ def as_given(a: Array, batched: bool, batch_first: bool) -> Array:
     return a.swapaxes(0, 1) if batch_first else a
 
 
+def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """One array of a state, or of its gradient."""
+    if not isinstance(part, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, came {kind_of(part)}")
+    if part.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype} like the parameters, came {part.dtype}")
+    if part.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, came {part.shape}")
+
+
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
     """lengths (N,) of integers 0..T in any order, as intp; None where every sequence has all T steps."""
     if lengths is None:
@@ -58,7 +68,7 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> Array | None:
         return None
     if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
         came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected an array of booleans, came {came}")
+        raise TypeError(f"reset_mask: expected a NumPy array of bool, came {came}")
     if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape (T, N) = ({T}, {N}), came {reset_mask.shape}")
+        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {reset_mask.shape}")
     return reset_mask if reset_mask.any() else None
