@@ -20,7 +20,7 @@ ISAS = {"baseline": []}
 if X86:
     ISAS["avx2"] = ["-mavx2", "-mfma"]
     ISAS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+FLAGS = ["-O3", "-g0", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
 
 
@@ -44,7 +44,7 @@ class BuildKernels(build_ext):
 
 native = Extension(
     "fastrnn._native", ["src/_native.pyx"], include_dirs=["src", numpy.get_include()], extra_link_args=["-pthread"],
-    extra_compile_args=["-O2"], depends=[path for path in glob.glob("src/*") if not path.endswith("_native.c")],
+    extra_compile_args=["-O2", "-g0"], depends=[path for path in glob.glob("src/*") if not path.endswith("_native.c")],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from ._sequences import Data
+from .callbacks import Callback
+from .layers import Module
 from .layers.checks import check_size
+from .layers.recurrent import RecurrentLayer
+from .layers.trees import TreeLayer
 
 
 def check_whole_batches(data: Data, batch_size: int) -> None:
@@ -36,6 +40,34 @@ def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
     if k2 < k1:
         raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, came {(k1, k2)}")
     return k1, k2
+
+
+def check_model(model: Any) -> None:
+    if not isinstance(model, Module):
+        raise TypeError(f"model: expected a layer such as Sequential, came {type(model).__name__}")
+    if isinstance(model, RecurrentLayer):
+        came = type(model).__name__
+        raise TypeError(f"model: expected a layer that returns one array, came {came}; put it in a Sequential")
+    for layer in model.leaves():
+        if isinstance(layer, TreeLayer):
+            raise TypeError(
+                f"model: expected layers that read arrays, came {type(layer).__name__}, which takes trees with each call: "
+                "an optimizer trains it, step(layer.params, layer.grads)"
+            )
+
+
+def check_targets(y: Any) -> None:
+    if y is None:
+        raise ValueError("y: expected one target per sample of x, came None")
+
+
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks: expected a list of Callback objects, came {type(callbacks).__name__}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks: expected Callback objects, came {type(callback).__name__}")
+    return list(callbacks)
 
 
 def check_every(every: Any) -> int | str | None:

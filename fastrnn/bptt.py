@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._sequences import Batch
-from .layers import Module, Sequential
+from .layers import Module
 from .objective import Objective
 
 Array = NDArray[Any]
@@ -124,16 +124,9 @@ def check_loss(values: Values) -> bool:
     return bool(weight)
 
 
-def flatten(model: Module) -> list[Module]:
-    """The layers of a model, those within a Sequential of Sequentials too, in order."""
-    if not isinstance(model, Sequential):
-        return [model]
-    return [layer for part in model for layer in flatten(part)]
-
-
 def check_runs_in_pieces(option: str, model: Module) -> None:
     """Refuse a model whose sequences cannot be cut in time: ValueError that names the layer and the option."""
-    for layer in flatten(model):
+    for layer in model.leaves():
         name = type(layer).__name__
         if getattr(layer, "bidirectional", False):
             raise ValueError(

@@ -84,7 +84,7 @@ def check_gradients(
 
     The loss is the sum of all outputs and final states, each times a fixed random number. Differences need float64: a
     float32 layer is checked as a float64 copy made from its `config()`, and refused with TypeError where that has no
-    "dtype"; x and state are converted. The layer's parameters, gradients and random state are left as they were.
+    "dtype"; x, state and targets are converted. The layer's parameters, gradients and random state are left as they were.
 
     x: what the layer reads; tokens get no gradient. x=None with steps=T for an autonomous layer. state: where to
         start; None for zeros, whose gradient is then not checked. options: what else the layer takes in a call, such
@@ -110,6 +110,9 @@ def check_gradients(
         options["lengths"] = lengths
     if reset_mask is not None:
         options["reset_mask"] = reset_mask
+    for name, value in options.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            options[name] = value.astype(np.float64)
     runs = set(options) <= {"lengths", "reset_mask"}
     draws = [(generator, generator.bit_generator.state) for _, generator in layer.generators()]
 

@@ -48,6 +48,8 @@ class Objective:
         if metrics is None:
             classifies = self._function in (losses.cross_entropy, losses.binary_cross_entropy_with_logits)
             metrics = ("accuracy",) if classifies else ()
+        if not isinstance(metrics, (list, tuple)):
+            raise TypeError(f"metrics: expected None or a list of names and functions, came {metrics!r}")
         self.metrics = dict(map(_metric, metrics))
 
     def __call__(

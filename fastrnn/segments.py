@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ._sequences import Batch
-from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces, flatten
-from .layers import LastStep, MaxPool, MeanPool, Module, Sequential
+from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces
+from .layers import LastStep, MaxPool, MeanPool, Sequential
 
 # "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
 ROOTS, SHORTEST = 4, 256
@@ -41,7 +41,7 @@ class Segments:
         check_runs_in_pieces("checkpoint_every", model)
         if model.takes_targets:
             raise ValueError("checkpoint_every: expected a model that is not fed with targets in training, came one that is")
-        layers = flatten(model)
+        layers = model.leaves()
         end = next((k for k, layer in enumerate(layers) if not layer.keeps_time), len(layers))
         last = max((k for k, layer in enumerate(layers[:end]) if layer.takes_state), default=None)
         if last is None:
@@ -67,7 +67,7 @@ class Segments:
         propagation, run = self.propagation, self.propagation.run
         segments = cut(batch.T, self.every)
         generators = [generator for _, generator in self.ahead.generators()]
-        entries = _flat(propagation.model, propagation.state)
+        entries = propagation.model.split_state(propagation.state)
         state = tuple(entries[: len(self.ahead)])
         behind = (None,) * (len(self.body) - len(self.ahead))  # layers without a state
         states, drawn, loss = [], [], self.loss(self, batch, segments)
@@ -79,7 +79,7 @@ class Segments:
         y, state = run(self.body, batch, state + behind, *segments[-1], training=True)
         loss.add(y)
         entries[: len(state)] = state
-        propagation.state = _nested(propagation.model, iter(entries))
+        propagation.state = propagation.model.join_state(iter(entries))
         finished = [generator.bit_generator.state for generator in generators]
 
         propagation.model.zero_grad()
@@ -245,16 +245,3 @@ class _PoolLoss(_Loss):
 def _restore(generators: list[np.random.Generator], states: list[Any]) -> None:
     for generator, state in zip(generators, states):
         generator.bit_generator.state = state
-
-
-def _flat(model: Module, state: State) -> list[Any]:
-    """The entries of a model's state in the order of `flatten`."""
-    if not isinstance(model, Sequential):
-        return [state]
-    entries = (None,) * len(model) if state is None else state
-    return [leaf for layer, entry in zip(model, entries) for leaf in _flat(layer, entry)]
-
-
-def _nested(model: Module, entries: Iterator[Any]) -> State:
-    """The state of a model, from its entries in the order of `flatten`."""
-    return tuple(_nested(layer, entries) for layer in model) if isinstance(model, Sequential) else next(entries)

@@ -8,23 +8,21 @@ and takes a step of all of them in one call. What has no compiled form runs betw
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from .layers.checks import check_size
 
 Array = NDArray[Any]
 
 
 def open_stream(model: Any, batch_size: int) -> Stream | PiecewiseStream:
     """The stream of a layer or Sequential, from its initial state on. Raises ValueError for a model that cannot stream."""
-    N = operator.index(batch_size)
-    if N < 1:
-        raise ValueError(f"batch_size: expected at least 1, came {batch_size}")
-    layers = getattr(model, "layers", (model,))
+    N = check_size("batch_size", batch_size)
+    layers = model.leaves()
     for layer in layers:
         if getattr(layer, "bidirectional", False):
             raise ValueError(
@@ -47,6 +45,12 @@ class _Piece:
         self.links: list[dict[str, Any]] = []
         self.embedding: Array | None = None
         self.counts: list[int] = []  # links of each layer
+
+    @classmethod
+    def of(cls, layer: Any) -> _Piece:
+        piece = cls()
+        piece.layers.append(layer)
+        return piece
 
     def take(self, layer: Any) -> bool:
         before = len(self.links)
@@ -107,9 +111,9 @@ def _plan(layers: Any) -> list[_Piece]:
             plan.append(_Piece())
         if not plan[-1].take(layer):
             plan[-1].layers.append(layer)
-            plan[-1].links = []
             plan.append(_Piece())
-    return [piece for piece in plan if piece.layers]
+    # Without a link there is no chain: an embedding alone, dropout between layers of the user's own.
+    return [part for piece in plan for part in ([piece] if piece.links else map(_Piece.of, piece.layers))]
 
 
 class _Base:
@@ -117,10 +121,6 @@ class _Base:
 
     model: Any
     batch_size: int
-
-    @property
-    def _single(self) -> bool:
-        return not hasattr(self.model, "layers")
 
     def snapshot(self) -> Any:
         """A copy of the state, for `restore`; later steps do not change it."""
@@ -170,27 +170,15 @@ class Stream(_Base, _native.Chain):
 
     @property
     def state(self) -> Any:
-        entries = self._piece.by_layer(self.states())
-        return entries[0] if self._single else tuple(entries)
+        return self.model.join_state(iter(self._piece.by_layer(self.states())))
 
     @state.setter
     def state(self, state: Any) -> None:
-        layers = self._piece.layers
-        entries = [None] * len(layers) if state is None else [state] if self._single else list(state)
-        if len(entries) != len(layers):
-            raise ValueError(f"state: expected one entry per layer, {len(layers)}, came {len(entries)}")
-        self.set_states(self._piece.by_link(entries, self.batch_size))
+        self.set_states(self._piece.by_link(self.model.split_state(state), self.batch_size))
 
     def reset(self, rows: Any = None) -> None:
         initial = self._piece.initial(self.batch_size)
-        if rows is not None:
-            rows = np.asarray(rows)
-            states = self.states()
-            for now, first in zip(states, initial):
-                for part, start in zip(now or (), first or ()):
-                    part[rows] = start[rows]
-            initial = states
-        self.set_states(initial)
+        self.set_states(initial if rows is None else _with_rows(self.states(), initial, _index(rows)))
 
 
 class PiecewiseStream(_Base):
@@ -203,9 +191,10 @@ class PiecewiseStream(_Base):
         self.reset()
 
     def step(self, x: Array, out: Array | None = None) -> Array:
-        y = np.asarray(x)
+        y, flat = self._read(x, 0)
         for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
             y = chain.step(y) if chain is not None else self._run(index, piece.layers[0], y[None])[0]
+        y = y[0] if flat else y
         if out is None:
             return y
         if out.shape != y.shape or out.dtype != y.dtype:
@@ -214,15 +203,31 @@ class PiecewiseStream(_Base):
         return out
 
     def run(self, x: Array) -> Array:
-        y = np.asarray(x)
-        turned = bool(self.model.batch_first) and y.ndim > 1
-        y = y.swapaxes(0, 1) if turned else y
+        y, flat = self._read(x, 1)
         for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
             y = chain.run(y) if chain is not None else self._run(index, piece.layers[0], y)
-        return y.swapaxes(0, 1) if turned else y
+        if flat:
+            return y[:, 0]
+        return y.swapaxes(0, 1) if self.model.batch_first else y
+
+    def _read(self, x: Any, time: int) -> tuple[Array, bool]:
+        """x time-major, with `time` axes of steps before that of the batch; and whether it came without the latter."""
+        x = np.asarray(x)
+        axes = time + (1 if x.dtype.kind in "iu" else 2)
+        if self.batch_size == 1 and x.ndim == axes - 1 > 0:
+            return np.expand_dims(x, time), True
+        turned = time and self.model.batch_first
+        if x.ndim < axes or x.shape[0 if turned else time] != self.batch_size:
+            layout = ("N, T" if turned else "T, N") if time else "N"
+            raise ValueError(
+                f"x: expected shape ({layout}, D), or tokens ({layout}), N = {self.batch_size}, came {x.shape}"
+            )
+        return x.swapaxes(0, 1) if turned else x, False
 
     def _run(self, index: int, layer: Any, x: Array) -> Array:
         """Time-major steps of a layer without a compiled form."""
+        if not layer.keeps_time:  # see Module.streams
+            return x
         turned = bool(layer.batch_first)
         y, self._states[index] = layer.run(x.swapaxes(0, 1) if turned else x, self._states[index])
         return y.swapaxes(0, 1) if turned else y
@@ -232,14 +237,11 @@ class PiecewiseStream(_Base):
         entries: list[Any] = []
         for piece, chain, state in zip(self._plan, self._chains, self._states):
             entries += [_copied(state)] if chain is None else piece.by_layer(chain.states())
-        return entries[0] if self._single else tuple(entries)
+        return self.model.join_state(iter(entries))
 
     @state.setter
     def state(self, state: Any) -> None:
-        total = sum(len(piece.layers) for piece in self._plan)
-        entries = [None] * total if state is None else [state] if self._single else list(state)
-        if len(entries) != total:
-            raise ValueError(f"state: expected one entry per layer, {total}, came {len(entries)}")
+        entries = self.model.split_state(state)
         at, chained = 0, []
         for piece in self._plan:
             chained.append(piece.by_link(entries[at : at + len(piece.layers)], self.batch_size) if piece.links else entries[at])
@@ -254,20 +256,33 @@ class PiecewiseStream(_Base):
         if rows is None:
             self.state = None
             return
+        rows = _index(rows)
         for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
-            now = chain.states() if chain is not None else [_parts(self._states[index])]
-            first = piece.initial(self.batch_size) if chain is not None else [None]
-            for parts, starts in zip(now, first):
-                for k, part in enumerate(parts or ()):
-                    part[..., np.asarray(rows), :] = 0 if starts is None else starts[k][np.asarray(rows)]
             if chain is not None:
-                chain.set_states(now)
+                chain.set_states(_with_rows(chain.states(), piece.initial(self.batch_size), rows))
+                continue
+            self._states[index] = _copied(self._states[index])  # what it was may be part of an output
+            for part in _parts(self._states[index]):
+                part[:, rows] = 0
 
 
 def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream | PiecewiseStream:
     stream = open_stream(model, batch_size)
     stream.restore(snapshot)
     return stream
+
+
+def _index(rows: Any) -> Array:
+    rows = np.asarray(rows)
+    return rows if rows.size else rows.astype(int)  # [] is none of them
+
+
+def _with_rows(states: list[Any], initial: list[Any], rows: Array) -> list[Any]:
+    """A chain's states with these rows as they were at first."""
+    for now, first in zip(states, initial):
+        for part, start in zip(now or (), first or ()):
+            part[rows] = start[rows]
+    return states
 
 
 def _parts(state: Any) -> tuple[Any, ...]:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from . import checkpoint, optim
 from ._sequences import Batch, Data
-from ._trainer_checks import check_every, check_limit, check_steps, check_tbptt, check_whole_batches
-from .bptt import Propagation, Values, check_runs_in_pieces, flatten
+from ._trainer_checks import (
+    check_callbacks, check_every, check_limit, check_model, check_steps, check_targets, check_tbptt, check_whole_batches,
+)  # fmt: skip
+from .bptt import Propagation, Values, check_runs_in_pieces
 from .callbacks import Callback
 from .history import History
 from .layers import LastStep, Module
 from .layers.checks import as_generator, check_size, own_generator
-from .layers.recurrent import RecurrentLayer
 from .objective import Loss, Metric, Objective
 from .online import Window
 from .progress import Bar, Means
@@ -67,17 +68,13 @@ class Trainer:
         stateful: bool = False, tbptt: int | tuple[int, int] | None = None, checkpoint_every: int | str | None = None,
         window: int = 1,
     ) -> None:  # fmt: skip
-        if not isinstance(model, Module):
-            raise TypeError(f"model: expected a layer such as Sequential, came {type(model).__name__}")
-        if isinstance(model, RecurrentLayer):
-            came = type(model).__name__
-            raise TypeError(f"model: expected a layer that returns one array, came {came}; put it in a Sequential")
+        check_model(model)
         self.model = model
         self.objective = Objective(loss, metrics)
         self.optimizer = optim.Adam(lr=1e-3) if optimizer is None else optim.get(optimizer)
         self.clip_norm = check_limit("clip_norm", clip_norm)
         self.clip_value = check_limit("clip_value", clip_value)
-        self.callbacks = list(callbacks)
+        self.callbacks = check_callbacks(callbacks)
         self.history = History()
         self.stop_training = False
         self._rng = own_generator(as_generator("rng", rng))
@@ -116,6 +113,7 @@ class Trainer:
         Raises ValueError for data that do not fit, FloatingPointError that names epoch and batch (from 1) when the
         loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that update.
         """
+        check_targets(y)
         data = self._data(x, y, lengths, reset_mask)
         epochs, batch_size = check_size("epochs", epochs), check_size("batch_size", batch_size)
         shuffle = not self.stateful if shuffle is None else shuffle
@@ -211,7 +209,7 @@ class Trainer:
         before the update. Raises ValueError for shapes that do not fit, FloatingPointError as `fit`.
         """
         check_runs_in_pieces("partial_fit", self.model)
-        for layer in flatten(self.model):
+        for layer in self.model.leaves():
             if not layer.keeps_time and not isinstance(layer, LastStep):
                 came = type(layer).__name__
                 raise ValueError(f"partial_fit: expected a model with an output at each step, came one with {came}")
@@ -235,6 +233,7 @@ class Trainer:
 
         batch_size None: 256, or for a stateful trainer that of its state.
         """
+        check_targets(y)
         data = self._data(x, y, lengths, reset_mask)
         return self._evaluate(data, self._batch_size(data, batch_size))
 

@@ -275,6 +275,8 @@ def test_dropout_leaves_a_given_generator_to_others():
 def test_dropout_errors(p):
     with pytest.raises(ValueError, match="^p: expected a probability 0 <= p < 1, came"):
         Dropout(p)
+    with pytest.raises(TypeError, match="^x: expected a NumPy array, came list$"):
+        Dropout()([1.0], training=True)
     layer = Dropout()
     layer(np.zeros((2, 3)), training=True)
     with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\), came \(3, 2\)$"):

@@ -134,6 +134,11 @@ def test_refuses_float32_where_it_cannot_make_float64():
         fastrnn.check_gradients(Fixed(), normal(3, 2))
 
 
+def test_float32_targets_are_converted_as_x_is():
+    layer = fastrnn.Jordan(D, H, 2, rng=0)
+    assert fastrnn.check_gradients(layer, normal(T, N, D), targets=normal(T, N, 2).astype(np.float32))
+
+
 def test_wrong_arguments():
     layer = fastrnn.Linear(D, 4, dtype="float64")
     with pytest.raises(TypeError, match="layer: expected a layer, came function"):

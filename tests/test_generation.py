@@ -147,6 +147,9 @@ WRONG = {
     "start axes": (ValueError, "start: expected shape", {"start": np.ones((1, 2, 3), int)}),
     "empty": (ValueError, "start: expected shape", {"start": np.ones((3, 0), int)}),
     "vectors": (TypeError, "start: expected vectors", {"mode": "feedback"}),
+    "token": (IndexError, r"start: expected tokens 0\.\.5, came", {"start": np.array([6])}),
+    "end type": (TypeError, "end: expected a whole number, came 'x'", {"end": "x"}),
+    "end size": (ValueError, "end: expected a whole number of at least 0, came -1", {"end": -1}),
     "mode": (ValueError, "mode: expected one of 'greedy', 'sample', 'feedback'", {"mode": "beam"}),
     "steps": (ValueError, "steps: expected", {"steps": 0}),
     "temperature": (ValueError, "temperature: expected", {"temperature": -1.0}),
@@ -171,6 +174,11 @@ def test_the_chain_looks_at_what_it_is_given():
     ):
         with pytest.raises(error, match=message):
             stream.generate(y, 4, uniform, 1.0, 0, -1)
+
+
+def test_start_in_another_dtype_is_named():
+    with pytest.raises(TypeError, match="^start: expected float32 like weight_ih, came float64$"):
+        fastrnn.Sequential(fastrnn.GRU(2, H), fastrnn.Linear(H, 2)).generate(np.zeros((1, 2)), 3, mode="feedback")
 
 
 def test_refuses_a_model_without_outputs_at_every_step():

@@ -378,6 +378,8 @@ def test_forget_bias():
         np.testing.assert_array_equal(param[others], plain.params[name][others])
     with pytest.raises(ValueError, match="^forget_bias: expected None, as bias is False$"):
         LSTM(D, H, bias=False, forget_bias=1.0)
+    with pytest.raises(TypeError, match="^forget_bias: expected a number, came 'open'$"):
+        LSTM(D, H, forget_bias="open")
 
 
 @every_layer

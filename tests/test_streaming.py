@@ -216,6 +216,91 @@ def test_layers_of_the_users_own_run_between_chains():
     np.testing.assert_array_equal(twin.run(x), stream.run(x))
 
 
+class Wide(fastrnn.Cell):
+    """Sums of what it read, in states of one and of two axes."""
+
+    state_size = (D, (2, D))
+
+    def step(self, x_t, state):
+        one, two = state[0] + x_t, state[1] + x_t[:, None]
+        return one, (one, two), None
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_pieces_take_a_single_sequence_without_a_batch_axis(batch_first):
+    model = Sequential(fastrnn.Recurrent(Wide(), batch_first=batch_first), GRU(D, H, batch_first=batch_first, rng=0))
+    x = normal(T, D)
+    stream = model.stream()
+    output = model(x)
+    np.testing.assert_array_equal(stream.run(x), output)
+    stream.reset()
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), output)
+    stream.reset()
+    whole = output[None] if batch_first else output[:, None]
+    np.testing.assert_array_equal(stream.run(x[None] if batch_first else x[:, None]), whole)
+
+
+def test_pieces_reset_rows_of_states_with_more_axes():
+    stream = fastrnn.Recurrent(Wide()).stream(4)
+    stream.run(normal(T, 4, D))
+    one, two = stream.state
+    stream.reset([1, 3])
+    one[:, [1, 3]] = two[:, [1, 3]] = 0
+    assert_same_state(stream.state, (one, two))
+
+
+def test_pieces_end_in_a_last_step_too():
+    model = Sequential(fastrnn.Recurrent(Wide()), LastStep(), Linear(D, 2, rng=0))
+    x = normal(T, 3, D)
+    stream = model.stream(3)
+    for t in range(T):
+        np.testing.assert_array_equal(stream.step(x[t]), model(x[: t + 1]))
+
+
+def test_pieces_refuse_another_batch():
+    stream = fastrnn.Recurrent(Wide()).stream(2)
+    with pytest.raises(ValueError, match=r"^x: expected shape \(N, D\), or tokens \(N\), N = 2, came \(3, 5\)$"):
+        stream.step(normal(3, D))
+    with pytest.raises(ValueError, match=r"^x: expected shape \(T, N, D\), or tokens \(T, N\), N = 2, came \(2, 3, 5\)$"):
+        stream.run(normal(2, 3, D))
+
+
+def test_a_sequential_within_is_part_of_the_chain():
+    model = Sequential(Sequential(LAYERS["learned"](), Linear(H, 4, rng=0)), GRU(4, 3, rng=1))
+    x = normal(T, 2, D)
+    stream = model.stream(2)
+    assert isinstance(stream, Stream)
+    output, state_n = model.run(x)
+    np.testing.assert_allclose(stream.run(x), output, rtol=0, atol=1e-6)
+    assert_same_state(stream.state, state_n)
+    stream.reset([0])
+    assert_same_state(stream.state[0][0][0][:, 0], model[0][0].params["initial_h"])
+    stream.state = state_n
+    assert_same_state(stream.state, state_n)
+    with pytest.raises(ValueError, match="^GRU: expected one direction for a stream"):
+        Sequential(Sequential(GRU(D, H, bidirectional=True)), Linear(2 * H, 1)).stream()
+
+
+def test_dropout_before_the_first_link_is_part_of_the_chain():
+    layers = (Embedding(20, 6, rng=0), Dropout(0.5), GRU(6, 9, rng=1), Dropout(0.5), Linear(9, 20, rng=2))
+    stream = Sequential(*layers).stream(2)
+    assert isinstance(stream, Stream) and len(stream.state) == 5
+    tokens = np.random.default_rng(0).integers(0, 20, (T, 2))
+    np.testing.assert_array_equal(stream.run(tokens), Sequential(*layers)(tokens))
+    model = Sequential(layers[0], layers[1], Doubled(), Dropout(0.5), Activation("identity"), layers[2])
+    stream = model.stream(2)
+    np.testing.assert_array_equal(stream.run(tokens), model(tokens))
+    assert_same_state(stream.state, model.run(tokens)[1])
+
+
+def test_resetting_no_rows_changes_nothing():
+    stream = GRU(D, H, rng=0).stream(2)
+    stream.run(normal(T, 2, D))
+    before = stream.state
+    stream.reset([])
+    assert_same_state(stream.state, before)
+
+
 def test_streams_of_one_layer_in_several_threads():
     layer = LSTM(D, H, rng=0)
     inputs = [normal(200, 1, D, seed=seed) for seed in range(8)]
@@ -235,6 +320,7 @@ def test_streams_of_one_layer_in_several_threads():
         (lambda: LSTM(D, H, bidirectional=True), "^LSTM: expected one direction for a stream, came a bidirectional layer"),
         (lambda: Sequential(GRU(D, H, bidirectional=True)), "^GRU: expected one direction for a stream"),
         (lambda: Sequential(GRU(D, H), MeanPool()), "^MeanPool: expected a layer with an output at every step"),
+        (lambda: fastrnn.TreeLSTM(D, H), "^TreeLSTM: expected a layer with an output at every step"),
     ],
 )
 def test_what_cannot_stream_says_so(model, message):
@@ -274,8 +360,10 @@ def test_token_errors():
     ):
         with pytest.raises(error, match=message):
             stream.step(tokens)
-    with pytest.raises(ValueError, match="^batch_size: expected at least 1, came 0$"):
+    with pytest.raises(ValueError, match="^batch_size: expected a whole number of at least 1, came 0$"):
         character_model().stream(0)
+    with pytest.raises(TypeError, match="^batch_size: expected a whole number, came '2'$"):
+        character_model().stream("2")
 
 
 def test_a_stream_refuses_a_second_thread():

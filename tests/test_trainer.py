@@ -19,7 +19,9 @@ from fastrnn import losses, optim
 from fastrnn.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 from fastrnn.checkpoint import load_model, save_model
 from fastrnn.history import History
-from fastrnn.layers import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential
+from fastrnn.layers import (
+    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, TreeLSTM,
+)  # fmt: skip
 from fastrnn.objective import Objective, accuracy
 from fastrnn.trainer import Trainer
 
@@ -697,6 +699,8 @@ def test_objective_errors():
     "call, error, message",
     [
         (lambda t, x, y: t.fit(x, y[:-1]), ValueError, "y: expected one target per sample of x, 6 of them, came shape (5,)"),
+        (lambda t, x, y: t.fit(x, None), ValueError, "y: expected one target per sample of x, came None"),
+        (lambda t, x, y: t.evaluate(x, None), ValueError, "y: expected one target per sample of x, came None"),
         (lambda t, x, y: t.fit(x[:0], y[:0]), ValueError, "x: expected samples first, at least one, came shape (0, 8, 1)"),
         (lambda t, x, y: t.fit(x, y, epochs=0), ValueError, "epochs: expected a whole number of at least 1, came 0"),
         (lambda t, x, y: t.fit(x, y, batch_size=0), ValueError, "batch_size: expected a whole number of at least 1, came 0"),
@@ -724,12 +728,16 @@ def test_bad_data(call, error, message):
     [
         ({"model": np.tanh}, TypeError, "model: expected a layer such as Sequential, came ufunc"),
         ({"model": LSTM(1, 2)}, TypeError, "model: expected a layer that returns one array, came LSTM; put it in a Sequential"),
+        ({"model": TreeLSTM(1, 2)}, TypeError, "model: expected layers that read arrays, came TreeLSTM"),
         ({"loss": "hinge"}, ValueError, "loss: expected one of "),
         ({"optimizer": "lion"}, ValueError, "optimizer: expected one of "),
         ({"optimizer": 1e-3}, TypeError, "optimizer: expected a name or an Optimizer, came float"),
         ({"clip_norm": 0}, ValueError, "clip_norm: expected None or a number above 0, came 0"),
         ({"clip_value": math.nan}, ValueError, "clip_value: expected None or a number above 0, came nan"),
         ({"clip_norm": "5"}, ValueError, "clip_norm: expected None or a number above 0, came '5'"),
+        ({"callbacks": EarlyStopping()}, TypeError, "callbacks: expected a list of Callback objects, came "),
+        ({"callbacks": [print]}, TypeError, "callbacks: expected Callback objects, came builtin"),
+        ({"metrics": "accuracy"}, TypeError, "metrics: expected None or a list of names and functions, came "),
         ({"rng": "a"}, TypeError, "rng: expected None, a whole number or a numpy Generator, came 'a'"),
     ],
 )

@@ -9,7 +9,7 @@ be strided views (`x[::-1]`, a batch-first array's `swapaxes(0, 1)`, a slice of 
 be contiguous, other arrays are copied first. weight_ih is (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,) or
 None, gates stacked in PyTorch's order. States are (N, H); None stands for zeros. D may be 0: a recurrence without input.
 
-Every sequence function takes three more:
+Every sequence function takes three more, `jordan_forward` the first two of them:
 lengths: integers (N,), 0..T in any order. Row n runs for lengths[n] steps; output past them is 0, and so is dx; its final
     state is that after its last step, h0 where there is none. Work follows the sum of the lengths.
 reset_mask: bool (T, N). Where True the state is zeroed before that step, and no gradient flows back across it.

@@ -90,9 +90,9 @@ class Activation(Module):
 
     def stream_links(self, chain: Any) -> bool:
         """Part of the linear map before it, where there is one."""
-        last = chain.links[-1] if chain.links else {"weight_hh": None, "activation": None}
         if self.name == "identity":
-            return bool(chain.links)
+            return True
+        last = chain.links[-1] if chain.links else {"weight_hh": None, "activation": None}
         if last.get("weight_hh") is not None or last["activation"] != NONLINEARITIES["identity"] or self.name not in NONLINEARITIES:
             return False
         last["activation"] = NONLINEARITIES[self.name]

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .container import Sequential
 from .module import Array, Module
 from .recurrent import RecurrentLayer
 
@@ -99,31 +98,26 @@ class Bridge:
 # --- The layers of a model that have a state, and their entries in its state ------------------------------------------
 
 
-def _stateful(model: Module) -> Iterator[Module]:
-    if isinstance(model, Sequential):
-        for layer in model:
-            yield from _stateful(layer)
-    elif model.takes_state:
-        yield model
+def _stateful(model: Module) -> list[Module]:
+    return [layer for layer in model.leaves() if layer.takes_state]
 
 
 def _parts(model: Module, state: Any) -> Iterator[tuple[Array, ...]]:
     """For each of them its arrays, each (L*S, N, H)."""
-    if isinstance(model, Sequential):
-        for layer, entry in zip(model, state):
-            yield from _parts(layer, entry)
-    elif model.takes_state:
-        yield state if isinstance(state, tuple) else (state,)
+    for layer, entry in zip(model.leaves(), model.split_state(state)):
+        if layer.takes_state:
+            yield entry if isinstance(entry, tuple) else (entry,)
 
 
 def _assemble(model: Module, entries: Iterator[list[Array]]) -> Any:
     """The model's state from the arrays of its layers."""
-    if isinstance(model, Sequential):
-        return tuple(_assemble(layer, entries) for layer in model)
-    if not model.takes_state:
-        return None
-    parts = next(entries)
-    return parts[0] if getattr(model, "state_is_array", len(parts) == 1) else tuple(parts)
+    return model.join_state(
+        iter([_as_state(layer, next(entries)) if layer.takes_state else None for layer in model.leaves()])
+    )
+
+
+def _as_state(layer: Module, parts: list[Array]) -> Any:
+    return parts[0] if getattr(layer, "state_is_array", len(parts) == 1) else tuple(parts)
 
 
 def _states(layer: Module) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import functional
 from .._native import CELLS
 from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES, positive
-from .checks import check_choice, check_size
+from .checks import check_choice, check_number, check_size
 from .recurrent import RecurrentLayer
 
 
@@ -133,7 +133,7 @@ class LSTM(RecurrentLayer):
             proj_size=self.proj_size, peephole=self.peephole,
             options={"gate_activation": gate_activation, "activation": activation, "cell_clip": self.cell_clip},
         )  # fmt: skip
-        self.forget_bias = None if forget_bias is None else float(forget_bias)
+        self.forget_bias = None if forget_bias is None else check_number("forget_bias", forget_bias)
         if self.forget_bias is not None:
             self._start_forget_gates(self.forget_bias)
 

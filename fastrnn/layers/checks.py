@@ -20,6 +20,15 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
     return size
 
 
+def check_number(name: str, value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, came {value!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, came {value!r}")
+    return float(value)
+
+
 def check_probability(name: str, value: Any) -> float:
     """A dropout probability, 0 <= p < 1: at 1 nothing would be left to scale up."""
     try:
@@ -58,6 +67,11 @@ def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.i
         if not 0 <= n <= T:
             raise ValueError(f"lengths: expected 0..{T}, came {n}")
     return lengths.astype(np.intp)
+
+
+def kind_of(value: Any) -> str:
+    """What came, in words."""
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
 
 
 def as_generator(name: str, rng: Any) -> np.random.Generator:

@@ -115,6 +115,16 @@ class Sequential(Module):
             dstate0.append(entry)
         return dy, tuple(reversed(dstate0))
 
+    def leaves(self) -> list[Module]:
+        return [leaf for layer in self.layers for leaf in layer.leaves()]
+
+    def split_state(self, state: Any) -> list[Any]:
+        entries = self._entries("state", state)
+        return [leaf for layer, entry in zip(self.layers, entries) for leaf in layer.split_state(entry)]
+
+    def join_state(self, entries: Iterator[Any]) -> tuple[Any, ...]:
+        return tuple(layer.join_state(entries) for layer in self.layers)
+
     def generate(
         self, start: Any, steps: int, state: Any = None, *, mode: str = "greedy", temperature: float = 1.0,
         top_k: int | None = None, rng: int | np.random.Generator | None = None, end: int | None = None,

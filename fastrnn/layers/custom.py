@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_dtype, check_size
+from .checks import check_dtype, check_size, kind_of
 from .module import Array, Module, class_name
-from .sequences import active_lengths, as_given, check_reset_mask, time_major
+from .sequences import active_lengths, as_given, check_reset_mask, check_state, time_major
 
 _cells: dict[str, type[Cell]] = {}
 
@@ -205,7 +205,7 @@ class Recurrent(Module):
     def _step(self, x_t: Array | None, states: list[Array]) -> tuple[Array, list[Array], Any]:
         returned = self.cell.step(x_t, states[0] if self.state_is_array else tuple(states))
         if not isinstance(returned, tuple) or len(returned) != 3:
-            raise TypeError(f"cell.step: expected a tuple (y_t, state, cache), came {_kind(returned)}")
+            raise TypeError(f"cell.step: expected a tuple (y_t, state, cache), came {kind_of(returned)}")
         y_t, state, cache = returned
         N = len(states[0])
         if not isinstance(y_t, np.ndarray) or y_t.ndim != 2 or len(y_t) != N:
@@ -219,7 +219,7 @@ class Recurrent(Module):
         returned = self.cell.step_backward(dy_t, dstates[0] if self.state_is_array else tuple(dstates), cache)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(
-                f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), came {_kind(returned)}")
+                f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), came {kind_of(returned)}")
         dx_t, dprevious, dparams = returned
         for name, value in (dparams or {}).items():
             grad = self._grads.get(name)
@@ -237,7 +237,7 @@ class Recurrent(Module):
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
         parts = [state] if self.state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
-            raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, came {_kind(state)}")
+            raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, came {kind_of(state)}")
         parts = [np.zeros((N, *s), self.dtype) if p is None else p for p, s in zip(parts, self._shapes)]
         for part, shape in zip(parts, self._shapes):
             if not isinstance(part, np.ndarray) or part.shape != (N, *shape):
@@ -253,15 +253,10 @@ class Recurrent(Module):
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
         parts = [state] if self.state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
-            raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, came {_kind(state)}")
+            raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, came {kind_of(state)}")
         for part, shape in zip(parts, self._shapes):
             expected = (1, N, *shape) if batched else (1, *shape)
-            if not isinstance(part, np.ndarray):
-                raise TypeError(f"{name}: expected a NumPy array, came {type(part).__name__}")
-            if part.dtype != self.dtype:
-                raise TypeError(f"{name}: expected {self.dtype} like the parameters, came {part.dtype}")
-            if part.shape != expected:
-                raise ValueError(f"{name}: expected shape {expected}, came {part.shape}")
+            check_state(name, part, expected, self.dtype)
         return [part[0] if batched else part for part in parts]
 
     def _pack(self, states: list[Array], batched: bool) -> Any:
@@ -308,7 +303,3 @@ def _with_rows(a: Array, rows: Array, values: Array) -> Array:
     a = a.copy()
     a[rows] = values
     return a
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__

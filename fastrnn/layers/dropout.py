@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import as_generator, check_probability, own_generator
+from .checks import as_generator, check_dtype, check_probability, own_generator
 from .module import Array, Module
 
 
@@ -20,7 +20,7 @@ class Dropout(Module):
     """y = x * mask in training, y = x otherwise, for x of any shape, float32 or float64.
 
     Each entry is dropped with probability p, independently. `rng` (None, a seed or a Generator) starts a Generator of
-    the layer's own. Raises ValueError unless 0 <= p < 1.
+    the layer's own. Raises ValueError unless 0 <= p < 1, TypeError for what is no such array.
     """
 
     skips_dx = True
@@ -34,6 +34,9 @@ class Dropout(Module):
         return {"p": self.p}
 
     def __call__(self, x: Array, *, training: bool = False) -> Array:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"x: expected a NumPy array, came {type(x).__name__}")
+        check_dtype("x", x.dtype)
         if not training:
             return x
         mask = dropout_mask(self._rng, x.shape, self.p, x.dtype)
@@ -41,7 +44,7 @@ class Dropout(Module):
         return x * mask
 
     def stream_links(self, chain: Any) -> bool:
-        return bool(chain.links)  # nothing to do: streams do not train
+        return True  # nothing to do: streams do not train
 
     def backward(self, dy: Array | None, *, need_dx: bool = True) -> Array | None:
         """dx = dy * mask."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .bridge import MERGES, Bridge
-from .checks import check_choice, check_size
+from .checks import check_choice, check_number, check_size
 from .decoding import beam_search
 from .generation import MODES, OneStep, generate
 from .module import Array, Module, build
@@ -114,10 +114,8 @@ class EncoderDecoder(Module):
         shape, dtype = self._kept()
         _, dstate = self.decoder.run_backward(dy)
         self._cache = None
-        last = self.encoder
-        while hasattr(last, "layers"):
-            last = last.layers[-1]
-        dcode = None if last.takes_state else np.zeros(shape, dtype)  # the encoder's outputs are not used
+        # The encoder's outputs are not used.
+        dcode = None if self.encoder.leaves()[-1].takes_state else np.zeros(shape, dtype)
         return self.encoder.run_backward(dcode, self._bridge.backward(dstate))[0]
 
     def _encode(self, x: Array, lengths: Array | None, training: bool = False) -> tuple[Array, Any]:
@@ -176,7 +174,7 @@ class EncoderDecoder(Module):
             start = np.full(N, self.start, np.intp)
             tokens, scores = beam_search(
                 OneStep(self.decoder), start, state, steps, beam_size=beam_size, end=self.end,
-                length_penalty=float(length_penalty),
+                length_penalty=check_number("length_penalty", length_penalty),
             )  # fmt: skip
             return (tokens, scores) if return_scores else tokens
         if self.start is None:
@@ -202,12 +200,11 @@ def _counted(tokens: Array, padding: int) -> Array:
 
 def _first_size(model: Module) -> int:
     """How many features a decoder of vectors reads."""
-    while hasattr(model, "layers"):
-        model = model.layers[0]
+    first = model.leaves()[0]
     for name in ("input_size", "in_features"):
-        if hasattr(model, name):
-            return getattr(model, name)
-    raise ValueError(f"decoder: expected a first layer with input_size or in_features, came {type(model).__name__}")
+        if hasattr(first, name):
+            return getattr(first, name)
+    raise ValueError(f"decoder: expected a first layer with input_size or in_features, came {type(first).__name__}")
 
 
 def _check_token(name: str, token: Any) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..streaming import Stream
-from .checks import as_generator, check_choice, check_size
+from .checks import as_generator, check_choice, check_number, check_size
 from .decoding import greedy, sample
 from .module import Array, Module
 
@@ -38,15 +38,20 @@ def generate(
     """
     steps, mode = check_size("steps", steps), check_choice("mode", mode, MODES)
     temperature, top_k, rng = check_sampling(temperature, top_k, rng, mode == "sample")
-    if end is not None and mode == "feedback":
-        raise ValueError(f"end: expected None with mode='feedback', came {end!r}")
+    if end is not None:
+        if mode == "feedback":
+            raise ValueError(f"end: expected None with mode='feedback', came {end!r}")
+        end = check_size("end", end, least=0)
     if not model.keeps_time or not model.reads_time:
         raise ValueError("model: expected one with an output at every step of its input, came one without")
     x = _samples_first(start, mode)
     N = len(x)
     stream = model.stream(N)
     stream.state = state
-    y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
+    try:
+        y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
+    except (TypeError, ValueError, IndexError) as error:  # it calls x what is start here
+        raise type(error)(str(error).replace("x: ", "start: ", 1)) from None
     uniform = rng.random((steps, N)) if mode == "sample" else None
     if not isinstance(stream, Stream):
         made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
@@ -96,9 +101,7 @@ class OneStep:
 def check_sampling(
     temperature: Any, top_k: Any, rng: Any, samples: bool
 ) -> tuple[float, int | None, np.random.Generator | None]:
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float, np.number)):
-        raise TypeError(f"temperature: expected a number, came {temperature!r}")
-    if not 0 <= temperature < np.inf:
+    if check_number("temperature", temperature) < 0:
         raise ValueError(f"temperature: expected a finite number of at least 0, came {temperature!r}")
     top_k = None if top_k is None else check_size("top_k", top_k)
     return float(temperature), top_k, as_generator("rng", rng) if samples else None

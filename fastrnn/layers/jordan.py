@@ -14,7 +14,7 @@ from ..activations import ACTIVATIONS
 from .checks import as_generator, check_choice, check_dtype, check_size, own_generator
 from .initialisation import uniform
 from .module import Array, Module
-from .sequences import active_lengths, as_given, check_reset_mask, time_major
+from .sequences import active_lengths, as_given, check_reset_mask, check_state, time_major
 
 
 _FUNCTIONS = ("tanh", "relu", "sigmoid", "identity")
@@ -143,13 +143,7 @@ class Jordan(Module):
     def _unpack(self, name: str, state: Array | None, N: int, batched: bool) -> Array | None:
         if state is None:
             return None
-        if not isinstance(state, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array, came {type(state).__name__}")
-        if state.dtype != self.dtype:
-            raise TypeError(f"{name}: expected {self.dtype} like the parameters, came {state.dtype}")
-        shape = (1, N, self.output_size) if batched else (1, self.output_size)
-        if state.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, came {state.shape}")
+        check_state(name, state, (1, N, self.output_size) if batched else (1, self.output_size), self.dtype)
         return state[0] if batched else state
 
     def _check_targets(self, targets: Array, T: int, N: int, batched: bool) -> Array:

@@ -33,8 +33,9 @@ class Module:
     """False for a layer that has a time axis in x but none in y."""
     reads_time: bool = True
     """False for a layer that has a time axis in y but none in x."""
-    streams: bool = True
-    """False for a layer that has nothing to say before the sequence has ended."""
+    streams: bool = False
+    """True for a layer that does away with time by taking the newest step: in a stream it passes each step on. Others
+    have nothing to say before the sequence has ended."""
     takes_lengths: bool = False
     """True for a layer that can be called with `lengths`."""
     takes_reset_mask: bool = False
@@ -98,6 +99,18 @@ class Module:
         options = {} if need_dx or not self.skips_dx else {"need_dx": False}
         result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)), **options)
         return result if isinstance(result, tuple) else (result, None)
+
+    def leaves(self) -> list[Module]:
+        """The layers that compute, in order: those of a `Sequential`, also of one within it; any other layer itself."""
+        return [self]
+
+    def split_state(self, state: Any) -> list[Any]:
+        """A state as `run` takes and returns it, cut into one entry per leaf; None for None."""
+        return [state]
+
+    def join_state(self, entries: Iterator[Any]) -> Any:
+        """The other way round: takes from `entries` as many as there are leaves."""
+        return next(entries)
 
     def _honours(self, name: str, takes: bool) -> bool:
         """Whether to pass `name` on. Refused where a layer carries a state past what it cannot be told."""

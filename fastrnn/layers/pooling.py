@@ -22,7 +22,7 @@ class Pool(Module):
     Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
     """
 
-    keeps_time = streams = False
+    keeps_time = False
     takes_lengths = True
     batch_first: bool
 
@@ -90,7 +90,7 @@ class LastStep(Pool):
     streams = True
 
     def stream_links(self, chain: Any) -> bool:
-        return bool(chain.links)
+        return True  # nothing to do: the newest step is the last one
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         where = -1 if lengths is None else (lengths - 1, np.arange(len(lengths)))

@@ -24,11 +24,13 @@ from .checks import (
     check_lengths,
     check_probability,
     check_size,
+    kind_of,
     own_generator,
 )
 from .dropout import dropout_mask
 from .initialisation import orthogonal_gates, uniform
 from .module import Array, Module
+from .sequences import as_given, check_reset_mask, check_state, time_major
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
@@ -158,7 +160,7 @@ class RecurrentLayer(Module):
             y = output if both is None else both
         if training:
             self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
-        return self._as_given(y, batched), self._pack(state_n, batched)
+        return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
     def backward(
         self, doutput: Array | None, dstate_n: State = None, *, need_dx: bool = True
@@ -167,9 +169,9 @@ class RecurrentLayer(Module):
         _, N, width = shape
         P, S, dy = self._h_size, self._directions, None
         if doutput is not None:
-            dy = self._time_major("doutput", doutput, width)
+            dy = time_major("doutput", doutput, None, self.batch_first, width)
             if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = self._as_given(np.empty(shape), batched).shape
+                expected = as_given(np.empty(shape), batched, self.batch_first).shape
                 raise ValueError(f"doutput: expected shape {expected} like output, came {doutput.shape}")
             if dy.dtype != self.dtype:
                 raise TypeError(f"doutput: expected {self.dtype} like output, came {dy.dtype}")
@@ -200,17 +202,15 @@ class RecurrentLayer(Module):
         if starts_learned:
             for name, gradient in zip(self.states, dstate0):
                 self._grads[f"initial_{name}"] += gradient.sum(axis=1)
-        dx = None if without_input or not need_dx else self._as_given(dx, batched)
+        dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
     def _resets_of_directions(self, reset_mask: Any, lengths: Any, T: int, N: int) -> list[Array | None]:
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
         if reset_mask is None or not self.bidirectional:
             return [reset_mask] * 2
-        if not isinstance(reset_mask, np.ndarray):
-            raise TypeError(f"reset_mask: expected a NumPy array of bool, came {type(reset_mask).__name__}")
-        if reset_mask.shape != (T, N):
-            raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {reset_mask.shape}")
+        if check_reset_mask(reset_mask, T, N) is None:
+            return [None] * 2
         reverse = np.zeros_like(reset_mask)
         reverse[:-1] = reset_mask[1:]
         if lengths is not None and T:
@@ -243,29 +243,12 @@ class RecurrentLayer(Module):
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is not None:
-            return self._time_major("x", x, self.input_size), x.ndim == 3
+            return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
         several = len(self.states) > 1 and isinstance(state, (tuple, list)) and state
         first = state[0] if several else state
         batched = first is None or np.ndim(first) == 3
         N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
         return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
-
-    def _time_major(self, name: str, a: Array, columns: int) -> Array:
-        """The (T, N, columns) view of an array as the user gave it."""
-        if not isinstance(a, np.ndarray):
-            raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
-        if a.ndim not in (2, 3) or a.shape[-1] != columns:
-            layout = "N, T" if self.batch_first else "T, N"
-            raise ValueError(f"{name}: expected shape ({layout}, {columns}) or (T, {columns}), came {a.shape}")
-        if a.ndim == 2:
-            return a[:, None]
-        return a.swapaxes(0, 1) if self.batch_first else a
-
-    def _as_given(self, a: Array, batched: bool) -> Array:
-        """The view of a time-major array that has the layout of x."""
-        if not batched:
-            return a[:, 0]
-        return a.swapaxes(0, 1) if self.batch_first else a
 
     def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
         """h (L*S, N, P), (c (L*S, N, H)), or None each for zeros."""
@@ -273,17 +256,12 @@ class RecurrentLayer(Module):
             return [None] * len(self.states)
         parts = [state] if len(self.states) == 1 else state
         if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
-            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), came {_kind(state)}")
+            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), came {kind_of(state)}")
         rows = self.num_layers * self._directions
         for part, letter, width in zip(parts, self.states, self._state_widths()):
             shape = (rows, N, width) if batched else (rows, width)
             label = name if len(self.states) == 1 else f"{letter} of {name}"
-            if not isinstance(part, np.ndarray):
-                raise TypeError(f"{label}: expected a NumPy array, came {_kind(part)}")
-            if part.dtype != self.dtype:
-                raise TypeError(f"{label}: expected {self.dtype} like the parameters, came {part.dtype}")
-            if part.shape != shape:
-                raise ValueError(f"{label}: expected shape {shape}, came {part.shape}")
+            check_state(label, part, shape, self.dtype)
         return [part if batched else part[:, None] for part in parts]
 
     def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
@@ -295,7 +273,3 @@ class RecurrentLayer(Module):
 
     def _as_state(self, parts: list[Array]) -> State:
         return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__

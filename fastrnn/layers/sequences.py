@@ -1,4 +1,4 @@
-"""What layers over time share: layouts, and checks of lengths and reset masks.
+"""What layers over time share: layouts, and checks of states, lengths and reset masks.
 
 Letters: T time steps, N batch, D features.
 """
@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import check_lengths
+from .checks import check_lengths, kind_of
 
 Array = NDArray[Any]
 
 
-def time_major(name: str, a: Any, dtype: np.dtype[Any], batch_first: bool, columns: int | None = None) -> Array:
+def time_major(
+    name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool, columns: int | None = None
+) -> Array:
     """The (T, N, D) view of x as the user gave it: (T, N, D), (N, T, D) with batch_first, or (T, D) for one sequence.
 
-    columns: D, None for any. Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
+    columns: D, None for any. dtype: None where the compiled core checks it.
+    Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
     """
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
-    if a.dtype != dtype:
+    if dtype is not None and a.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like the parameters, came {a.dtype}")
     if a.ndim not in (2, 3) or columns is not None and a.shape[-1] != columns:
         layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
@@ -37,6 +40,16 @@ def as_given(a: Array, batched: bool, batch_first: bool) -> Array:
     if not batched:
         return a[:, 0]
     return a.swapaxes(0, 1) if batch_first else a
+
+
+def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """One array of a state, or of its gradient."""
+    if not isinstance(part, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, came {kind_of(part)}")
+    if part.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype} like the parameters, came {part.dtype}")
+    if part.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, came {part.shape}")
 
 
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
@@ -55,7 +68,7 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> Array | None:
         return None
     if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
         came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected an array of booleans, came {came}")
+        raise TypeError(f"reset_mask: expected a NumPy array of bool, came {came}")
     if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape (T, N) = ({T}, {N}), came {reset_mask.shape}")
+        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {reset_mask.shape}")
     return reset_mask if reset_mask.any() else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..functional import trees as functional
 from ..trees import Trees
-from .checks import as_generator, check_choice, check_dtype, check_size
+from .checks import as_generator, check_choice, check_dtype, check_number, check_size
 from .initialisation import uniform
 from .module import Array, Module
 
@@ -121,7 +121,7 @@ class TreeLSTM(TreeLayer):
         dtype: Any = np.float32, rng: int | np.random.Generator | None = None, forget_bias: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
-        self.forget_bias = None if forget_bias is None else float(forget_bias)
+        self.forget_bias = None if forget_bias is None else check_number("forget_bias", forget_bias)
         if self.forget_bias is not None:
             if not self.bias:
                 raise ValueError("forget_bias: expected None, as bias is False")
