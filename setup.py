@@ -44,7 +44,7 @@ class BuildKernels(build_ext):
 
 native = Extension(
     "fastrnn._native", ["src/_native.pyx"], include_dirs=["src", numpy.get_include()], extra_link_args=["-pthread"],
-    extra_compile_args=["-O2", "-g0"], depends=[path for path in glob.glob("src/*") if not path.endswith("_native.c")],
+    extra_compile_args=["-O2", "-g0"], depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
