@@ -84,13 +84,17 @@ cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept no
     By units, for N <= 4 (one block of rows cannot be shared out) and up to 16 where weights exceed a core's L2: each
     thread keeps its half. A barrier costs 0.2 us, so a step has to be worth it: LSTM (28,1,28,64), 47 kflop a step, 9.0
     against 6.7 alone; RNN, 12 kflop, 17 against 23.
+    Alone, for calls of less than 1.5 Mflop: to hand over and to wait costs 5 us at best, and far more where the second
+    core has something else to do. Two LSTM layers of H = 256 one step at a time, 1 Mflop each: 62-79 us a step alone,
+    55-130 with two threads; LSTM (28,1,28,64), 1.3 Mflop: forward 1.07 times as long alone, forward+backward 0.74 to 0.96
+    (2-core Zen 3).
     """
     cdef Plan plan
     cdef double weights = <double>gates * q.H * (q.D + q.R) * itemsize
     cdef double step = 2.0 * gates * q.H * (q.D + q.R) * q.N
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
     plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
-    plan.threads = 1 if step * q.T < 7e5 or (plan.by_units and step < 3e4) else fr_get_num_threads()
+    plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 3e4) else fr_get_num_threads()
     if _forced_threads:
         plan.threads = _forced_threads
     if _forced_by_units >= 0:
