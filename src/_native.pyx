@@ -7,8 +7,8 @@ a) The loops know no cell, dtype or instruction set: a step is a few calls throu
    smallest network takes 0.3 us, so calls through a pointer cost nothing that shows.
 b) One loop each way serves both ways of sharing work out. By rows of the batch, threads hardly ever meet; by hidden
    units they meet at a barrier before each step.
-c) Arrays come with strides over time and batch: batch-first layouts, the reverse direction (a negative time stride) and
-   the two halves of a bidirectional output are views, never copies.
+c) Arrays come with strides over time and batch: batch-first layouts and the two halves of a bidirectional output are
+   views, never copies. Lengths, resets and reversed time are a matter of which row a pointer leads to (rows.h).
 d) All checks are made here, once, before the GIL is released for the whole sequence.
 """
 

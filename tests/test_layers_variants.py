@@ -7,12 +7,11 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, L laye
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GATES, STATES, assert_output_close, every_cell, every_cell_and_variant, every_dtype
+from conftest import STATES, assert_output_close, every_cell, every_cell_and_variant, every_dtype
 from test_layers import LAYERS, assert_close, every_layer, joined, parts, random_arguments, run, run_torch, torch_twin
 from test_reference import assert_gradients_match_differences
 
@@ -49,16 +48,6 @@ def random_resets(seed: int = 2, share: float = 0.25) -> np.ndarray:
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def torch() -> Iterator[Any]:
-    """PyTorch on one thread: for the smallest of steps its threads only wait for one another."""
-    module = pytest.importorskip("torch")
-    before = module.get_num_threads()
-    module.set_num_threads(1)
-    yield module
-    module.set_num_threads(before)
 
 
 class Called:

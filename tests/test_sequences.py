@@ -16,7 +16,7 @@ from conftest import assert_gradient_close
 from fastrnn import losses, optim
 from fastrnn._sequences import Batch, Data
 from fastrnn.bptt import Propagation
-from fastrnn.layers import GRU, LSTM, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential
+from fastrnn.layers import GRU, LSTM, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential
 from fastrnn.objective import Objective, accuracy
 from fastrnn.segments import Segments
 from fastrnn.trainer import Trainer
