@@ -28,7 +28,7 @@ class BuildKernels(build_ext):
     """Compile the plain C files, each with its own flags, before the extension that links them."""
 
     def build_extension(self, extension):
-        jobs = [(f"src/{name}.c", name, FLAGS, [("FR_X86", None)] if X86 else []) for name in ("pool", "workspace", "dispatch")]
+        jobs = [(f"src/{name}.c", name, FLAGS, [("FR_X86", None)] if X86 else []) for name in ("pool", "work", "workspace", "dispatch")]
         jobs += [("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
                  for isa, flags in ISAS.items() for dtype, macros in DTYPES.items()]
 

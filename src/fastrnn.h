@@ -79,9 +79,10 @@ typedef struct {
     void *scratch;             /* of grad_weights, for all threads */
 } fr_sequence;
 
-/* A thread's part of the work: unit panels of all rows, or all panels of its blocks of rows. */
+/* Part `id` of `count` of the work: unit panels of all rows, or all panels of its blocks of rows. */
 typedef struct {
-    int id, threads, by_units;
+    int id, count, by_units;
+    int worker;      /* the thread that is at it */
     void **pointers; /* room for FR_POINTERS * N, the thread's own */
 } fr_share;
 enum { FR_POINTERS = 7 };

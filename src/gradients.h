@@ -153,7 +153,7 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
 
 static void grad_weights(const fr_sequence *q, fr_share share) {
     const cell_cut *cut = cut_of(q);
-    real *packed_gates = q->scratch, *packed = packed_gates + gate_scratch_size(q) + share.id * DEPTH * PANEL * VL;
+    real *packed_gates = q->scratch, *packed = packed_gates + gate_scratch_size(q) + share.worker * DEPTH * PANEL * VL;
     const gradient_operand cell = {q->gates, q->H, cut->slots, 0, cut->slots, 0, 0};
     const gradient_operand projected = {q->dprojected, q->R, 1, 0, 1, 0, 0};
     const weight_product from_x = {q->dweight_ih, q->D, X, 0, cut->x_slots, cut->x_gates};
