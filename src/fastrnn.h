@@ -188,13 +188,9 @@ typedef struct {
 static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }
 static inline long fr_packed(const fr_sequence *q, long s) { return q->rows.order ? q->rows.packed[s] : s * q->N; }
 
-/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two
- * threads get the same. */
+/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count. */
 #define FR_ROW_BLOCK 6
-static inline long fr_row_blocks(long n) {
-    const long blocks = (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK;
-    return blocks > 1 ? blocks + blocks % 2 : blocks;
-}
+static inline long fr_row_blocks(long n) { return (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK; }
 
 /* dispatch.c: the builds that this machine can run. */
 int fr_isa_count(void);
