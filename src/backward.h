@@ -67,13 +67,14 @@ static void pack_backward(const fr_sequence *q, fr_share share) {
 static void through_recurrent_weights(const fr_sequence *q, const backward_view *b, int any, row_pointers at, long active,
                                       const cell_step *view, finish_function *finish, int backwards, fr_share share) {
     const long blocks_of_units = vectors_in(b->width);
+    const row_deal deal = deal_rows(q->N);
     const range panels = panels_of(panels_in(blocks_of_units), share);
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
     for (long i = panels.begin; i < panels.end; i++) {
         const long first = (backwards ? panels.end - 1 - (i - panels.begin) : i) * PANEL;
         const int NV = panel_width(blocks_of_units, first);
         const real *panel = (real *)q->panels_h + b->panels + first * VL * b->from.count * b->from.width;
-        FOR_ROW_BLOCKS(block, q->N, active, share) {
+        FOR_ROW_BLOCKS(block, deal, active, share) {
             const int rows = (int)(block.end - block.begin);
             product dh[2];
             int products = 0;
@@ -93,15 +94,17 @@ INLINE const real *next_gates(const fr_sequence *q, const gradient_operand *g, l
 /* Nothing flows back across a reset: what a cell carries past the product ends there too. */
 static void end_carry_at_resets(const fr_sequence *q, long s, long width, fr_share share) {
     const range panels = panels_of(panels_in(vectors_in(width)), share);
+    const row_deal deal = deal_rows(q->N);
     const long begin = panels.begin * PANEL * VL, end = MIN(panels.end * PANEL * VL, padded(width));
-    FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share)
+    FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share)
         for (long i = rows.begin; i < rows.end; i++)
             if (starts_anew(q, s, i)) memset((real *)q->carry + i * padded(width) + begin, 0, (end - begin) * sizeof(real));
 }
 
 static void step_softmax_backward(const fr_sequence *q, long s, fr_share share) {
     share.by_units = 0;
-    FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share)
+    const row_deal deal = deal_rows(q->N);
+    FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share)
         for (long i = rows.begin; i < rows.end; i++)
             softmax_row_backward((real *)q->dprojected + (fr_packed(q, s) + i) * padded(q->R), row_of(q, q->output, s, i), q->R);
 }
@@ -115,6 +118,7 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_share shar
     if (has_softmax(q) && index) index--;
     const backward_view b = backward_at(q, index);
     const row_pointers at = row_pointers_in(share, q->N);
+    const row_deal deal = deal_rows(q->N);
     const long active = fr_active(q, s), source = b.same_step ? s : s + 1;
     const int cell_behind = q->weight_hr && index, any = source < q->T;
     cell_step v = {.H = b.width, .Hp = padded(b.width), .clip = (real)q->clip, .peephole = peephole_of(q),
@@ -127,7 +131,7 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_share shar
     v.h_prev = at.h_prev, v.c_prev = at.c_prev, v.h = at.h;
     v.doutput = q->doutput.data && !cell_behind ? at.doutput : 0;
     v.dh_n = q->dh_n && !cell_behind ? at.dh_n : 0;
-    FOR_ROW_BLOCKS(rows, q->N, active, share)
+    FOR_ROW_BLOCKS(rows, deal, active, share)
         for (long i = rows.begin; i < rows.end; i++) {
             at.h_prev[i] = h_before(q, s, i);
             if (q->c) at.c_prev[i] = c_before(q, s, i);
@@ -154,10 +158,11 @@ static void finish_grad_state(FINISH_ARGS) {
 
 static void grad_state(const fr_sequence *q, fr_share share) {
     const backward_view b = backward_at(q, 0);
+    const row_deal deal = deal_rows(q->N);
     const row_pointers at = row_pointers_in(share, q->N);
     const cell_step view = {.H = q->R, .Hp = padded(q->R), .h = at.h, .dh_n = q->dh_n ? at.dh_n : 0,
                             .carry = cut_of(q)->carries_dh ? q->carry : 0};
-    FOR_ROW_BLOCKS(rows, q->N, q->N, share)
+    FOR_ROW_BLOCKS(rows, deal, q->N, share)
         for (long i = rows.begin; i < rows.end; i++) {
             at.h[i] = (real *)q->dh0 + user_row(q, i) * q->R;
             at.next[i] = next_gates(q, &b.from, 0, i);

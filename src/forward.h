@@ -130,11 +130,12 @@ static void project(const fr_sequence *q, long s_begin, long s_end, fr_share sha
     enum { TOGETHER = 96 }; /* rows of x that stay in L2 while panels change */
     const real *x[TOGETHER];
     const int all_rows = share.by_units || share.count == 1;
+    const row_deal deal = deal_rows(q->N);
     const long row = inputs_row(q);
     long together = (long)(400 * 1024 / sizeof(real)) / (q->D > 64 ? q->D : 64), count = 0;
     together = together < 24 ? 24 : MIN(together, (long)TOGETHER);
     for (long s = s_begin; s < s_end; s++)
-        FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share) {
+        FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share) {
             for (long i = rows.begin; i < rows.end; i++) {
                 x[count++] = row_of(q, q->x, s, i);
                 const int last = i + 1 == rows.end && (!all_rows || (s + 1 == s_end && i + 1 == fr_active(q, s)));
@@ -150,6 +151,7 @@ static void project(const fr_sequence *q, long s_begin, long s_end, fr_share sha
 
 /* What the finishing functions of a step see; fills the pointers to the rows that this thread works on. */
 static cell_step view_of(const fr_sequence *q, const pass_view *p, long s, fr_share share, row_pointers at) {
+    const row_deal deal = deal_rows(q->N);
     const int projects = p->cut == &projection_forward;
     const long base = kept_row(q, s);
     cell_step v = {.H = p->width, .Hp = padded(p->width), .clip = (real)q->clip, .peephole = peephole_of(q)};
@@ -160,7 +162,7 @@ static cell_step view_of(const fr_sequence *q, const pass_view *p, long s, fr_sh
     v.gates = q->gates ? (real *)q->gates + base * cut_of(q)->slots * v.Hp : 0;
     v.h_prev = at.h_prev, v.c_prev = at.c_prev, v.h = at.h;
     const int inner_h = q->weight_hr && !projects; /* this pass' h is what the next one projects */
-    FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share)
+    FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share)
         for (long i = rows.begin; i < rows.end; i++) {
             at.x[i] = row_of(q, q->x, s, i);
             at.h_prev[i] = h_before(q, s, i);
@@ -195,7 +197,8 @@ static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointe
 /* A pass of its own, as it needs whole rows: those are dealt out even where panels were. */
 static void step_softmax(const fr_sequence *q, long s, fr_share share) {
     share.by_units = 0;
-    FOR_ROW_BLOCKS(rows, q->N, fr_active(q, s), share)
+    const row_deal deal = deal_rows(q->N);
+    FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share)
         for (long i = rows.begin; i < rows.end; i++) softmax_row(row_of(q, q->output, s, i), q->R);
 }
 
@@ -207,6 +210,7 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_share share
     const pass_view p = pass_at(q, index);
     const row_pointers at = row_pointers_in(share, q->N);
     const cell_step view = view_of(q, &p, s, share, at);
+    const row_deal deal = deal_rows(q->N);
     const range panels = panels_of(forward_panels(&p), share);
     const long active = fr_active(q, s), in_row = inputs_row(q);
     const int fused = q->fused || !p.weight_x;
@@ -222,7 +226,7 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_share share
         const long count = MIN(together, panels.end - i);
         for (long j = 0; j < count; j++)
             group[j] = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
-        FOR_ROW_BLOCKS(block, q->N, active, share) {
+        FOR_ROW_BLOCKS(block, deal, active, share) {
             const int rows = (int)(block.end - block.begin);
             for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, block.begin, rows, acc[j], q->in_turn);
             for (long j = 0; j < count; j++)

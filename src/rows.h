@@ -23,17 +23,26 @@ typedef struct {
 INLINE range part_of(long n, fr_share share) { return (range){n * share.id / share.count, n * (share.id + 1) / share.count}; }
 INLINE range panels_of(long n, fr_share share) { return share.by_units ? part_of(n, share) : (range){0, n}; }
 
-/* The j-th block of rows of this thread, cut off at the first `active` rows; empty from the last one on. */
-INLINE long block_start(long N, long block) { return N * block / fr_row_blocks(N); }
-INLINE range row_block(long N, long active, long j, fr_share share) {
-    const long block = share.by_units ? j : j * share.count + (j & 1 ? share.count - 1 - share.id : share.id);
-    if (block >= fr_row_blocks(N)) return (range){active, active};
-    const long begin = block_start(N, block);
-    return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(N, block + 1), active)};
+/* N rows in equal blocks of at most FR_ROW_BLOCK, the first `longer` of them one row longer than the others. */
+typedef struct {
+    long blocks, rows, longer;
+} row_deal;
+INLINE row_deal deal_rows(long N) {
+    const long blocks = fr_row_blocks(N);
+    return (row_deal){blocks, N / blocks, N % blocks};
 }
-#define FOR_ROW_BLOCKS(rows, N, active, share) \
-    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < fr_row_blocks(N); j_++) \
-        for (range rows = row_block(N, active, j_, share), *once_ = &rows; once_ && rows.begin < rows.end; once_ = 0)
+INLINE long block_start(row_deal deal, long block) { return block * deal.rows + MIN(block, deal.longer); }
+
+/* The j-th block of rows of this share, cut off at the first `active` rows; empty from the last one on. */
+INLINE range row_block(row_deal deal, long active, long j, fr_share share) {
+    const long block = share.by_units ? j : j * share.count + (j & 1 ? share.count - 1 - share.id : share.id);
+    if (block >= deal.blocks) return (range){active, active};
+    const long begin = block_start(deal, block);
+    return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(deal, block + 1), active)};
+}
+#define FOR_ROW_BLOCKS(range_, deal, active, share) \
+    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < (deal).blocks; j_++) \
+        for (range range_ = row_block(deal, active, j_, share), *once_ = &range_; once_ && range_.begin < range_.end; once_ = 0)
 
 /* ---- Where a row is at a step ---- */
 

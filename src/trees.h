@@ -104,6 +104,7 @@ typedef struct {
 
 static void multiply_rows(const row_product *p, long N, range blocks, range panels) {
     const long K = p->skip + p->blocks * p->depth;
+    const row_deal deal = deal_rows(N);
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
     for (int slot = 0; slot < p->slots; slot++)
         for (long i = panels.begin; i < panels.end; i++) {
@@ -111,8 +112,8 @@ static void multiply_rows(const row_product *p, long N, range blocks, range pane
             const int NV = panel_width(p->vectors, first);
             const int direct = !p->index && (first + NV) * VL <= p->width;
             for (long block = blocks.begin; block < blocks.end; block++) {
-                const long n = block_start(N, block);
-                const int rows = (int)(block_start(N, block + 1) - n);
+                const long n = block_start(deal, block);
+                const int rows = (int)(block_start(deal, block + 1) - n);
                 const real *at[FR_ROW_BLOCK];
                 for (int m = 0; m < rows; m++) at[m] = p->a + (n + m) * p->a_row;
                 const product a = {at, 0, p->a_block, p->blocks, p->depth,
@@ -139,7 +140,10 @@ INLINE range tree_row_blocks(long N, fr_share share) {
     return share.by_units ? (range){0, blocks} : part_of(blocks, share);
 }
 INLINE range all_panels(long vectors) { return (range){0, panels_in(vectors)}; }
-INLINE range chunk_rows(long N, range blocks) { return (range){block_start(N, blocks.begin), block_start(N, blocks.end)}; }
+INLINE range chunk_rows(long N, range blocks) {
+    const row_deal deal = deal_rows(N);
+    return (range){block_start(deal, blocks.begin), block_start(deal, blocks.end)};
+}
 
 /* Rows of x in level order; where only leaves have inputs, they come in it. */
 static void gather_inputs(const fr_trees *t, long begin, long end) {
