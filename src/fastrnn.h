@@ -63,6 +63,7 @@ typedef struct {
     void *gates;    /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
     void *c;        /* (N + rows, Hp), the first N the initial cell state (LSTM) */
     void *inner;    /* (rows, Hp) what a second pass multiplies: r * h, or h before its projection */
+    void *operand;  /* what the next product multiplies with its panels, in bfloat16 (amx.h) */
     int keeps;      /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
 
     /* Backward. The user's arrays are added to where it says +=. */
@@ -132,7 +133,8 @@ typedef struct {
 } fr_trees;
 #define FR_TREE_FEW 24 /* rows: of smaller levels inputs are projected together */
 
-/* What one build (instruction set x dtype) of kernels.c offers. */
+/* What one build (instruction set x dtype) of kernels.c offers. Those for AMX run sequences alone, and project no inputs
+ * ahead: `project` and what follows last_states are NULL. */
 typedef struct {
     int lanes, itemsize;
     int (*gates)(int cell);                   /* G: rows of the weights / H */
@@ -145,6 +147,7 @@ typedef struct {
     long (*panels_size)(const fr_sequence *);
     long (*bias_size)(const fr_sequence *);
     long (*inputs_row)(const fr_sequence *);
+    long (*operand_size)(const fr_sequence *, int backward);
     long (*panels_h_size)(const fr_sequence *);
     long (*panels_x_size)(const fr_sequence *);
     long (*scratch_size)(const fr_sequence *, int threads);
@@ -188,11 +191,15 @@ static inline long fr_active(const fr_sequence *q, long s) { return q->rows.orde
 static inline long fr_packed(const fr_sequence *q, long s) { return q->rows.order ? q->rows.packed[s] : s * q->N; }
 
 /* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two
- * threads get the same. */
-#define FR_ROW_BLOCK 6
+ * threads get the same, but of FR_UNDIVIDED rows or fewer. For AMX a block is two tiles, which read their panels once. */
+#ifdef FR_AMX_TERMS
+enum { FR_ROW_BLOCK = 32, FR_UNDIVIDED = 16 };
+#else
+enum { FR_ROW_BLOCK = 6, FR_UNDIVIDED = 6 };
+#endif
 static inline long fr_row_blocks(long n) {
     const long blocks = (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK;
-    return blocks > 1 ? blocks + blocks % 2 : blocks;
+    return n > FR_UNDIVIDED ? blocks + blocks % 2 : blocks;
 }
 
 /* dispatch.c: the builds that this machine can run. */
@@ -200,5 +207,10 @@ int fr_isa_count(void);
 const char *fr_isa_name(int index);
 int fr_isa_supported(int index);
 const fr_kernels *fr_kernels_for(int index, int itemsize);
+
+/* float32 products on AMX tiles: terms that a factor is split into, 2 ("high") or 1 ("medium"). `emulated` are the same
+ * kernels on tiles in plain C, to be tested where there is no AMX. */
+const fr_kernels *fr_amx_kernels(int terms, int emulated);
+const char *fr_amx_missing(void); /* NULL where this process may use AMX (it asks the system for it), else why not, in words */
 
 #endif

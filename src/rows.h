@@ -78,6 +78,18 @@ INLINE row_pointers row_pointers_in(fr_share share, long N) {
                           (const real **)(p + 4 * N), (const real **)(p + 5 * N), (real **)(p + 6 * N)};
 }
 
+/* ---- Left operands of products: the rows themselves, or for AMX what was put into `operand` before ---- */
+
+/* Lets at.x and at.next lead there; D: depth of what stands before the recurrent part. */
+#ifdef FR_AMX_TERMS
+static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share);
+#else
+INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share) {
+    (void)q, (void)backward, (void)D, (void)at, (void)active, (void)share;
+}
+static long operand_size(const fr_sequence *q, int backward) { return (void)q, (void)backward, 0; }
+#endif
+
 /* ---- States between the user's order and ours ---- */
 
 static void enter_state(const fr_sequence *q, void *to, const void *from) {
