@@ -46,7 +46,7 @@ class BuildKernels(build_ext):
     def build_extension(self, extension):
         amx = X86 and sys.platform == "linux" and self.compiler_knows_amx()
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "workspace", "dispatch")]
+        jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "dispatch")]
         jobs += [("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
                  for isa, flags in ISAS.items() for dtype, macros in DTYPES.items()]
         tiles = {"emulated": ([*FLAGS, "-Os", "-Wno-psabi"], [("FR_EMULATED", None)])}

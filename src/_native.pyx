@@ -5,8 +5,8 @@ T time steps, N batch, D input_size, H hidden_size, R width of h (H, or P where 
 Design:
 a) The loops know no cell, dtype or instruction set: a step is a few calls through a table of kernels. A step of the
    smallest network takes 0.3 us, so calls through a pointer cost nothing that shows.
-b) One loop each way serves both ways of sharing work out. By rows of the batch, threads hardly ever meet; by hidden
-   units they meet at a barrier before each step.
+b) A pass is cut into pieces that any thread may take (work.h). By rows of the batch, a piece is some rows over a chunk of
+   steps, and threads hardly ever meet; by hidden units, it is some units of one step, and they meet before each step.
 c) Arrays come with strides over time and batch: batch-first layouts and the two halves of a bidirectional output are
    views, never copies. Lengths, resets and reversed time are a matter of which row a pointer leads to (rows.h).
 d) All checks are made here, once, before the GIL is released for the whole sequence.
@@ -35,65 +35,111 @@ cdef struct Job:
     fr_sequence sequence
     const fr_kernels *kernels
     int passes, by_units, packed
-    long chunk  # steps whose inputs are projected together
+    long chunk  # steps of a piece of rows; steps whose inputs are projected together
+    int weight_shares  # how many ways the gradients of weights are cut
     void **pointers  # FR_POINTERS * N for each thread
-    fr_barrier barrier
+    fr_work work
 
 
-cdef fr_share share_of(const Job *job, int id, int threads) noexcept nogil:
+cdef fr_share share_of(const Job *job, int id, int count, int worker) noexcept nogil:
     cdef fr_share share
-    share.id, share.threads, share.by_units = id, threads, job.by_units
-    share.pointers = job.pointers + id * FR_POINTERS * job.sequence.N
+    share.id, share.count, share.worker, share.by_units = id, count, worker, job.by_units
+    share.pointers = job.pointers + worker * FR_POINTERS * job.sequence.N
     return share
 
 
-cdef void forward_part(void *arg, int id, int threads) noexcept nogil:
-    """One thread's part of a forward pass over the whole sequence."""
-    cdef Job *job = <Job *>arg
+cdef long step_phases(const Job *job) noexcept nogil:
+    """Phases that the loop over time is cut into: by units one for each pass of each step, by rows one for each chunk."""
+    return job.sequence.T * job.passes if job.by_units else (job.sequence.T + job.chunk - 1) // job.chunk
+
+
+cdef void plan_forward(Job *job, int shares) noexcept nogil:
+    """Phases: packing, then the steps."""
+    cdef const fr_sequence *q = &job.sequence
+    cdef int packing = not job.packed
+    # Chunks of rows with lengths have their inputs where another's were in the chunk before.
+    cdef bint meet = job.by_units or (not q.fused and q.rows.order)
+    fr_plan_work(&job.work, packing + step_phases(job), shares, job.by_units)
+    job.work.meet_until = job.work.phases if meet else packing
+
+
+cdef void forward_piece(const Job *job, fr_sequence *q, long phase, fr_share share) noexcept nogil:
+    """One piece of a forward pass over the whole sequence. q: a copy of job.sequence, as threads are at different chunks."""
     cdef const fr_kernels *k = job.kernels
-    cdef fr_sequence q = job.sequence  # a copy: threads are at different chunks
-    cdef fr_share share = share_of(job, id, threads)
-    cdef long s, begin = 0, end
+    cdef long s = 0, begin, end
     cdef int p
     if not job.packed:
-        k.pack_forward(&q, share)
-        fr_barrier_wait(&job.barrier, threads)
-    while begin < q.T:
-        end = min(begin + job.chunk, q.T)
-        if not q.fused:
-            if begin and q.rows.order and not job.by_units:  # rows move where others' were before
-                fr_barrier_wait(&job.barrier, threads)
-            q.inputs_start = fr_packed(&q, begin)
-            k.project(&q, begin, end, share)
-        for s in range(begin, end):
-            for p in range(job.passes):
-                if job.by_units and s + p > 0:
-                    fr_barrier_wait(&job.barrier, threads)
-                k.step_forward(&q, p, s, share)
-        begin = end
+        if phase == 0:
+            k.pack_forward(q, share)
+            return
+        phase -= 1
+    begin = phase * job.chunk
+    if job.by_units:
+        s = phase // job.passes
+        begin = s - s % job.chunk
+    end = min(begin + job.chunk, q.T)
+    if not q.fused:
+        q.inputs_start = fr_packed(q, begin)
+        if not job.by_units or phase == begin * job.passes:
+            k.project(q, begin, end, share)
+    if job.by_units:
+        k.step_forward(q, phase % job.passes, s, share)
+        return
+    for s in range(begin, end):
+        for p in range(job.passes):
+            k.step_forward(q, p, s, share)
 
 
-cdef void backward_part(void *arg, int id, int threads) noexcept nogil:
-    """One thread's part of backpropagation through time, and of the gradients that follow from it."""
+cdef void forward_body(void *arg, int id) noexcept nogil:
+    """What one thread does of a forward pass."""
     cdef Job *job = <Job *>arg
+    cdef fr_sequence q = job.sequence
+    cdef fr_piece piece
+    memset(&piece, 0, sizeof(piece))
+    while fr_next(&job.work, id, &piece):
+        forward_piece(job, &q, piece.phase, share_of(job, piece.share, job.work.shares, id))
+
+
+cdef void plan_backward(Job *job, int shares) noexcept nogil:
+    """Phases: packing, the steps from the last to the first, the gradients of weights, those of inputs and of the state."""
+    cdef long steps = step_phases(job)
+    fr_plan_work(&job.work, steps + 3, shares, job.by_units)
+    job.work.meet_until, job.work.meet_at = steps if job.by_units else 1, steps + 1
+
+
+cdef void backward_piece(const Job *job, long phase, fr_share share) noexcept nogil:
+    """One piece of backpropagation through time, and of the gradients that follow from it."""
     cdef const fr_kernels *k = job.kernels
     cdef const fr_sequence *q = &job.sequence
-    cdef fr_share share = share_of(job, id, threads)
-    cdef long s
+    cdef long s, steps = step_phases(job), begin
     cdef int p
-    k.pack_backward(q, share)
-    fr_barrier_wait(&job.barrier, threads)
-    for s in range(q.T - 1, -1, -1):
-        for p in range(job.passes):
-            if job.by_units and (s + 1 < q.T or p > 0):
-                fr_barrier_wait(&job.barrier, threads)
-            k.step_backward(q, p, s, share)
-    fr_barrier_wait(&job.barrier, threads)
-    if q.dx.data:
-        k.grad_input(q, share)
-    k.grad_weights(q, share)
-    if q.dh0:
-        k.grad_state(q, share)
+    if phase == 0:
+        k.pack_backward(q, share)
+    elif phase > steps + 1:
+        if q.dx.data:
+            k.grad_input(q, share)
+        if q.dh0:
+            k.grad_state(q, share)
+    elif phase > steps:
+        share.count = job.weight_shares
+        if share.id < share.count:
+            k.grad_weights(q, share)
+    elif job.by_units:
+        k.step_backward(q, (phase - 1) % job.passes, q.T - 1 - (phase - 1) // job.passes, share)
+    else:
+        begin = (steps - phase) * job.chunk
+        for s in range(min(begin + job.chunk, q.T) - 1, begin - 1, -1):
+            for p in range(job.passes):
+                k.step_backward(q, p, s, share)
+
+
+cdef void backward_body(void *arg, int id) noexcept nogil:
+    """What one thread does of a backward pass."""
+    cdef Job *job = <Job *>arg
+    cdef fr_piece piece
+    memset(&piece, 0, sizeof(piece))
+    while fr_next(&job.work, id, &piece):
+        backward_piece(job, piece.phase, share_of(job, piece.share, job.work.shares, id))
 
 
 # ---- What Python calls ----
@@ -141,7 +187,6 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     cdef int typenum = _real_type(weight_ih, "weight_ih")
     cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef const fr_kernels *k
-    cdef int G
     cdef Job job
     cdef fr_sequence *q = &job.sequence
     memset(&job, 0, sizeof(job))
@@ -151,8 +196,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
     q.clip = 0 if clip is None else clip
     cdef list held = []
-    G = fr_kernels_for(_isa, itemsize).gates(cell)
-    _read_arguments(q, G, typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr,
+    _read_arguments(q, fr_kernels_for(_isa, itemsize).gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr,
                     weight_peephole, out, training)
     job.kernels = k = sequence_kernels(q, itemsize)
     cdef bint is_lstm = cell == FR_LSTM, has_inner = k.has_inner(q), recurrent = q.weight_hh != NULL
@@ -167,13 +211,12 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     if is_lstm:
         c_n = _new(typenum, q.N, q.H, -1, False)
 
-    cdef Plan plan = choose_plan(q, G, itemsize)
-    plan.fused = plan.fused or k.project == NULL
+    cdef Plan plan = choose_plan(q, k)
     cdef long slots_Hp = k.gates_row(q), row = k.inputs_row(q), Hp = k.padded(q.H)
     cdef long kept = fr_packed(q, q.T) if training else q.N
-    q.fused, job.by_units, job.passes = plan.fused, plan.by_units and plan.threads > 1, k.passes(q)
+    q.fused, job.by_units, job.passes = plan.fused, plan.by_units, k.passes(q)
     q.keeps = training
-    job.chunk = q.T if plan.fused else max(1, min(q.T, (1 << 20) // (q.N * row * itemsize)))
+    job.chunk = plan.chunk if plan.fused else max(1, min(plan.chunk, (1 << 20) // (q.N * row * itemsize)))
     if (<double>kept + q.N) * (slots_Hp + 2 * Hp) * itemsize > <double>(1 << 62):
         raise MemoryError(f"no memory for states of a sequence of shape {x.shape}")
 
@@ -204,7 +247,8 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
         k.enter_state(q, q.c, _data(c0_))
     if q.T:
         with nogil:
-            fr_parallel(plan.threads, forward_part, &job)
+            plan_forward(&job, plan.shares)
+            fr_parallel(plan.threads, forward_body, &job)
     k.last_states(q, _data(h_n), _data(c_n))
     if not training:
         return output, h_n, c_n, None
@@ -297,8 +341,9 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     q.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.R, -1, q.bias_hr != NULL)
     q.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.weight_peephole != NULL)
 
-    cdef Plan plan = choose_plan(q, G, itemsize)
-    job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
+    cdef Plan plan = choose_plan(q, k)
+    job.by_units, job.passes, job.chunk = plan.by_units, k.passes(q), plan.chunk
+    job.weight_shares = share_out_weights(&plan, q.H / k.lanes)
     cdef size_t size = 0
     cdef size_t carry_at = _room(&size, q.N * k.padded(q.H), itemsize)
     cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q) if q.dx.data else 0, itemsize)
@@ -315,7 +360,8 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     k.enter_state(q, q.carry, _data(dc_n_))
     if q.T:
         with nogil:
-            fr_parallel(plan.threads, backward_part, &job)
+            plan_backward(&job, plan.shares)
+            fr_parallel(plan.threads, backward_body, &job)
     elif recurrent:
         dh0[...] = 0 if dh_n is None else dh_n
     if is_lstm:

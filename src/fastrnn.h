@@ -80,9 +80,10 @@ typedef struct {
     void *scratch;             /* of grad_weights, for all threads */
 } fr_sequence;
 
-/* A thread's part of the work: unit panels of all rows, or all panels of its blocks of rows. */
+/* Part `id` of `count` of the work: unit panels of all rows, or all panels of its blocks of rows. */
 typedef struct {
-    int id, threads, by_units;
+    int id, count, by_units;
+    int worker;      /* the thread that is at it */
     void **pointers; /* room for FR_POINTERS * N, the thread's own */
 } fr_share;
 enum { FR_POINTERS = 7 };
@@ -137,6 +138,7 @@ typedef struct {
  * ahead: `project` and what follows last_states are NULL. */
 typedef struct {
     int lanes, itemsize;
+    long (*row_blocks)(long n);               /* fr_row_blocks of this build */
     int (*gates)(int cell);                   /* G: rows of the weights / H */
     int (*passes)(const fr_sequence *);       /* products that one time step chains one after the other */
     int (*has_inner)(const fr_sequence *);    /* whether one of them reads `inner` */

@@ -133,7 +133,7 @@ static void project_rows(const fr_sequence *q, const real *const *x, real *out, 
 static void project(const fr_sequence *q, long s_begin, long s_end, fr_share share) {
     enum { TOGETHER = 96 }; /* rows of x that stay in L2 while panels change */
     const real *x[TOGETHER];
-    const int all_rows = share.by_units || share.threads == 1;
+    const int all_rows = share.by_units || share.count == 1;
     const long row = inputs_row(q);
     long together = (long)(400 * 1024 / sizeof(real)) / (q->D > 64 ? q->D : 64), count = 0;
     together = together < 24 ? 24 : MIN(together, (long)TOGETHER);

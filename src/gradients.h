@@ -81,7 +81,7 @@ static long gate_scratch_size(const fr_sequence *q) {
 }
 static long scratch_size(const fr_sequence *q, int threads) { return gate_scratch_size(q) + threads * thread_scratch_size(q); }
 static real *thread_scratch(const fr_sequence *q, fr_share share) {
-    return (real *)q->scratch + gate_scratch_size(q) + share.id * thread_scratch_size(q);
+    return (real *)q->scratch + gate_scratch_size(q) + share.worker * thread_scratch_size(q);
 }
 
 /* dbias += sums: slots first .. first + count - 1 belong to the row blocks `gates`. */

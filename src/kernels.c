@@ -24,7 +24,7 @@ static int gates_of(int cell) { return cuts[cell].x_slots; }
 #include "amx_steps.h"
 
 const fr_kernels FR_BUILD = {
-    VL, sizeof(real), gates_of, amx_passes, has_inner,
+    VL, sizeof(real), fr_row_blocks, gates_of, amx_passes, has_inner,
     padded, gates_row, panels_size, bias_size, inputs_row, operand_size, panels_h_size, panels_x_size, scratch_size,
     pack_forward, 0, amx_step_forward, pack_backward, amx_step_backward, amx_grad_state, amx_grad_input, amx_grad_weights,
     enter_state, leave_state, last_states,
@@ -36,7 +36,7 @@ const fr_kernels FR_BUILD = {
 #include "optimize.h"
 
 const fr_kernels FR_BUILD = {
-    VL, sizeof(real), gates_of, passes, has_inner,
+    VL, sizeof(real), fr_row_blocks, gates_of, passes, has_inner,
     padded, gates_row, panels_size, bias_size, inputs_row, operand_size, panels_h_size, panels_x_size, scratch_size,
     pack_forward, project, step_forward, pack_backward, step_backward, grad_state, grad_input, grad_weights,
     enter_state, leave_state, last_states,

@@ -101,7 +101,7 @@ cdef extern from "fastrnn.h" nogil:
         void *scratch
 
     ctypedef struct fr_share:
-        int id, threads, by_units
+        int id, count, by_units, worker
         void **pointers
     enum: FR_POINTERS
 
@@ -112,6 +112,7 @@ cdef extern from "fastrnn.h" nogil:
 
     ctypedef struct fr_kernels:
         int lanes, itemsize
+        long (*row_blocks)(long n) noexcept nogil
         int (*gates)(int cell) noexcept nogil
         int (*passes)(const fr_sequence *) noexcept nogil
         int (*has_inner)(const fr_sequence *) noexcept nogil
@@ -159,10 +160,7 @@ cdef extern from "fastrnn.h" nogil:
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
-    ctypedef struct fr_barrier:
-        pass
-    void fr_parallel(int threads, void (*body)(void *arg, int id, int threads) noexcept nogil, void *arg)
-    void fr_barrier_wait(fr_barrier *, int threads)
+    void fr_parallel(int threads, void (*body)(void *arg, int id) noexcept nogil, void *arg)
     int fr_cpus()
     void fr_set_num_threads(int n)
     int fr_get_num_threads()
@@ -170,3 +168,14 @@ cdef extern from "pool.h" nogil:
     void *fr_acquire(size_t size)
     void fr_release(void *)
     size_t fr_kept_bytes()
+
+cdef extern from "work.h" nogil:
+    enum: FR_MAX_SHARES
+    ctypedef struct fr_work:
+        long phases, meet_until, meet_at
+        int shares
+    ctypedef struct fr_piece:
+        long phase
+        int share
+    void fr_plan_work(fr_work *, long phases, int shares, int owned)
+    int fr_next(fr_work *, int id, fr_piece *)

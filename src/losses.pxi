@@ -9,13 +9,18 @@ cdef struct Rows:
     int64_t ignored
     long N, M
     double share
+    fr_work work
 
 
-cdef void cross_entropy_part(void *arg, int id, int threads) noexcept nogil:
+cdef void cross_entropy_body(void *arg, int id) noexcept nogil:
     cdef Rows *rows = <Rows *>arg
-    cdef long first = rows.N * id // threads, last = rows.N * (id + 1) // threads, size = rows.kernels.itemsize
-    rows.kernels.cross_entropy(rows.logits + first * rows.M * size, rows.classes + first, last - first, rows.M, rows.ignored,
-                               rows.share, rows.losses + first * size, rows.dlogits + first * rows.M * size)
+    cdef long first, last, size = rows.kernels.itemsize
+    cdef fr_piece piece
+    memset(&piece, 0, sizeof(piece))
+    while fr_next(&rows.work, id, &piece):
+        first, last = rows.N * piece.share // rows.work.shares, rows.N * (piece.share + 1) // rows.work.shares
+        rows.kernels.cross_entropy(rows.logits + first * rows.M * size, rows.classes + first, last - first, rows.M,
+                                   rows.ignored, rows.share, rows.losses + first * size, rows.dlogits + first * rows.M * size)
 
 
 def count_classes(cnp.ndarray[cnp.int64_t, ndim=1, mode="c"] classes, long M, int64_t ignored):
@@ -42,6 +47,8 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
     rows.logits, rows.losses = <char *>cnp.PyArray_DATA(logits), <char *>cnp.PyArray_DATA(losses)
     rows.dlogits, rows.classes = <char *>cnp.PyArray_DATA(dlogits), <int64_t *>cnp.PyArray_DATA(classes)
     rows.ignored, rows.share = ignored, share
+    cdef int threads = 1 if rows.N * rows.M < 1 << 14 else fr_get_num_threads()
+    fr_plan_work(&rows.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
     with nogil:
-        fr_parallel(1 if rows.N * rows.M < 1 << 14 else fr_get_num_threads(), cross_entropy_part, &rows)
+        fr_parallel(threads, cross_entropy_body, &rows)
     return losses, dlogits

@@ -1,6 +1,6 @@
 # Part of _native.pyx: an optimiser's step and gradient clipping, each one call for all arrays of a model.
 #
-# Every array is cut into blocks of a fixed size, counted through all arrays, and each thread takes a run of them: the sum
+# Every array is cut into blocks of a fixed size, counted through all arrays, and threads take runs of them: the sum
 # that a norm is made of is always the same one, and everything else is done element by element.
 
 cdef enum Task: TASK_UPDATE, TASK_SUM, TASK_CLIP
@@ -20,13 +20,21 @@ cdef struct Sweep:  # one pass over all arrays
     long block, blocks
     double *sums  # one for each block
     fr_update update
+    fr_work work
 
 
-cdef void sweep_part(void *arg, int id, int threads) noexcept nogil:
-    """One thread's blocks."""
+cdef void sweep_body(void *arg, int id) noexcept nogil:
     cdef Sweep *sweep = <Sweep *>arg
-    cdef long first = sweep.blocks * id // threads, last = sweep.blocks * (id + 1) // threads, before = 0, b, n, count, at
-    cdef Piece *p
+    cdef fr_piece piece
+    cdef int shares = sweep.work.shares
+    memset(&piece, 0, sizeof(piece))
+    while fr_next(&sweep.work, id, &piece):
+        sweep_blocks(sweep, sweep.blocks * piece.share // shares, sweep.blocks * (piece.share + 1) // shares)
+
+
+cdef void sweep_blocks(const Sweep *sweep, long first, long last) noexcept nogil:
+    cdef long before = 0, b, n, count, at
+    cdef const Piece *p
     for i in range(sweep.count):
         p = &sweep.pieces[i]
         n = (p.size + sweep.block - 1) // sweep.block
@@ -61,8 +69,9 @@ cdef int _run(Sweep *sweep, Task task) except -1:
             a, b = (p[i].param, p[k].param) if task == TASK_UPDATE else (p[i].grad, p[k].grad)
             if a < b + p[k].size * p[k].kernels.itemsize and b < a + p[i].size * p[i].kernels.itemsize:
                 threads = 1
+    fr_plan_work(&sweep.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
     with nogil:
-        fr_parallel(threads, sweep_part, sweep)
+        fr_parallel(threads, sweep_body, sweep)
     return 0
 
 

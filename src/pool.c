@@ -2,16 +2,20 @@
  *
  * # Design:
  * a) One job at a time, each worker with its own mailbox. A job is handed over by a store that a spinning worker sees in
- *    about 0.2 us; after SPIN_NS without work it sleeps in the kernel, so an idle pool costs nothing (outside
- *    Linux it looks every 50 us).
+ *    about 0.2 us; after YIELD_NS it lets others have the core between two looks, and after SPIN_NS without work it sleeps in
+ *    the kernel, so an idle pool costs nothing (outside Linux it looks every 50 us). To wake it costs the caller 20 us and
+ *    the job 60 us of its help, on a virtual machine; from one call of a training step to the next less than
+ *    SPIN_NS goes by.
  * b) libgomp next to another runtime's spinning threads (OpenBLAS, torch) fights for milliseconds and hangs after fork;
- *    this pool spins briefly, yields in its barriers, and is started anew in a forked child.
+ *    this pool spins briefly, and is started anew in a forked child. A job that is done before a worker has come is
+ *    taken back from it: nobody is waited for who has not begun.
  * c) Workers keep off the CPU that the caller is on: the kernel's balancer needs milliseconds to find that out, a job
  *    takes microseconds.
  * d) A second Python thread that calls while the pool is busy does its work alone at once; results are the same bits.
  */
 #define _GNU_SOURCE
 #include "pool.h"
+#include "spin.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -28,15 +32,7 @@
 #include <immintrin.h>
 #endif
 
-enum { SPIN_NS = 30000, SPINS_BEFORE_YIELD = 4000 };
-
-static inline void relax(void) {
-#if defined(__SSE2__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
+enum { YIELD_NS = 20000, SPIN_NS = 200000 };
 
 static int64_t now_ns(void) {
     struct timespec t;
@@ -64,65 +60,68 @@ static void wake(int *word) {
 #define LOAD(word) __atomic_load_n(&(word), __ATOMIC_SEQ_CST)
 #define STORE(word, value) __atomic_store_n(&(word), value, __ATOMIC_SEQ_CST)
 
-/* A word that one side changes and the other waits for: spin, then sleep. */
+/* A worker's mailbox: the caller offers, the worker takes, and makes it idle again when it is done. */
+enum { IDLE, OFFERED, TAKEN };
 typedef struct {
-    int value __attribute__((aligned(64)));
+    int mail __attribute__((aligned(64)));
     int asleep;
-} signal_word;
-
-static void raise_to(signal_word *s, int value) {
-    STORE(s->value, value);
-    if (LOAD(s->asleep)) wake(&s->value);
-}
-
-static void wait_while(signal_word *s, int value) {
-    int64_t until = 0;
-    for (int spins = 0; LOAD(s->value) == value; spins++) {
-        relax();
-        if (spins % 64) continue;
-        if (!until) until = now_ns() + SPIN_NS;
-        else if (now_ns() > until) {
-            STORE(s->asleep, 1);
-            if (LOAD(s->value) == value) sleep_on(&s->value, value);
-            STORE(s->asleep, 0);
-        }
-    }
-}
-
-typedef struct {
-    signal_word job;  /* number of the newest job for this worker */
-    signal_word done; /* number of the last one it finished */
     int id;
     pthread_t thread;
     int avoided_cpu;
 } worker;
 
+static int swap(int *word, int from, int to) {
+    return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static void offer(worker *w) {
+    STORE(w->mail, OFFERED);
+    if (LOAD(w->asleep)) wake(&w->mail);
+}
+
+static void wait_for_offer(worker *w) {
+    int64_t begin = 0;
+    int yields = 0;
+    for (int spins = 0; LOAD(w->mail) != OFFERED; spins++) {
+        relax();
+        if (yields) sched_yield();
+        else if (spins % 64) continue;
+        const int64_t now = now_ns();
+        if (!begin) begin = now;
+        yields = now - begin > YIELD_NS;
+        if (now - begin > SPIN_NS) {
+            STORE(w->asleep, 1);
+            if (LOAD(w->mail) != OFFERED) sleep_on(&w->mail, IDLE);
+            STORE(w->asleep, 0);
+            begin = yields = 0;
+        }
+    }
+}
+
 static struct {
     pthread_mutex_t busy;
     worker workers[FR_MAX_THREADS];
     int started;
-    int job;
-    void (*body)(void *, int, int);
+    void (*body)(void *, int);
     void *arg;
-    int threads;
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Denormals ---- */
 
-static void run_flushing_denormals(void (*body)(void *, int, int), void *arg, int id, int threads) {
+static void run_flushing_denormals(void (*body)(void *, int), void *arg, int id) {
 #if defined(__SSE2__)
     const unsigned before = _mm_getcsr();
     _mm_setcsr(before | 0x8040); /* flush to zero, denormals are zero */
-    body(arg, id, threads);
+    body(arg, id);
     _mm_setcsr(before);
 #elif defined(__aarch64__)
     uint64_t before;
     __asm__ volatile("mrs %0, fpcr" : "=r"(before));
     __asm__ volatile("msr fpcr, %0" ::"r"(before | (1 << 24)));
-    body(arg, id, threads);
+    body(arg, id);
     __asm__ volatile("msr fpcr, %0" ::"r"(before));
 #else
-    body(arg, id, threads);
+    body(arg, id);
 #endif
 }
 
@@ -130,11 +129,11 @@ static void run_flushing_denormals(void (*body)(void *, int, int), void *arg, in
 
 static void *work(void *self) {
     worker *w = self;
-    for (int job = 0;;) {
-        wait_while(&w->job, job);
-        job = LOAD(w->job.value);
-        run_flushing_denormals(pool.body, pool.arg, w->id, pool.threads);
-        raise_to(&w->done, job);
+    for (;;) {
+        wait_for_offer(w);
+        if (!swap(&w->mail, OFFERED, TAKEN)) continue;
+        run_flushing_denormals(pool.body, pool.arg, w->id);
+        STORE(w->mail, IDLE);
     }
     return 0;
 }
@@ -181,41 +180,28 @@ static int start_workers(int wanted) {
     return pool.started < wanted ? pool.started : wanted;
 }
 
-void fr_parallel(int threads, void (*body)(void *, int, int), void *arg) {
+void fr_parallel(int threads, void (*body)(void *, int), void *arg) {
     if (threads > FR_MAX_THREADS) threads = FR_MAX_THREADS;
     if (threads <= 1 || pthread_mutex_trylock(&pool.busy)) {
-        run_flushing_denormals(body, arg, 0, 1);
+        run_flushing_denormals(body, arg, 0);
         return;
     }
     const int helpers = start_workers(threads - 1);
-    pool.body = body, pool.arg = arg, pool.threads = helpers + 1;
-    pool.job = pool.job == INT32_MAX ? 1 : pool.job + 1;
+    pool.body = body, pool.arg = arg;
     int cpu = -1;
 #if defined(__linux__)
     cpu = sched_getcpu();
 #endif
     for (int i = 0; i < helpers; i++) {
         keep_off_cpu(&pool.workers[i], cpu);
-        raise_to(&pool.workers[i].job, pool.job);
+        offer(&pool.workers[i]);
     }
-    run_flushing_denormals(body, arg, 0, helpers + 1);
-    for (int i = 0; i < helpers; i++)
-        for (int last; (last = LOAD(pool.workers[i].done.value)) != pool.job;) wait_while(&pool.workers[i].done, last);
+    run_flushing_denormals(body, arg, 0);
+    for (int i = 0; i < helpers; i++) {
+        if (swap(&pool.workers[i].mail, OFFERED, IDLE)) continue;
+        for (int spins = 0; LOAD(pool.workers[i].mail) != IDLE; spins++) spin(spins);
+    }
     pthread_mutex_unlock(&pool.busy);
-}
-
-void fr_barrier_wait(fr_barrier *b, int threads) {
-    if (threads <= 1) return;
-    const int round = __atomic_load_n(&b->round, __ATOMIC_RELAXED);
-    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
-        __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&b->round, round + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        relax();
-        if (spins > SPINS_BEFORE_YIELD) sched_yield();
-    }
 }
 
 static int num_threads = 1;

@@ -6,17 +6,10 @@
 
 #define FR_MAX_THREADS 256
 
-/* Run body(arg, id, threads) on up to `threads` threads, the caller being id 0, and wait for all. Where the pool is busy
- * with another caller's work, or threads cannot be started, the caller runs it alone: body(arg, 0, 1). Denormals are
- * flushed to zero inside body and treated as before outside. */
-void fr_parallel(int threads, void (*body)(void *arg, int id, int threads), void *arg);
-
-/* Meet the other threads of this fr_parallel. Zero-initialise one per call. */
-typedef struct {
-    int arrived __attribute__((aligned(64)));
-    int round __attribute__((aligned(64)));
-} fr_barrier;
-void fr_barrier_wait(fr_barrier *, int threads);
+/* Run body(arg, 0) here, and body(arg, id) in up to threads - 1 helpers, ids from 1; returns when it has returned in all of
+ * them. A helper may come late or not at all, and where the pool is busy with another caller's work none does: body takes
+ * pieces of its work with fr_next (work.h). Denormals are flushed to zero inside body and treated as before outside. */
+void fr_parallel(int threads, void (*body)(void *arg, int id), void *arg);
 
 void fr_init(void);           /* once, at import: what a fork must not leave behind in the child */
 void fr_init_workspace(void); /* fr_init's part in workspace.c */

@@ -2,9 +2,9 @@
  * it takes for sequences of different lengths, for a reversed time axis and for states that start anew.
  *
  * # Design:
- * a) Rows are cut into blocks by N alone and dealt out whole, units by panels: no sum is ever split between threads,
- *    hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and back, since with
- *    lengths the first blocks have the most work.
+ * a) Rows are cut into blocks by N alone and dealt out whole to the shares, units by panels: no sum is ever split between
+ *    shares, hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and back, since
+ *    with lengths the first blocks have the most work.
  * b) Rows run in the order of their lengths, so those still running at a step are a prefix of them and work follows
  *    the sum of lengths. Nothing is copied: the order is in the pointers.
  * c) A row that starts anew reads its state from a row of zeros, and so does the gradient that would flow back across
@@ -20,19 +20,19 @@
 typedef struct {
     long begin, end;
 } range;
-INLINE range part_of(long n, fr_share share) { return (range){n * share.id / share.threads, n * (share.id + 1) / share.threads}; }
+INLINE range part_of(long n, fr_share share) { return (range){n * share.id / share.count, n * (share.id + 1) / share.count}; }
 INLINE range panels_of(long n, fr_share share) { return share.by_units ? part_of(n, share) : (range){0, n}; }
 
 /* The j-th block of rows of this thread, cut off at the first `active` rows; empty from the last one on. */
 INLINE long block_start(long N, long block) { return N * block / fr_row_blocks(N); }
 INLINE range row_block(long N, long active, long j, fr_share share) {
-    const long block = share.by_units ? j : j * share.threads + (j & 1 ? share.threads - 1 - share.id : share.id);
+    const long block = share.by_units ? j : j * share.count + (j & 1 ? share.count - 1 - share.id : share.id);
     if (block >= fr_row_blocks(N)) return (range){active, active};
     const long begin = block_start(N, block);
     return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(N, block + 1), active)};
 }
 #define FOR_ROW_BLOCKS(rows, N, active, share) \
-    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).threads) < fr_row_blocks(N); j_++) \
+    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < fr_row_blocks(N); j_++) \
         for (range rows = row_block(N, active, j_, share), *once_ = &rows; once_ && rows.begin < rows.end; once_ = 0)
 
 /* ---- Where a row is at a step ---- */

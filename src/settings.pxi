@@ -23,7 +23,7 @@ def use_isa(str name):
 
 cdef dict _TERMS = {"highest": 0, "high": 2, "medium": 1}  # of bfloat16, for one of float32
 cdef str _precision = "highest"
-cdef bint _emulated = False
+cdef bint _emulated = False, _at_any_size = False
 
 
 def set_matmul_precision(precision):
@@ -38,10 +38,17 @@ def set_matmul_precision(precision):
     backward, from 16 rows (N) and 32 units on; what a layer calculated forward with, it calculates backward with.
     Streams, trees, user-written cells, losses and optimisers stay with float32, and so does everything that is no product.
 
-    {errors}
+    Largest errors against float64, with PyTorch's initial weights, at (T,N,D,H) = (40,64,128,256), (30,64,256,512) and
+    (6,128,512,1024), on tiles that were emulated; outputs in absolute terms, gradients relative to their largest entry:
 
-    Speed was not measured by us on AMX beyond a prototype's forward pass of the LSTM: 2.3 times float32 for "high", 4.4 to
-    5.4 times for "medium". Infinite inputs or weights count as the largest finite bfloat16, 3.39e38; NaN stays NaN.
+                 highest             high                medium
+                 outputs  gradients  outputs  gradients  outputs  gradients
+        LSTM     1.3e-6   2.5e-6     5.9e-6   6.7e-6     2.8e-3   3.5e-3
+        GRU      7.8e-7   2.2e-6     6.4e-6   6.3e-6     3.6e-3   3.2e-3
+        RNN      2.3e-6   2.4e-6     1.2e-5   8.0e-6     6.1e-3   3.8e-3
+
+    Their speed was not measured: neither these kernels nor a whole training step ran on a CPU with AMX. A prototype's forward
+    pass of the LSTM did: 2.3 times as fast as float32 for "high", 4.4 to 5.4 times for "medium". Infinite inputs or weights count as the largest finite bfloat16, 3.39e38; NaN stays NaN.
 
     Raises TypeError for anything but a str, ValueError for another word (PyTorch warns, and goes on as before).
     """
@@ -61,7 +68,7 @@ def get_matmul_precision():
 cdef const fr_kernels *_tiles() noexcept:
     """The kernels that the precision asks for, NULL where it is float32."""
     cdef int terms = _TERMS[_precision]
-    if not terms or not _emulated and _isa != fr_isa_count() - 1:  # AMX goes with AVX-512, the last
+    if not terms or (not _emulated and _isa != fr_isa_count() - 1):  # AMX goes with AVX-512, the last
         return NULL
     return fr_amx_kernels(terms, _emulated)
 
@@ -76,16 +83,16 @@ def why_no_amx():
     return None if _isa == fr_isa_count() - 1 else f"the instruction set in use is {isa()}"
 
 
-def emulate_amx(bint emulate):
-    """For tests: run "high" and "medium" on tiles in plain C, at every size, until called with False."""
-    global _emulated
-    _emulated = emulate
+def emulate_amx(bint emulate, bint at_any_size=True):
+    """For tests: run "high" and "medium" on tiles in plain C, by default at any size, until called with False."""
+    global _emulated, _at_any_size
+    _emulated, _at_any_size = emulate, emulate and at_any_size
 
 
 cdef const fr_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noexcept:
     """Tiles from 16 rows and 32 units on: below, most of a tile, 16 rows by 32 terms of a sum, would be padding."""
     cdef const fr_kernels *tiles = NULL
-    if itemsize == 4 and (_emulated or q.N >= 16 and q.H >= 32):
+    if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= 32)):
         tiles = _tiles()
     return tiles if tiles != NULL else fr_kernels_for(_isa, itemsize)
 
@@ -129,22 +136,29 @@ _read_environment()
 # ---- How a call is run ----
 
 cdef struct Plan:
-    int threads, by_units, fused
+    int threads, shares, by_units, fused
+    long chunk  # steps of a piece of work on rows
 
-cdef int _forced_threads = 0, _forced_by_units = -1, _forced_fused = -1
+cdef int _forced_threads = 0, _forced_by_units = -1, _forced_fused = -1, _forced_shares = 0
+cdef long _forced_chunk = 0
 
 
-def force_plan(threads=None, by_units=None, fused=None):
-    """For benchmarks and tests: override the choice of `choose_plan` until called without arguments."""
-    global _forced_threads, _forced_by_units, _forced_fused
+def force_plan(threads=None, by_units=None, fused=None, shares=None, chunk=None):
+    """For benchmarks and tests: override the choice of `choose_plan` until called without arguments.
+
+    by_units: hidden units are shared out, otherwise rows of the batch. fused: the input projection runs in the same loop as
+    the recurrent product. shares, chunk: how many ways rows are cut, and steps of one piece (`share_out_rows`).
+    """
+    global _forced_threads, _forced_by_units, _forced_fused, _forced_shares, _forced_chunk
     if threads is not None and not 1 <= threads <= FR_MAX_THREADS:
         raise ValueError(f"threads: expected 1 to {FR_MAX_THREADS}, came {threads}")
     _forced_threads = threads or 0
     _forced_by_units = -1 if by_units is None else bool(by_units)
     _forced_fused = -1 if fused is None else bool(fused)
+    _forced_shares, _forced_chunk = shares or 0, chunk or 0
 
 
-cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept nogil:
+cdef Plan choose_plan(const fr_sequence *q, const fr_kernels *k) noexcept nogil:
     """How to share the work out. Ratios are torch's time over ours on a 2-core Zen 4 (T, N, D, H as named).
 
     Project first, for N <= 4: the recurrence alone streams W_hh from L2 for one row, while the projection of all steps
@@ -159,8 +173,8 @@ cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept no
     (2-core Zen 3).
     """
     cdef Plan plan
-    cdef double weights = <double>gates * q.H * (q.D + q.R) * itemsize
-    cdef double step = 2.0 * gates * q.H * (q.D + q.R) * q.N
+    cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.R)
+    cdef double weights = products * k.itemsize, step = 2.0 * products * q.N
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
     plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
     plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 3e4) else fr_get_num_threads()
@@ -170,4 +184,33 @@ cdef Plan choose_plan(const fr_sequence *q, int gates, int itemsize) noexcept no
         plan.by_units = _forced_by_units
     if _forced_fused >= 0 and q.weight_hh != NULL:
         plan.fused = _forced_fused
+    plan.fused = plan.fused or k.project == NULL  # tiles are for many rows, where fused is as fast or faster
+    plan.threads = min(plan.threads, FR_MAX_SHARES)
+    plan.shares, plan.chunk = plan.threads, max(q.T, 1)
+    plan.by_units = plan.by_units and plan.threads > 1
+    if plan.threads > 1 and not plan.by_units:
+        share_out_rows(&plan, q, k.row_blocks(q.N), weights, step)
     return plan
+
+
+cdef void share_out_rows(Plan *plan, const fr_sequence *q, long blocks, double weights, double step) noexcept nogil:
+    """Cut rows into more shares than there are threads, and time into chunks, so that threads of unequal speed end together.
+
+    A share reads all weights at each step: two blocks of rows pay for that where weights are in L2, four where they are not.
+    From 2 to 22 shares a quiet machine shows no difference; 3 and more on two threads only help one that is not. A piece
+    of 8 Mflop lasts 0.1 ms, to take it 0.2 us.
+    """
+    cdef long together = 2 if weights <= 1 << 19 else 4
+    plan.shares = min(max(blocks // together, plan.threads), min(blocks, FR_MAX_SHARES))
+    if _forced_shares:
+        plan.shares = min(_forced_shares, blocks)
+    plan.threads = min(plan.threads, plan.shares)
+    cdef double piece = min(max(step * q.T / (8 * plan.threads), 5e5), 8e6)
+    plan.chunk = max(1, min(q.T, <long>(piece * plan.shares / step)))
+    if _forced_chunk:
+        plan.chunk = min(_forced_chunk, q.T)
+
+
+cdef int share_out_weights(const Plan *plan, long unit_blocks) noexcept nogil:
+    """How many ways to cut the gradients of weights. Each part packs the other operand for itself, which 8 unit blocks pay for."""
+    return min(max(unit_blocks // 8, plan.threads), plan.shares)

@@ -2,7 +2,7 @@
 
 cdef struct Link:  # one layer of a chain
     Job job
-    int threads
+    int threads, shares
     int projects  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
     void *h     # (N, R) state of the step before, or NULL: a layer without state
     void *y     # (N, R) output of one step, for the next layer
@@ -64,7 +64,7 @@ cdef class Chain:
         x = np.empty((1, self.N, weight_ih.shape[1]), weight_ih.dtype)
         _read_arguments(q, k.gates(cell), self.typenum, held, x, None, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, None,
                         weight_peephole, None, False)
-        cdef Plan plan = choose_plan(q, k.gates(cell), self.itemsize)
+        cdef Plan plan = choose_plan(q, k)
         cdef long Hp = k.padded(q.H)
         cdef size_t size = 0
         cdef size_t panels_at = _room(&size, k.panels_size(q), self.itemsize), bias_at = _room(&size, k.bias_size(q), self.itemsize)
@@ -76,7 +76,7 @@ cdef class Chain:
         cdef Block block = _block(size)
         link.projects = not plan.fused
         q.fused, q.in_turn, job.chunk = True, link.projects, 1
-        job.by_units, job.passes = plan.by_units and plan.threads > 1, k.passes(q)
+        job.by_units, job.passes, job.packed = plan.by_units, k.passes(q), True
         q.panels, q.bias, q.zeros = block.at + panels_at, block.at + bias_at, block.at + zeros_at
         job.pointers = <void **>(block.at + pointers_at)
         memset(q.zeros, 0, _zeros_row(k, q) * self.itemsize)
@@ -90,12 +90,11 @@ cdef class Chain:
         cdef cnp.ndarray h = _new(self.typenum, q.N, q.R, -1, True)
         if weight_hh is not None:
             link.h = cnp.PyArray_DATA(h)
-        link.y, link.threads = q.output.data, plan.threads
-        cdef fr_share share = share_of(job, 0, 1)
+        link.y, link.threads, link.shares = q.output.data, plan.threads, plan.shares
+        cdef fr_share share = share_of(job, 0, 1, 0)
         share.by_units = 0
         with nogil:
             k.pack_forward(q, share)
-        job.packed = True
         self.held += [held, h, block]
         return None
 
@@ -120,8 +119,8 @@ cdef class Chain:
             between.data, between.row, between.step = link.y if T == 1 else link.wide, q.R, q.N * q.R
             q.T, q.x, q.h0 = T, x, link.h
             q.output = out if index == self.count - 1 else between
-            memset(&link.job.barrier, 0, sizeof(link.job.barrier))
-            fr_parallel(link.threads, forward_part, &link.job)
+            plan_forward(&link.job, link.shares)
+            fr_parallel(link.threads, forward_body, &link.job)
             if link.h != NULL:
                 link.job.kernels.last_states(q, link.h, NULL)
             x = q.output

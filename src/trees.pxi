@@ -4,50 +4,63 @@ cdef struct TreeJob:
     fr_trees trees
     const fr_kernels *kernels
     long levels
-    fr_barrier barrier
+    fr_work work
 
 
-cdef void tree_forward_part(void *arg, int id, int threads) noexcept nogil:
-    """One thread's part of a forward pass, from the leaves to the roots."""
+cdef fr_share tree_share(const TreeJob *job, const fr_piece *piece, int worker, long level) noexcept nogil:
+    """level: the one that is worked on, -1: none. One of few rows is shared out by units."""
+    cdef fr_share share
+    cdef const long *start = job.trees.level
+    share.id, share.count, share.worker, share.pointers = piece.share, job.work.shares, worker, NULL
+    share.by_units = level >= 0 and fr_row_blocks(start[level + 1] - start[level]) < share.count
+    return share
+
+
+cdef enum: TREE_FORWARD = 3, TREE_BACKWARD = 2  # phases of a level, of which the first does all where rows are shared out
+
+
+cdef void tree_forward_body(void *arg, int id) noexcept nogil:
+    """What one thread does of a forward pass: packing, inputs, then from the leaves to the roots."""
     cdef TreeJob *job = <TreeJob *>arg
     cdef const fr_kernels *k = job.kernels
     cdef const fr_trees *t = &job.trees
     cdef fr_share share
+    cdef fr_piece piece
     cdef long level
-    cdef int phase
-    share.id, share.threads, share.by_units = id, threads, False
-    k.tree_pack_forward(t, share)
-    fr_barrier_wait(&job.barrier, threads)
-    if t.projected < t.inputs:
-        k.tree_project(t, t.projected, t.inputs, share)
-        fr_barrier_wait(&job.barrier, threads)
-    for level in range(job.levels):
-        share.by_units = fr_row_blocks(t.level[level + 1] - t.level[level]) < threads
-        for phase in range(3 if share.by_units else 1):
-            k.tree_forward(t, level, phase, share)
-            fr_barrier_wait(&job.barrier, threads)
+    memset(&piece, 0, sizeof(piece))
+    while fr_next(&job.work, id, &piece):
+        level = (piece.phase - 2) // TREE_FORWARD if piece.phase >= 2 else -1
+        share = tree_share(job, &piece, id, level)
+        if piece.phase == 0:
+            k.tree_pack_forward(t, share)
+        elif piece.phase == 1:
+            if t.projected < t.inputs:
+                k.tree_project(t, t.projected, t.inputs, share)
+        elif share.by_units or (piece.phase - 2) % TREE_FORWARD == 0:
+            k.tree_forward(t, level, (piece.phase - 2) % TREE_FORWARD, share)
 
 
-cdef void tree_backward_part(void *arg, int id, int threads) noexcept nogil:
-    """One thread's part of backpropagation, from the roots to the leaves, and of the gradients that follow from it."""
+cdef void tree_backward_body(void *arg, int id) noexcept nogil:
+    """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights."""
     cdef TreeJob *job = <TreeJob *>arg
     cdef const fr_kernels *k = job.kernels
     cdef const fr_trees *t = &job.trees
     cdef fr_share share
+    cdef fr_piece piece
     cdef long level
-    cdef int phase
-    share.id, share.threads, share.by_units = id, threads, False
-    k.tree_pack_backward(t, share)
-    fr_barrier_wait(&job.barrier, threads)
-    for level in range(job.levels - 1, -1, -1):
-        share.by_units = fr_row_blocks(t.level[level + 1] - t.level[level]) < threads
-        for phase in range(2 if share.by_units else 1):
-            k.tree_backward(t, level, phase, share)
-            fr_barrier_wait(&job.barrier, threads)
-    share.by_units = False
-    if t.dx:
-        k.tree_grad_input(t, share)
-    k.tree_grad_weights(t, share)
+    memset(&piece, 0, sizeof(piece))
+    while fr_next(&job.work, id, &piece):
+        level = job.levels - 1 - (piece.phase - 1) // TREE_BACKWARD if piece.phase else -1
+        share = tree_share(job, &piece, id, level)
+        if piece.phase == 0:
+            k.tree_pack_backward(t, share)
+        elif level >= 0:
+            if share.by_units or (piece.phase - 1) % TREE_BACKWARD == 0:
+                k.tree_backward(t, level, (piece.phase - 1) % TREE_BACKWARD, share)
+        else:
+            if t.dx:
+                k.tree_grad_input(t, share)
+            k.tree_grad_weights(t, share)
 
 
 cdef class TreeTape:
@@ -91,7 +104,7 @@ cdef int _tree_threads(const fr_trees *t, long levels) noexcept nogil:
     has the measurements)."""
     cdef double flops = 2.0 * t.H * (<double>t.inputs * t.D * _tree_rows(t, False)
                                      + <double>(t.nodes - t.leaves) * max(t.children, 1) * t.H * _tree_rows(t, True))
-    return _forced_threads if _forced_threads else 1 if flops < 7e5 or flops < 3e4 * levels else fr_get_num_threads()
+    return min(_forced_threads, FR_MAX_SHARES) if _forced_threads else 1 if flops < 7e5 or flops < 3e4 * levels else min(fr_get_num_threads(), FR_MAX_SHARES)
 
 
 def tree_forward(bint lstm, int activation, long children, x, levels, long num_trees, weight_ih, weight_hh, bias, bint training):
@@ -148,8 +161,10 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
     cdef size_t bias_at = _room(&size, G * Hp, itemsize)
     cdef Block call = _block(size)
     t.panels_x, t.panels_h, t.panels_f, t.packed_bias = call.at + x_at, call.at + h_at, call.at + f_at, call.at + bias_at
+    cdef int threads = _tree_threads(t, job.levels)
+    fr_plan_work(&job.work, 2 + TREE_FORWARD * job.levels, threads, threads > 1)
     with nogil:
-        fr_parallel(_tree_threads(t, job.levels), tree_forward_part, &job)
+        fr_parallel(threads, tree_forward_body, &job)
     if not training:
         return h, c_root, None
     cdef TreeTape tape = TreeTape.__new__(TreeTape)
@@ -213,8 +228,9 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
     tape.states, tape.arrays = None, None  # used up from here on
     t.dh, t.dc, t.doperand, t.scratch = call.at + dh_at, call.at + dc_at, call.at + operand_at, call.at + scratch_at
     t.panels_x, t.panels_h, t.panels_f = call.at + x_at, call.at + h_at, call.at + f_at
+    fr_plan_work(&job.work, 2 + TREE_BACKWARD * job.levels, threads, threads > 1)
     with nogil:
-        fr_parallel(threads, tree_backward_part, &job)
+        fr_parallel(threads, tree_backward_body, &job)
     if dx_sum is not None:
         with np.errstate(all="ignore"):
             dx_sum += dx
