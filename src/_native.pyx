@@ -196,8 +196,8 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
     q.clip = 0 if clip is None else clip
     cdef list held = []
-    _read_arguments(q, fr_kernels_for(_isa, itemsize).gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr,
-                    weight_peephole, out, training)
+    _read_arguments(q, fr_kernels_for(_isa, itemsize).gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh,
+                    weight_hr, bias_hr, weight_peephole, out, training)
     job.kernels = k = sequence_kernels(q, itemsize)
     cdef bint is_lstm = cell == FR_LSTM, has_inner = k.has_inner(q), recurrent = q.weight_hh != NULL
     cdef cnp.ndarray output = held[1], h_n = None, c_n = None, c0_ = None

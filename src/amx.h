@@ -5,8 +5,8 @@
  * a) A tile product is c (16, 16) += a (16, 32) b (32, 16), in bfloat16, summed in float32. `a` and `b` hold the 32 terms of
  *    the sum in pairs, one pair in the 32 bits of a float. Which two make a pair is free as long as both agree: here k and
  *    k + 16, so that pairs come from two whole vectors, lane by lane, without a shuffle.
- * b) A float32 x is hi + lo, each rounded to 8 bits: 16 bits of x in all. hi*hi + hi*lo + lo*hi leaves out lo*lo, 2^-18 of
- *    the product: "high", three products for one. hi*hi alone is "medium". Each is compiled for itself.
+ * b) A float32 x is hi + lo, each rounded to 8 bits: 16 bits of x in all. hi*hi + hi*lo + lo*hi leaves out lo*lo, at most
+ *    2^-16 of the product: "high", three products for one. hi*hi alone is "medium". Each is compiled for itself.
  * c) Infinities (and what would round to one) count as the largest bfloat16: lo = inf - inf and inf * 0 would be NaN where
  *    float32 saturates. NaN stays NaN.
  * d) Two by two tiles at a time: 4 loads of operands serve 4 products, and a panel passes once for 32 rows. Rows beyond the
@@ -19,7 +19,8 @@
 
 #include "pack.h"
 
-enum { TILE = 256, PAIR = 2 * VL, TERMS = FR_AMX_TERMS, CHUNK_SIZE = TERMS * TILE }; /* floats of a tile; k's of a tile; */
+/* Floats of a tile; k's of a tile; terms per factor; floats of all terms of a tile. */
+enum { TILE = 256, PAIR = 2 * VL, TERMS = FR_AMX_TERMS, CHUNK_SIZE = TERMS * TILE };
 
 /* ---- The instructions: registers are numbered by constants, rows are `stride` floats apart, 0: all are the same ---- */
 
