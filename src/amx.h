@@ -85,7 +85,7 @@ INLINE vec rounded(vec x) {
     const veci bits = (veci)x;
     return (vec)((bits + ((x == x) & (0x7fff + ((bits >> 16) & 1)))) & ~0xffff);
 }
-INLINE vec pair_of(vec x, vec y) { return (vec)((veci)((uint32_t __attribute__((vector_size(VECTOR_BYTES))))x >> 16) | (veci)y); }
+INLINE vec pair_of(vec x, vec y) { return (vec)((((veci)x >> 16) & 0xffff) | (veci)y); }
 
 /* terms[0] holds hi of the pairs (x, y), terms[1] lo. */
 INLINE_FAST void split(vec terms[TERMS], vec x, vec y) {
@@ -114,7 +114,8 @@ INLINE_FAST void put_operand(real *line, vec x, vec y) {
 
 /* K elements of a row of the user's. */
 static void put_row(real *line, const real *row, long K) {
-    for (long k = 0; k < K; k += PAIR, line += 2 * CHUNK_SIZE) put_operand(line, vector_at(row, k, K), vector_at(row, k + VL, K));
+    for (long k = 0; k < K; k += PAIR, line += 2 * CHUNK_SIZE)
+        put_operand(line, vector_at(row, k, K), vector_at(row, k + VL, K));
 }
 
 /* Gate gradients of a row, unit block by unit block `count` vectors from the first of `slots` (operands of gate_products). */
@@ -156,7 +157,7 @@ static void pack_transposed(real *panel, int NV, int v, const real *rows, long r
     }
 }
 
-/* Row i of a chunk's tiles: the pairs of what two rows hold in the panel's columns; a row may be NULL: zeros. */
+/* Line i of a chunk's tiles: the pairs of what two rows hold in the panel's columns; a row may be NULL: zeros. */
 INLINE void pack_pair(real *chunk, int NV, int i, const real *x, const real *y, long columns) {
     for (int v = 0; v < NV; v++)
         put_operand(chunk + v * CHUNK_SIZE + i * VL, vector_at(x, v * VL, x ? columns : 0), vector_at(y, v * VL, y ? columns : 0));
@@ -244,7 +245,8 @@ BLOCK(1, 1) BLOCK(1, 2) BLOCK(2, 1) BLOCK(2, 2)
 
 /* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16 or 32. */
 static void multiply(int NV, long rows, TILE_ARGS) {
-    static void (*const blocks[2][2])(int, int, TILE_ARGS) = {{tile_block_1_1, tile_block_1_2}, {tile_block_2_1, tile_block_2_2}};
+    static void (*const blocks[2][2])(int, int, TILE_ARGS) = {
+        {tile_block_1_1, tile_block_1_2}, {tile_block_2_1, tile_block_2_2}};
     memory_is_written();
     for (int v = 0; v < NV; v += 2)
         blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, in_order);

@@ -40,7 +40,8 @@ static void put_forward(const fr_sequence *q, int index, long s, fr_share share)
         for (long i = rows.begin; i < rows.end; i++) {
             real *line = operand_line(operand_from(q, rows.begin, stride), i - rows.begin);
             if (p.D) put_row(line, row_of(q, q->x, s, i), p.D);
-            if (p.K) put_row(line + operand_block(p.D), p.cut->reads_inner ? inner_at(q, s) + i * padded(p.K) : h_before(q, s, i), p.K);
+            const real *h = p.cut->reads_inner ? inner_at(q, s) + i * padded(p.K) : h_before(q, s, i);
+            if (p.K) put_row(line + operand_block(p.D), h, p.K);
         }
 }
 

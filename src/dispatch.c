@@ -72,13 +72,20 @@ static int system_permits_tiles(void) {
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
-const char *fr_amx_missing(void) {
-    static int permitted; /* once asked for, for good; two threads may ask at once */
+static const char *look_for_amx(void) {
     if (!cpu_has_amx()) return "this CPU has no AMX";
     if (!system_saves_tiles()) return "the operating system does not support AMX";
-    if (!permitted && !system_permits_tiles()) return "the operating system refuses AMX to this process";
-    permitted = 1;
-    return 0;
+    return system_permits_tiles() ? 0 : "the operating system refuses AMX to this process";
+}
+
+const char *fr_amx_missing(void) { /* every call asks: virtual machines take microseconds for each cpuid */
+    static const char *missing;
+    static int known;
+    if (!__atomic_load_n(&known, __ATOMIC_ACQUIRE)) {
+        missing = look_for_amx();
+        __atomic_store_n(&known, 1, __ATOMIC_RELEASE);
+    }
+    return missing;
 }
 
 #else

@@ -23,6 +23,7 @@ def use_isa(str name):
 
 cdef dict _TERMS = {"highest": 0, "high": 2, "medium": 1}  # of bfloat16, for one of float32
 cdef str _precision = "highest"
+cdef int _terms = 0
 cdef bint _emulated = False, _at_any_size = False
 
 
@@ -38,26 +39,29 @@ def set_matmul_precision(precision):
     backward, from 16 rows (N) and 32 units on; what a layer calculated forward with, it calculates backward with.
     Streams, trees, user-written cells, losses and optimisers stay with float32, and so does everything that is no product.
 
-    Largest errors against float64, with PyTorch's initial weights, at (T,N,D,H) = (40,64,128,256), (30,64,256,512) and
-    (6,128,512,1024), on tiles that were emulated; outputs in absolute terms, gradients relative to their largest entry:
+    Largest errors against float64, with PyTorch's initial weights, at (T,N,D,H) = (20,256,300,300), (40,64,128,256),
+    (30,64,256,512) and (6,128,512,1024), on emulated tiles; outputs in absolute terms, gradients relative to their largest
+    entry:
 
                  highest             high                medium
                  outputs  gradients  outputs  gradients  outputs  gradients
-        LSTM     1.3e-6   2.5e-6     5.9e-6   6.7e-6     2.8e-3   3.5e-3
-        GRU      7.8e-7   2.2e-6     6.4e-6   6.3e-6     3.6e-3   3.2e-3
-        RNN      2.3e-6   2.4e-6     1.2e-5   8.0e-6     6.1e-3   3.8e-3
+        LSTM     1.3e-6   2.5e-6     7.5e-6   6.7e-6     5.1e-3   3.5e-3
+        GRU      7.8e-7   2.9e-6     8.3e-6   6.4e-6     4.4e-3   3.4e-3
+        RNN      2.3e-6   2.4e-6     1.6e-5   8.0e-6     7.6e-3   4.1e-3
 
     Their speed was not measured: neither these kernels nor a whole training step ran on a CPU with AMX. A prototype's forward
-    pass of the LSTM did: 2.3 times as fast as float32 for "high", 4.4 to 5.4 times for "medium". Infinite inputs or weights count as the largest finite bfloat16, 3.39e38; NaN stays NaN.
+    pass of the LSTM did: 2.3 times as fast as float32 for "high", 4.4 to 5.4 times for "medium".
+
+    Infinite inputs or weights count as the largest finite bfloat16, 3.39e38; NaN stays NaN.
 
     Raises TypeError for anything but a str, ValueError for another word (PyTorch warns, and goes on as before).
     """
-    global _precision
+    global _precision, _terms
     if not isinstance(precision, str):
         raise TypeError(f"precision: expected a str, came {type(precision).__name__}")
     if precision not in _TERMS:
         raise ValueError(f"precision: expected 'highest', 'high' or 'medium', came {precision!r}")
-    _precision = precision
+    _precision, _terms = precision, _TERMS[precision]
 
 
 def get_matmul_precision():
@@ -67,10 +71,9 @@ def get_matmul_precision():
 
 cdef const fr_kernels *_tiles() noexcept:
     """The kernels that the precision asks for, NULL where it is float32."""
-    cdef int terms = _TERMS[_precision]
-    if not terms or (not _emulated and _isa != fr_isa_count() - 1):  # AMX goes with AVX-512, the last
+    if not _terms or (not _emulated and _isa != fr_isa_count() - 1):  # AMX goes with AVX-512, the last
         return NULL
-    return fr_amx_kernels(terms, _emulated)
+    return fr_amx_kernels(_terms, _emulated)
 
 
 def why_no_amx():
