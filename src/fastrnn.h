@@ -192,16 +192,15 @@ typedef struct {
 static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }
 static inline long fr_packed(const fr_sequence *q, long s) { return q->rows.order ? q->rows.packed[s] : s * q->N; }
 
-/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count; their number is even, so that two
- * threads get the same, but of FR_UNDIVIDED rows or fewer. For AMX a block is two tiles, which read their panels once. */
+/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count. For AMX these are two tiles, which read
+ * their panels once; of a batch of no more than that each tile is a block, for two threads. */
 #ifdef FR_AMX_TERMS
-enum { FR_ROW_BLOCK = 32, FR_UNDIVIDED = 16 };
+enum { FR_ROW_BLOCK = 32, FR_ALONE = 16 };
 #else
-enum { FR_ROW_BLOCK = 6, FR_UNDIVIDED = 6 };
+enum { FR_ROW_BLOCK = 6, FR_ALONE = FR_ROW_BLOCK };
 #endif
 static inline long fr_row_blocks(long n) {
-    const long blocks = (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK;
-    return n > FR_UNDIVIDED ? blocks + blocks % 2 : blocks;
+    return n > FR_ALONE && n <= FR_ROW_BLOCK ? 2 : (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK;
 }
 
 /* dispatch.c: the builds that this machine can run. */
