@@ -156,26 +156,25 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
         place p = place_of(q, m0);
         for (long k = 0; k < depth; k++, advance(q, &p))
             pack_row(packed + k * NV * VL, NV, operand_row_of(q, w, p) + first * VL, columns);
-        for (long block = blocks.begin; block < blocks.end; block++)
-            for (int i = 0; i < w->slots; i++) {
-                const long units = MIN(VL, g->width - block * VL);
-                const real *lanes[VL];
-                for (int u = 0; u < VL; u++) lanes[u] = packed_gates + (block * g->slots + w->first_slot + i) * DEPTH * VL + u;
-                for (long u = 0, part; u < units; u += part) {
-                    part = next_rows(units - u, max_rows[NV]);
-                    const product gp = {lanes + u, 0, 0, 1, depth, packed};
-                    real *to = w->dweight + (w->gates[i] * g->width + block * VL + u) * w->width + first * VL;
-                    if (columns >= NV * VL) {
-                        outer_tiles[NV][part](to, w->width, to, w->width, &gp, 1, 1);
-                        continue;
-                    }
-                    outer_tiles[NV][part](acc, NV * VL, 0, 0, &gp, 1, 1);
-                    for (long r = 0; r < part; r++)
-                        for (int v = 0; v < NV; v++) {
-                            real *at = to + r * w->width + v * VL;
-                            store_part(at, load_part(at, columns - v * VL) + load(acc + (r * NV + v) * VL), columns - v * VL);
-                        }
+        const long end = MIN(blocks.end * VL, g->width);
+        for (int i = 0; i < w->slots; i++)
+            for (long unit = blocks.begin * VL, part; unit < end; unit += part) {
+                part = next_rows(end - unit, max_rows[NV]);
+                const real *lanes[FR_ROW_BLOCK];
+                for (int r = 0; r < part; r++)
+                    lanes[r] = packed_gates + ((unit + r) / VL * g->slots + w->first_slot + i) * DEPTH * VL + (unit + r) % VL;
+                const product gp = {lanes, 0, 0, 1, depth, packed};
+                real *to = w->dweight + (w->gates[i] * g->width + unit) * w->width + first * VL;
+                if (columns >= NV * VL) {
+                    outer_tiles[NV][part](to, w->width, to, w->width, &gp, 1, 1);
+                    continue;
                 }
+                outer_tiles[NV][part](acc, NV * VL, 0, 0, &gp, 1, 1);
+                for (long r = 0; r < part; r++)
+                    for (int v = 0; v < NV; v++) {
+                        real *at = to + r * w->width + v * VL;
+                        store_part(at, load_part(at, columns - v * VL) + load(acc + (r * NV + v) * VL), columns - v * VL);
+                    }
             }
     }
 }

@@ -168,19 +168,19 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_kernels *k) noexcept nogil:
     uses each panel of W_ih for 6 rows at a time: LSTM (100,1,64,128) 2.5 against 2.2 fused, GRU 10.2 against 8.9. Not
     where all weights stay in L1: RNN (28,1,28,64) 23.5 fused, 19.8 projected. From N = 5 on fused is as fast or faster.
     By units, for N <= 4 (one block of rows cannot be shared out) and up to 16 where weights exceed a core's L2: each
-    thread keeps its half. A barrier costs 0.2 us, so a step has to be worth it: LSTM (28,1,28,64), 47 kflop a step, 9.0
-    against 6.7 alone; RNN, 12 kflop, 17 against 23.
+    thread keeps its half. To meet costs 0.2 us, so a step has to be worth it: RNN (100,1,64,128), 49 kflop a step, 0.43
+    of the time alone; GRU, 147 kflop, 1.25 times (2-core Zen 3).
     Alone, for calls of less than 1.5 Mflop: to hand over and to wait costs 5 us at best, and far more where the second
     core has something else to do. Two LSTM layers of H = 256 one step at a time, 1 Mflop each: 62-79 us a step alone,
-    55-130 with two threads; LSTM (28,1,28,64), 1.3 Mflop: forward 1.07 times as long alone, forward+backward 0.74 to 0.96
-    (2-core Zen 3).
+    55-130 with two threads; LSTM (28,1,28,64), 1.3 Mflop: forward 0.5 to 0.9 of the time alone, forward+backward 1 to 1.25
+    times (2-core Zen 3).
     """
     cdef Plan plan
     cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.R)
     cdef double weights = products * k.itemsize, step = 2.0 * products * q.N
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
     plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
-    plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 3e4) else fr_get_num_threads()
+    plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 6e4) else fr_get_num_threads()
     if _forced_threads:
         plan.threads = _forced_threads
     if _forced_by_units >= 0:
