@@ -1,19 +1,22 @@
 """Builds the extension module; everything else about the project is in pyproject.toml.
 
 kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module that picks at
-import. Objects are compiled in parallel. No -march=native and no -ffast-math: the wheel runs on every x86-64, and
+import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled in parallel. No -march=native and no -ffast-math: the wheel runs on every x86-64, and
 denormals and NaN stay what they are.
 """
 
 import glob
 import os
 import platform
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ISAS = {"baseline": []}
@@ -22,15 +25,36 @@ if X86:
     ISAS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
+AMX = ["-mamx-tile", "-mamx-bf16"]
+TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
 
 class BuildKernels(build_ext):
     """Compile the plain C files, each with its own flags, before the extension that links them."""
 
+    def compiler_knows_amx(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "amx.c")
+            with open(source, "w") as file:
+                file.write("#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n")
+            try:
+                self.compiler.compile([source], output_dir=folder, extra_postargs=AMX)
+            except CompileError:  # GCC before 11, Clang before 12
+                return False
+        return True
+
     def build_extension(self, extension):
-        jobs = [(f"src/{name}.c", name, FLAGS, [("FR_X86", None)] if X86 else []) for name in ("pool", "work", "workspace", "dispatch")]
+        amx = X86 and sys.platform == "linux" and self.compiler_knows_amx()
+        macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
+        jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "dispatch")]
         jobs += [("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
                  for isa, flags in ISAS.items() for dtype, macros in DTYPES.items()]
+        tiles = {"emulated": ([*FLAGS, "-Os", "-Wno-psabi"], [("FR_EMULATED", None)])}
+        if amx:
+            tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
+        jobs += [("src/kernels.c", f"{kind}_{precision}", flags,
+                  [("FR_BUILD", f"fr_{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros])
+                 for kind, (flags, macros) in tiles.items() for precision, terms in TERMS.items()]
 
         def compile_one(job):
             source, name, flags, macros = job

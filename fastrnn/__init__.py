@@ -20,7 +20,7 @@ except ImportError as error:  # never fall back to the reference in silence
     ) from error
 
 from . import _threadpoolctl, datasets, functional, losses
-from ._native import get_num_threads, set_num_threads
+from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 from .checking import GradientError, check_gradients
 from .config import __version__, show_config
@@ -40,5 +40,6 @@ __all__ = [
     "EncoderDecoder", "GRU", "GradientError", "History", "Jordan", "LSTM", "LastStep", "LearningRateSchedule", "Linear",
     "MaxPool", "MeanPool", "ModelCheckpoint", "Module", "Optimizer", "RMSprop", "RNN", "Recurrent", "Repeat", "SGD",
     "Sequential", "Trainer", "TreeLSTM", "TreeRNN", "Trees", "__version__", "check_gradients", "clip_grad_norm",
-    "clip_grad_value", "datasets", "functional", "get_num_threads", "losses", "set_num_threads", "show_config",
+    "clip_grad_value", "datasets", "functional", "get_matmul_precision", "get_num_threads", "losses",
+    "set_matmul_precision", "set_num_threads", "show_config",
 ]  # fmt: skip

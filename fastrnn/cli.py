@@ -222,6 +222,7 @@ def _run_info(args: argparse.Namespace) -> None:
         "CPU": config["cpu"],
         "instruction set": f"{config['isa']} (available: {', '.join(config['isa_available'])})",
         "threads": config["num_threads"],
+        "precision": config["matmul_precision"],
         "NumPy": numpy.__version__,
         "Python": config["python"],
     }

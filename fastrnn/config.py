@@ -11,9 +11,10 @@ __version__ = "0.1.0"
 
 
 def show_config() -> dict[str, Any]:
-    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, and the threads per call.
+    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call, and the
+    precision of products: what was asked for, and what runs.
 
-    `FASTRNN_ISA` (baseline, avx2 or avx512) and `FASTRNN_NUM_THREADS` set the last two at import.
+    `FASTRNN_ISA` (baseline, avx2 or avx512) and `FASTRNN_NUM_THREADS` set instruction set and threads at import.
     """
     return {
         "version": __version__,
@@ -21,8 +22,19 @@ def show_config() -> dict[str, Any]:
         "isa": _native.isa(),
         "isa_available": _native.isas(),
         "num_threads": _native.get_num_threads(),
+        "matmul_precision": _precision_in_words(),
         "python": platform.python_version(),
     }
+
+
+def _precision_in_words() -> str:
+    precision = _native.get_matmul_precision()
+    if precision == "highest":
+        return "highest: float32"
+    missing = _native.why_no_amx()
+    if missing:
+        return f"{precision} asked for; float32 used, as {missing}"
+    return f"{precision}: {'bf16x3' if precision == 'high' else 'bf16'} on AMX"
 
 
 def _cpu_name() -> str:

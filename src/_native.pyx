@@ -186,19 +186,19 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, Tape or None)."""
     cdef int typenum = _real_type(weight_ih, "weight_ih")
     cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
-    cdef const fr_kernels *k = fr_kernels_for(_isa, itemsize)
+    cdef const fr_kernels *k
     cdef Job job
     cdef fr_sequence *q = &job.sequence
     memset(&job, 0, sizeof(job))
     if not 0 <= cell <= FR_RNN or not (0 <= activation <= FR_HARD_SIGMOID_6 and 0 <= gate_activation <= FR_HARD_SIGMOID_6
                                        and 0 <= output_activation <= FR_SOFTMAX):
         raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, came {cell}, {activation}")
-    job.kernels = k
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
     q.clip = 0 if clip is None else clip
     cdef list held = []
-    _read_arguments(q, k.gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr,
-                    weight_peephole, out, training)
+    _read_arguments(q, fr_kernels_for(_isa, itemsize).gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh,
+                    weight_hr, bias_hr, weight_peephole, out, training)
+    job.kernels = k = sequence_kernels(q, itemsize)
     cdef bint is_lstm = cell == FR_LSTM, has_inner = k.has_inner(q), recurrent = q.weight_hh != NULL
     cdef cnp.ndarray output = held[1], h_n = None, c_n = None, c0_ = None
     if c0 is not None:
@@ -211,7 +211,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     if is_lstm:
         c_n = _new(typenum, q.N, q.H, -1, False)
 
-    cdef Plan plan = choose_plan(q, k.gates(cell), itemsize)
+    cdef Plan plan = choose_plan(q, k)
     cdef long slots_Hp = k.gates_row(q), row = k.inputs_row(q), Hp = k.padded(q.H)
     cdef long kept = fr_packed(q, q.T) if training else q.N
     q.fused, job.by_units, job.passes = plan.fused, plan.by_units, k.passes(q)
@@ -230,9 +230,11 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     cdef size_t zeros_at = _room(&of_states, _zeros_row(k, q), itemsize)
     cdef size_t panels_at = _room(&of_call, k.panels_size(q), itemsize)
     cdef size_t inputs_at = _room(&of_call, 0 if plan.fused else job.chunk * q.N * row, itemsize)
+    cdef size_t operand_at = _room(&of_call, k.operand_size(q, False), itemsize)
     cdef size_t pointers_at = _room(&of_call, plan.threads * FR_POINTERS * q.N, sizeof(void *))
     cdef Block states = _block(of_states), call = _block(of_call)
     q.panels, q.bias, q.inputs = call.at + panels_at, states.at + bias_at, call.at + inputs_at
+    q.operand = call.at + operand_at
     q.zeros = states.at + zeros_at
     memset(q.zeros, 0, _zeros_row(k, q) * itemsize)
     job.pointers = <void **>(call.at + pointers_at)
@@ -339,12 +341,13 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     q.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.R, -1, q.bias_hr != NULL)
     q.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.weight_peephole != NULL)
 
-    cdef Plan plan = choose_plan(q, G, itemsize)
+    cdef Plan plan = choose_plan(q, k)
     job.by_units, job.passes, job.chunk = plan.by_units, k.passes(q), plan.chunk
     job.weight_shares = share_out_weights(&plan, q.H / k.lanes)
     cdef size_t size = 0
     cdef size_t carry_at = _room(&size, q.N * k.padded(q.H), itemsize)
     cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q) if q.dx.data else 0, itemsize)
+    cdef size_t operand_at = _room(&size, k.operand_size(q, True), itemsize)
     cdef size_t scratch_at = _room(&size, k.scratch_size(q, plan.threads), itemsize)
     cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.R) if q.weight_hr else 0, itemsize)
     cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
@@ -352,6 +355,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     arrays = tape.arrays  # alive until the end
     tape.states, tape.arrays = None, None  # used up from here on
     q.carry, q.panels_h, q.panels_x, q.scratch = call.at + carry_at, call.at + h_at, call.at + x_at, call.at + scratch_at
+    q.operand = call.at + operand_at
     q.dprojected, job.pointers = call.at + projected_at, <void **>(call.at + pointers_at)
     k.enter_state(q, q.carry, _data(dc_n_))
     if q.T:

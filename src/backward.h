@@ -29,7 +29,7 @@ typedef struct {
 static backward_view backward_at(const fr_sequence *q, int index) {
     const cell_cut *cut = cut_of(q);
     const backward_pass *first = &cut->backward[0], *bp = &cut->backward[q->weight_hr ? 0 : index];
-    const long first_size = first->slots * q->H * padded(q->R);
+    const long first_size = gates_depth(first->slots, q->H) * padded(q->R);
     backward_view b = {{q->gates, q->H, cut->slots, bp->first_slot, bp->slots, bp->gates, q->weight_hh}, q->R, 0, bp->same_step,
                        is_plain(q) ? bp->finish : bp->finish_any, 0};
     if (q->weight_hr && !index) /* dh that arrives at the projected h; the cell comes next */
@@ -45,20 +45,20 @@ static backward_view backward_at(const fr_sequence *q, int index) {
 
 static long panels_h_size(const fr_sequence *q) {
     const backward_view b = backward_at(q, products_of(q) - 1);
-    return q->weight_hh ? b.panels + b.from.count * b.from.width * padded(b.width) : 0;
+    return q->weight_hh ? b.panels + gates_depth(b.from.count, b.from.width) * padded(b.width) : 0;
 }
-static long panels_x_size(const fr_sequence *q) { return cut_of(q)->x_slots * q->H * padded(q->D); }
+static long panels_x_size(const fr_sequence *q) { return gates_depth(cut_of(q)->x_slots, q->H) * padded(q->D); }
 
 static void pack_backward(const fr_sequence *q, fr_share share) {
     const cell_cut *cut = cut_of(q);
-    const range blocks = part_of(vectors_in(q->H), share);
-    for (long block = blocks.begin; block < blocks.end && q->dx.data; block++)
-        pack_gate_rows(q->panels_x, q->weight_ih, cut->x_gates, cut->x_slots, q->H, q->D, block);
+    const range part = part_of(gate_groups(cut->x_slots, q->H), share);
+    for (long group = part.begin; group < part.end && q->dx.data; group++)
+        pack_gate_rows(q->panels_x, q->weight_ih, cut->x_gates, cut->x_slots, q->H, q->D, group);
     for (int index = 0; index < products_of(q) && q->weight_hh; index++) {
         const backward_view b = backward_at(q, index);
-        const range part = part_of(vectors_in(b.from.width), share);
-        for (long block = part.begin; block < part.end; block++)
-            pack_gate_rows((real *)q->panels_h + b.panels, b.from.weight, b.from.gates, b.from.count, b.from.width, b.width, block);
+        const range part = part_of(gate_groups(b.from.count, b.from.width), share);
+        for (long group = part.begin; group < part.end; group++)
+            pack_gate_rows((real *)q->panels_h + b.panels, b.from.weight, b.from.gates, b.from.count, b.from.width, b.width, group);
     }
 }
 
@@ -69,11 +69,12 @@ static void through_recurrent_weights(const fr_sequence *q, const backward_view 
     const long blocks_of_units = vectors_in(b->width);
     const row_deal deal = deal_rows(q->N);
     const range panels = panels_of(panels_in(blocks_of_units), share);
+    point_at_operands(q, 1, 0, at, active, share);
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
     for (long i = panels.begin; i < panels.end; i++) {
         const long first = (backwards ? panels.end - 1 - (i - panels.begin) : i) * PANEL;
         const int NV = panel_width(blocks_of_units, first);
-        const real *panel = (real *)q->panels_h + b->panels + first * VL * b->from.count * b->from.width;
+        const real *panel = (real *)q->panels_h + b->panels + first * VL * gates_depth(b->from.count, b->from.width);
         FOR_ROW_BLOCKS(block, deal, active, share) {
             const int rows = (int)(block.end - block.begin);
             product dh[2];
@@ -89,6 +90,10 @@ static void through_recurrent_weights(const fr_sequence *q, const backward_view 
 /* Where row i finds the gate gradients that flow back to it from step s; zeros where nothing does. */
 INLINE const real *next_gates(const fr_sequence *q, const gradient_operand *g, long s, long i) {
     return s < q->T && i < fr_active(q, s) && !starts_anew(q, s, i) ? operand_at(q, g, s) + i * operand_row(g) : q->zeros;
+}
+/* The same for a pass at step s. */
+INLINE const real *gates_into(const fr_sequence *q, const backward_view *b, long s, long i) {
+    return b->same_step ? operand_at(q, &b->from, s) + i * operand_row(&b->from) : next_gates(q, &b->from, s + 1, i);
 }
 
 /* Nothing flows back across a reset: what a cell carries past the product ends there too. */
@@ -138,7 +143,7 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_share shar
             at.h[i] = cell_behind ? v.inner + i * v.Hp : row_of(q, q->output, s, i);
             if (v.doutput) at.doutput[i] = row_of(q, q->doutput, s, i);
             if (v.dh_n) at.dh_n[i] = s == length_of(q, i) - 1 ? (const real *)q->dh_n + user_row(q, i) * q->R : 0;
-            at.next[i] = b.same_step ? operand_at(q, &b.from, s) + i * operand_row(&b.from) : next_gates(q, &b.from, s + 1, i);
+            at.next[i] = gates_into(q, &b, s, i);
         }
     through_recurrent_weights(q, &b, any, at, active, &v, b.finish, s & 1, share);
     if (q->rows.reset_mask && last) end_carry_at_resets(q, s, q->H, share);

@@ -48,7 +48,7 @@ INLINE vec dh_from_outside(const cell_step *s, long row, long block) {
 
 /* ---- Activations by name; a plain cell, sigmoid and tanh without a clip, has them compiled in ---- */
 
-INLINE vec activate(int activation, vec x) {
+INLINE_FAST vec activate(int activation, vec x) {
     switch (activation) {
     case FR_TANH: return vtanh(x);
     case FR_RELU: return vrelu(x);
@@ -60,7 +60,7 @@ INLINE vec activate(int activation, vec x) {
 }
 
 /* The derivative from the output y = activate(x). */
-INLINE vec activate_backward(int activation, vec y, vec dy) {
+INLINE_FAST vec activate_backward(int activation, vec y, vec dy) {
     switch (activation) {
     case FR_TANH: return dy * (1 - y * y);
     case FR_RELU: return select_lanes(y <= 0, (vec){0}, dy);
@@ -74,7 +74,7 @@ INLINE vec activate_backward(int activation, vec y, vec dy) {
 INLINE vec clipped(const cell_step *s, vec x) { return s->clip > 0 ? at_least(at_most(x, s->clip), -s->clip) : x; }
 
 /* Activations rise, so x was clipped where y has reached the value at the clip. */
-INLINE vec clipped_backward(const cell_step *s, int activation, vec y, vec dy) {
+INLINE_FAST vec clipped_backward(const cell_step *s, int activation, vec y, vec dy) {
     const vec dx = activate_backward(activation, y, dy);
     if (!(s->clip > 0)) return dx;
     const vec low = activate(activation, splat(-s->clip)), high = activate(activation, splat(s->clip));

@@ -1,11 +1,22 @@
 /* Which builds of the kernels there are, and which of them this CPU runs.
- * The compiler's own CPU check asks the operating system too whether it saves the wide registers.
+ * The compiler's own CPU check asks the operating system too whether it saves the wide registers; of AMX it knows nothing.
  */
+#define _GNU_SOURCE
 #include "fastrnn.h"
+#ifdef FR_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 extern const fr_kernels fr_baseline_float, fr_baseline_double;
 #ifdef FR_X86
 extern const fr_kernels fr_avx2_float, fr_avx2_double, fr_avx512_float, fr_avx512_double;
+#endif
+
+extern const fr_kernels fr_emulated_high, fr_emulated_medium;
+#ifdef FR_AMX
+extern const fr_kernels fr_amx_high, fr_amx_medium;
 #endif
 
 static int always(void) { return 1; }
@@ -35,4 +46,56 @@ int fr_isa_supported(int index) { return builds[index].supported(); }
 
 const fr_kernels *fr_kernels_for(int index, int itemsize) {
     return itemsize == 4 ? builds[index].float32 : builds[index].float64;
+}
+
+/* ---- AMX ---- */
+
+#ifdef FR_AMX
+
+static int cpu_has_amx(void) {
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & AMX_BF16) && (d & AMX_TILE);
+}
+
+/* Whether the system saves tiles (XCR0 bits 17 and 18); may only be asked where it saves wide registers at all. */
+static int system_saves_tiles(void) {
+    const unsigned tiles = 3 << 17;
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & tiles) == tiles;
+}
+
+/* Linux gives tiles' 8 KB of state to processes that ask for them, with all their threads and forked children. */
+static int system_permits_tiles(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+static const char *look_for_amx(void) {
+    if (!cpu_has_amx()) return "this CPU has no AMX";
+    if (!system_saves_tiles()) return "the operating system does not support AMX";
+    return system_permits_tiles() ? 0 : "the operating system refuses AMX to this process";
+}
+
+const char *fr_amx_missing(void) { /* every call asks: virtual machines take microseconds for each cpuid */
+    static const char *missing;
+    static int known;
+    if (!__atomic_load_n(&known, __ATOMIC_ACQUIRE)) {
+        missing = look_for_amx();
+        __atomic_store_n(&known, 1, __ATOMIC_RELEASE);
+    }
+    return missing;
+}
+
+#else
+const char *fr_amx_missing(void) { return "this build of fastrnn has no AMX kernels"; }
+#endif
+
+const fr_kernels *fr_amx_kernels(int terms, int emulated) {
+    if (emulated) return terms == 2 ? &fr_emulated_high : &fr_emulated_medium;
+#ifdef FR_AMX
+    if (!fr_amx_missing()) return terms == 2 ? &fr_amx_high : &fr_amx_medium;
+#endif
+    return 0;
 }

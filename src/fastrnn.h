@@ -63,6 +63,7 @@ typedef struct {
     void *gates;    /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
     void *c;        /* (N + rows, Hp), the first N the initial cell state (LSTM) */
     void *inner;    /* (rows, Hp) what a second pass multiplies: r * h, or h before its projection */
+    void *operand;  /* what the next product multiplies with its panels, in bfloat16 (amx.h) */
     int keeps;      /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
 
     /* Backward. The user's arrays are added to where it says +=. */
@@ -133,9 +134,11 @@ typedef struct {
 } fr_trees;
 #define FR_TREE_FEW 24 /* rows: of smaller levels inputs are projected together */
 
-/* What one build (instruction set x dtype) of kernels.c offers. */
+/* What one build (instruction set x dtype) of kernels.c offers. Those for AMX run sequences alone, and project no inputs
+ * ahead: `project` and what follows last_states are NULL. */
 typedef struct {
     int lanes, itemsize;
+    long (*row_blocks)(long n);               /* fr_row_blocks of this build */
     int (*gates)(int cell);                   /* G: rows of the weights / H */
     int (*passes)(const fr_sequence *);       /* products that one time step chains one after the other */
     int (*has_inner)(const fr_sequence *);    /* whether one of them reads `inner` */
@@ -146,6 +149,7 @@ typedef struct {
     long (*panels_size)(const fr_sequence *);
     long (*bias_size)(const fr_sequence *);
     long (*inputs_row)(const fr_sequence *);
+    long (*operand_size)(const fr_sequence *, int backward);
     long (*panels_h_size)(const fr_sequence *);
     long (*panels_x_size)(const fr_sequence *);
     long (*scratch_size)(const fr_sequence *, int threads);
@@ -188,14 +192,26 @@ typedef struct {
 static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }
 static inline long fr_packed(const fr_sequence *q, long s) { return q->rows.order ? q->rows.packed[s] : s * q->N; }
 
-/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count. */
-#define FR_ROW_BLOCK 6
-static inline long fr_row_blocks(long n) { return (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK; }
+/* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count. For AMX these are two tiles, which read
+ * their panels once; of a batch of no more than that each tile is a block, for two threads. */
+#ifdef FR_AMX_TERMS
+enum { FR_ROW_BLOCK = 32, FR_ALONE = 16 };
+#else
+enum { FR_ROW_BLOCK = 6, FR_ALONE = FR_ROW_BLOCK };
+#endif
+static inline long fr_row_blocks(long n) {
+    return n > FR_ALONE && n <= FR_ROW_BLOCK ? 2 : (n + FR_ROW_BLOCK - 1) / FR_ROW_BLOCK;
+}
 
 /* dispatch.c: the builds that this machine can run. */
 int fr_isa_count(void);
 const char *fr_isa_name(int index);
 int fr_isa_supported(int index);
 const fr_kernels *fr_kernels_for(int index, int itemsize);
+
+/* float32 products on AMX tiles: terms that a factor is split into, 2 ("high") or 1 ("medium"). `emulated` are the same
+ * kernels on tiles in plain C, to be tested where there is no AMX. */
+const fr_kernels *fr_amx_kernels(int terms, int emulated);
+const char *fr_amx_missing(void); /* NULL where this process may use AMX (it asks the system for it), else why not, in words */
 
 #endif

@@ -16,11 +16,13 @@ typedef struct {
     long width, blocks; /* its units and their blocks */
     long D, K;          /* depth of its input part and of its recurrent part, 0: none */
     const real *weight_x, *weight_h, *bias_x, *bias_h;
-    long columns, accumulators; /* where its panels, (D + K) per vector, and its accumulators start among all passes' */
+    long columns, accumulators; /* where its panels, depth_of per column, and its accumulators start among all passes' */
 } pass_view;
 
+INLINE long depth_of(const pass_view *p) { return panel_depth(p->D) + panel_depth(p->K); }
 INLINE int products_of(const fr_sequence *q) { return cut_of(q)->passes + !!q->weight_hr; }
 INLINE int has_softmax(const fr_sequence *q) { return q->weight_hr && q->output_activation == FR_SOFTMAX; }
+static long gates_row(const fr_sequence *q) { return cut_of(q)->slots * padded(q->H); }
 static int passes(const fr_sequence *q) { return products_of(q) + has_softmax(q); }
 static int has_inner(const fr_sequence *q) { return products_of(q) > 1; }
 
@@ -29,7 +31,7 @@ static pass_view pass_at(const fr_sequence *q, int index) {
     pass_view p = {0};
     for (int i = 0; i <= index; i++) {
         if (i) {
-            p.columns += p.blocks * p.cut->gates * VL * (p.D + p.K);
+            p.columns += p.blocks * p.cut->gates * VL * depth_of(&p);
             p.accumulators += p.blocks * p.cut->accumulators * VL;
         }
         if (i < cut->passes) {
@@ -46,7 +48,7 @@ static pass_view pass_at(const fr_sequence *q, int index) {
 
 static long panels_size(const fr_sequence *q) {
     const pass_view p = pass_at(q, products_of(q) - 1);
-    return p.columns + p.blocks * p.cut->gates * VL * (p.D + p.K);
+    return p.columns + p.blocks * p.cut->gates * VL * depth_of(&p);
 }
 static long inputs_row(const fr_sequence *q) {
     const pass_view p = pass_at(q, products_of(q) - 1);
@@ -73,8 +75,8 @@ static forward_panel forward_panel_at(const fr_sequence *q, const pass_view *p, 
     panel.blocks = p->cut->gates > 1 ? 1 : panel_width(p->blocks, panel.first);
     panel.NV = p->cut->gates * panel.blocks;
     panel.accumulators = p->cut->accumulators * panel.blocks;
-    panel.x = (real *)q->panels + p->columns + panel.first * p->cut->gates * VL * (p->D + p->K);
-    panel.h = panel.x + p->D * panel.NV * VL;
+    panel.x = (real *)q->panels + p->columns + panel.first * p->cut->gates * VL * depth_of(p);
+    panel.h = panel.x + panel_depth(p->D) * panel.NV * VL;
     panel.inputs = p->accumulators + panel.first * p->cut->accumulators * VL;
     panel.bias = (real *)q->bias + panel.inputs;
     return panel;
@@ -108,6 +110,8 @@ static void pack_forward(const fr_sequence *q, fr_share share) {
 }
 
 /* ---- Inputs times W_ih plus biases, for all steps of a chunk ahead of the recurrence ---- */
+
+#ifndef FR_AMX_TERMS
 
 /* In order: the cut into tiles depends on T here, and a stream that advances one step at a time must get the same bits. */
 static void project_rows(const fr_sequence *q, const real *const *x, real *out, long rows, fr_share share) {
@@ -146,6 +150,8 @@ static void project(const fr_sequence *q, long s_begin, long s_end, fr_share sha
             }
         }
 }
+
+#endif
 
 /* ---- One step ---- */
 
@@ -213,6 +219,7 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_share share
     const row_deal deal = deal_rows(q->N);
     const range panels = panels_of(forward_panels(&p), share);
     const long active = fr_active(q, s), in_row = inputs_row(q);
+    point_at_operands(q, 0, p.D, at, active, share);
     const int fused = q->fused || !p.weight_x;
     const real *in = fused ? 0 : (real *)q->inputs + (fr_packed(q, s) - q->inputs_start) * in_row;
     finish_function *finish = is_plain(q) ? p.cut->finish : p.cut->finish_any;

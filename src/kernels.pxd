@@ -42,6 +42,7 @@ cdef extern from "fastrnn.h" nogil:
         void *gates
         void *c
         void *inner
+        void *operand
         int keeps
         fr_series doutput
         const void *dh_n
@@ -111,6 +112,7 @@ cdef extern from "fastrnn.h" nogil:
 
     ctypedef struct fr_kernels:
         int lanes, itemsize
+        long (*row_blocks)(long n) noexcept nogil
         int (*gates)(int cell) noexcept nogil
         int (*passes)(const fr_sequence *) noexcept nogil
         int (*has_inner)(const fr_sequence *) noexcept nogil
@@ -119,6 +121,7 @@ cdef extern from "fastrnn.h" nogil:
         long (*panels_size)(const fr_sequence *) noexcept nogil
         long (*bias_size)(const fr_sequence *) noexcept nogil
         long (*inputs_row)(const fr_sequence *) noexcept nogil
+        long (*operand_size)(const fr_sequence *, int backward) noexcept nogil
         long (*panels_h_size)(const fr_sequence *) noexcept nogil
         long (*panels_x_size)(const fr_sequence *) noexcept nogil
         long (*scratch_size)(const fr_sequence *, int threads) noexcept nogil
@@ -152,6 +155,8 @@ cdef extern from "fastrnn.h" nogil:
     const char *fr_isa_name(int index)
     int fr_isa_supported(int index)
     const fr_kernels *fr_kernels_for(int index, int itemsize)
+    const fr_kernels *fr_amx_kernels(int terms, int emulated)
+    const char *fr_amx_missing()
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS

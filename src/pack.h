@@ -12,6 +12,14 @@ INLINE long vectors_in(long columns) { return (columns + VL - 1) / VL; }
 INLINE long panels_in(long vectors) { return (vectors + PANEL - 1) / PANEL; }
 INLINE int panel_width(long vectors, long first) { return vectors - first < PANEL ? (int)(vectors - first) : PANEL; }
 
+#ifdef FR_AMX_TERMS
+#include "amx.h"
+#else
+
+/* Elements of a panel per column: of one over K elements of a row, and of one over the gate gradients of H units. */
+INLINE long panel_depth(long K) { return K; }
+INLINE long gates_depth(long slots, long H) { return slots * H; }
+
 /* Vector v of the panel's row k = column k of `lanes` rows of the matrix, from `rows`, `row` elements apart; rest 0. */
 static void pack_transposed(real *panel, int NV, int v, const real *rows, long row, long lanes, long K) {
     for (long k = 0; k < K; k += VL) {
@@ -39,7 +47,8 @@ INLINE void pack_row(real *panel_row, int NV, const real *from, long columns) {
 }
 
 /* Panels for a product with gate gradients: K runs over unit blocks, slots, lanes (as `gate_products` reads them), the
- * columns over `width` of the weights (G*H, width). Packs the k of unit block `block` into all panels. */
+ * columns over `width` of the weights (G*H, width). Packs the k of unit block `block`, of gate_groups, into all panels. */
+INLINE long gate_groups(int slots, long H) { return (void)slots, vectors_in(H); }
 static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width, long block) {
     const long vectors = vectors_in(width), lanes = H - block * VL < VL ? H - block * VL : VL;
     const long K = slots * H, k0 = block * slots * VL;
@@ -67,4 +76,5 @@ INLINE int gate_products(product out[2], const real *const *gates, int all_slots
     return n;
 }
 
+#endif
 #endif

@@ -32,6 +32,9 @@ INLINE row_deal deal_rows(long N) {
     return (row_deal){blocks, N / blocks, N % blocks};
 }
 INLINE long block_start(row_deal deal, long block) { return block * deal.rows + MIN(block, deal.longer); }
+INLINE long block_from(row_deal deal, long start) { /* the block that starts there */
+    return start < deal.longer * (deal.rows + 1) ? start / (deal.rows + 1) : (start - deal.longer) / deal.rows;
+}
 
 /* The j-th block of rows of this share, cut off at the first `active` rows; empty from the last one on. */
 INLINE range row_block(row_deal deal, long active, long j, fr_share share) {
@@ -86,6 +89,18 @@ INLINE row_pointers row_pointers_in(fr_share share, long N) {
     return (row_pointers){(const real **)p, (const real **)(p + N), (const real **)(p + 2 * N), (const real **)(p + 3 * N),
                           (const real **)(p + 4 * N), (const real **)(p + 5 * N), (real **)(p + 6 * N)};
 }
+
+/* ---- Left operands of products: the rows themselves, or for AMX what was put into `operand` before ---- */
+
+/* Lets at.x and at.next lead there; D: depth of what stands before the recurrent part. */
+#ifdef FR_AMX_TERMS
+static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share);
+#else
+INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share) {
+    (void)q, (void)backward, (void)D, (void)at, (void)active, (void)share;
+}
+static long operand_size(const fr_sequence *q, int backward) { return (void)q, (void)backward, 0; }
+#endif
 
 /* ---- States between the user's order and ours ---- */
 

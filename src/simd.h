@@ -16,7 +16,7 @@ typedef float real;
 typedef int32_t lane_int;
 #endif
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(FR_AMX_TERMS) /* a row of a tile, where tiles are emulated too */
 #define VECTOR_BYTES 64
 #define VECTOR_REGISTERS 32
 #elif defined(__AVX2__)
@@ -39,6 +39,11 @@ enum { VL = VECTOR_BYTES / sizeof(real) };
 
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
+#ifdef FR_EMULATED /* vectors are many instructions there: small rather than fast */
+#define INLINE_FAST NOINLINE
+#else
+#define INLINE_FAST INLINE
+#endif
 #define UNROLL _Pragma("GCC unroll 16")
 
 INLINE vec load(const real *p) { return *(const vec_anywhere *)p; }
@@ -47,10 +52,10 @@ INLINE vec splat(real a) { return a - (vec){0}; }
 INLINE vec select_lanes(veci mask, vec yes, vec no) { return (vec)((mask & (veci)yes) | (~mask & (veci)no)); }
 
 /* x bounded by a limit; a NaN in x stays NaN (x86 min and max return their second operand then). */
-#if VECTOR_BYTES == 64 && !defined(FR_DOUBLE)
+#if defined(__AVX512F__) && !defined(FR_DOUBLE)
 INLINE vec at_most(vec x, real limit) { return (vec)_mm512_min_ps((__m512)splat(limit), (__m512)x); }
 INLINE vec at_least(vec x, real limit) { return (vec)_mm512_max_ps((__m512)splat(limit), (__m512)x); }
-#elif VECTOR_BYTES == 64
+#elif defined(__AVX512F__)
 INLINE vec at_most(vec x, real limit) { return (vec)_mm512_min_pd((__m512d)splat(limit), (__m512d)x); }
 INLINE vec at_least(vec x, real limit) { return (vec)_mm512_max_pd((__m512d)splat(limit), (__m512d)x); }
 #elif VECTOR_BYTES == 32 && !defined(FR_DOUBLE)
@@ -59,10 +64,10 @@ INLINE vec at_least(vec x, real limit) { return (vec)_mm256_max_ps((__m256)splat
 #elif VECTOR_BYTES == 32
 INLINE vec at_most(vec x, real limit) { return (vec)_mm256_min_pd((__m256d)splat(limit), (__m256d)x); }
 INLINE vec at_least(vec x, real limit) { return (vec)_mm256_max_pd((__m256d)splat(limit), (__m256d)x); }
-#elif defined(__SSE2__) && !defined(FR_DOUBLE)
+#elif VECTOR_BYTES == 16 && defined(__SSE2__) && !defined(FR_DOUBLE)
 INLINE vec at_most(vec x, real limit) { return (vec)_mm_min_ps((__m128)splat(limit), (__m128)x); }
 INLINE vec at_least(vec x, real limit) { return (vec)_mm_max_ps((__m128)splat(limit), (__m128)x); }
-#elif defined(__SSE2__)
+#elif VECTOR_BYTES == 16 && defined(__SSE2__)
 INLINE vec at_most(vec x, real limit) { return (vec)_mm_min_pd((__m128d)splat(limit), (__m128d)x); }
 INLINE vec at_least(vec x, real limit) { return (vec)_mm_max_pd((__m128d)splat(limit), (__m128d)x); }
 #else
@@ -71,17 +76,17 @@ INLINE vec at_least(vec x, real limit) { return select_lanes(x < limit, splat(li
 #endif
 
 /* The square root of each lane, correctly rounded. */
-#if VECTOR_BYTES == 64 && !defined(FR_DOUBLE)
+#if defined(__AVX512F__) && !defined(FR_DOUBLE)
 INLINE vec vsqrt(vec x) { return (vec)_mm512_sqrt_ps((__m512)x); }
-#elif VECTOR_BYTES == 64
+#elif defined(__AVX512F__)
 INLINE vec vsqrt(vec x) { return (vec)_mm512_sqrt_pd((__m512d)x); }
 #elif VECTOR_BYTES == 32 && !defined(FR_DOUBLE)
 INLINE vec vsqrt(vec x) { return (vec)_mm256_sqrt_ps((__m256)x); }
 #elif VECTOR_BYTES == 32
 INLINE vec vsqrt(vec x) { return (vec)_mm256_sqrt_pd((__m256d)x); }
-#elif defined(__SSE2__) && !defined(FR_DOUBLE)
+#elif VECTOR_BYTES == 16 && defined(__SSE2__) && !defined(FR_DOUBLE)
 INLINE vec vsqrt(vec x) { return (vec)_mm_sqrt_ps((__m128)x); }
-#elif defined(__SSE2__)
+#elif VECTOR_BYTES == 16 && defined(__SSE2__)
 INLINE vec vsqrt(vec x) { return (vec)_mm_sqrt_pd((__m128d)x); }
 #else
 INLINE vec vsqrt(vec x) {
@@ -91,18 +96,25 @@ INLINE vec vsqrt(vec x) {
 #endif
 
 /* The first `lanes` of a vector; what is not loaded is 0, what is not stored stays as it was. */
-#if VECTOR_BYTES == 64 && !defined(FR_DOUBLE)
+#if defined(__AVX512F__) && !defined(FR_DOUBLE)
 INLINE vec load_part(const real *p, long lanes) { return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << lanes) - 1), p); }
 INLINE void store_part(real *p, vec v, long lanes) {
     if (lanes >= VL) store(p, v);
     else _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), (__m512)v);
 }
-#elif VECTOR_BYTES == 64
+#elif defined(__AVX512F__)
 INLINE vec load_part(const real *p, long lanes) { return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << lanes) - 1), p); }
 INLINE void store_part(real *p, vec v, long lanes) {
     if (lanes >= VL) store(p, v);
     else _mm512_mask_storeu_pd(p, (__mmask8)((1u << lanes) - 1), (__m512d)v);
 }
+#elif VECTOR_BYTES == 64
+NOINLINE vec load_part(const real *p, long lanes) {
+    vec v = {0};
+    memcpy(&v, p, (lanes < VL ? lanes : VL) * sizeof(real));
+    return v;
+}
+NOINLINE void store_part(real *p, vec v, long lanes) { memcpy(p, &v, (lanes < VL ? lanes : VL) * sizeof(real)); }
 #else
 INLINE vec load_part(const real *p, long lanes) {
     if (lanes >= VL) return load(p);
@@ -141,7 +153,7 @@ INLINE void store_part(real *p, vec v, long lanes) {
 #ifndef SHUFFLE /* GCC before 12 */
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (veci){__VA_ARGS__})
 #endif
-INLINE void transpose(vec block[VL]) {
+INLINE_FAST void transpose(vec block[VL]) {
     UNROLL for (int round = 1; round < VL; round *= 2) {
         vec next[VL];
         UNROLL for (int i = 0; i < VL / 2; i++) {

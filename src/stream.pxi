@@ -64,7 +64,7 @@ cdef class Chain:
         x = np.empty((1, self.N, weight_ih.shape[1]), weight_ih.dtype)
         _read_arguments(q, k.gates(cell), self.typenum, held, x, None, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, None,
                         weight_peephole, None, False)
-        cdef Plan plan = choose_plan(q, k.gates(cell), self.itemsize)
+        cdef Plan plan = choose_plan(q, k)
         cdef long Hp = k.padded(q.H)
         cdef size_t size = 0
         cdef size_t panels_at = _room(&size, k.panels_size(q), self.itemsize), bias_at = _room(&size, k.bias_size(q), self.itemsize)

@@ -31,11 +31,19 @@ typedef struct {
     const real *panel;  /* (K, NV, VL) */
 } product;
 
+#define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
+
+/* The next part when `left` rows are cut into equal parts of at most `most`. */
+INLINE int next_rows(long left, int most) {
+    long parts = (left + most - 1) / most;
+    return (int)((left + parts - 1) / parts);
+}
+
+#ifndef FR_AMX_TERMS /* amx.h has other tiles */
+
 /* Accumulators of all sums that run side by side: what registers hold beside the operands, and what keeps two multipliers
  * of latency 4 busy twice over. */
 #define MOST_CHAINED (VECTOR_REGISTERS == 32 ? 16 : 12)
-
-#define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
 
 /* Vectors first .. first + NV - 1 of a panel of WIDTH.
  * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
@@ -126,12 +134,6 @@ typedef void tile_function(TILE_ARGS);
 static tile_function *const tiles[5][7] = TILES(tile);
 static tile_function *const outer_tiles[5][7] = TILES(outer);
 
-/* The next part when `left` rows are cut into equal parts of at most `most`. */
-INLINE int next_rows(long left, int most) {
-    long parts = (left + most - 1) / most;
-    return (int)((left + parts - 1) / parts);
-}
-
 /* A tile of any number of rows: as few register tiles as hold them. Moves the products' left operands. */
 INLINE void multiply(int NV, long rows, TILE_ARGS) {
     if (rows <= max_rows[NV]) { /* nearly always; without copies and divisions 3% faster at H = 64 and 128 */
@@ -150,4 +152,5 @@ INLINE void multiply(int NV, long rows, TILE_ARGS) {
     }
 }
 
+#endif
 #endif

@@ -50,17 +50,17 @@ INLINE exponential split_exp(vec x) { /* EXP_LEAST <= x <= EXP_MOST */
 #endif
 
 /* e^x for x <= 0, 0 where it is below the smallest normal number. NaN stays NaN. */
-INLINE vec vexp_of_negative(vec x) {
+INLINE_FAST vec vexp_of_negative(vec x) {
     const exponential e = split_exp(at_least(x, EXP_LEAST));
     return select_lanes(x < EXP_LEAST, (vec){0}, e.scale * e.p + e.scale);
 }
 
-INLINE vec vsigmoid(vec x) {
+INLINE_FAST vec vsigmoid(vec x) {
     const exponential e = split_exp(at_least(at_most(-x, EXP_MOST), EXP_LEAST));
     return 1 / (e.scale * e.p + (e.scale + 1));
 }
 
-INLINE vec vtanh(vec x) {
+INLINE_FAST vec vtanh(vec x) {
     const exponential e = split_exp(at_least(at_most(x + x, TANH_FULL), -TANH_FULL));
     return (e.scale * e.p + (e.scale - 1)) / (e.scale * e.p + (e.scale + 1));
 }

@@ -134,6 +134,7 @@ def test_info_tells_what_runs_here(capsys):
     assert lines["instruction set"].split()[0] == config["isa"]
     assert all(isa in lines["instruction set"].split("available:")[1] for isa in config["isa_available"])
     assert lines["threads"].strip() == str(fastrnn.get_num_threads())
+    assert lines["precision"].strip() == config["matmul_precision"]
     assert lines["NumPy"].strip() == np.__version__
 
 
