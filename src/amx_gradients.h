@@ -66,7 +66,9 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
                 pack_pair(packed + k / PAIR * NV * CHUNK_SIZE, NV, i, x ? x + first * VL : 0, y ? y + first * VL : 0, columns);
             }
         for (long block = blocks.begin, next; block < blocks.end; block = next) {
-            next = block % 2 == 0 && block + 1 < blocks.end ? block + 2 : block + 1;
+            /* Whole blocks in pairs, a partial one alone: whether sums start from dweight or are added to it rounds
+             * differently, and must not depend on where shares are cut. */
+            next = block % 2 == 0 && block + 2 <= blocks.end && (block + 2) * VL <= g->width ? block + 2 : block + 1;
             const long units = MIN(next * VL, g->width) - block * VL;
             for (int i = 0; i < w->slots; i++) {
                 const real *gates = packed_block(packed_gates, block, g->slots, w->first_slot + i);

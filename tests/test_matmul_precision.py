@@ -183,13 +183,15 @@ def test_variants_over_time(cell, options):
 MEETING = [*CELLS[-3:], ("lstm", {"peephole": True, "projection": True})]
 
 
+# The second: units whose last pair of blocks two threads share, gradients of weights in several packed panels.
+@pytest.mark.parametrize("shape", [(7, 41, 20, 100), (16, 41, 32, 24)], ids=str)
 @pytest.mark.parametrize("by_units", [False, True])
 @EVERY_PRECISION
 @pytest.mark.parametrize(
     ("cell", "options"), MEETING, ids=[cell_id(*c) for c in MEETING]
 )
-def test_bitwise_equal_for_every_thread_count(cell, options, precision, by_units):
-    case = tame(make_case(cell, options, (7, 41, 20, 100), "float32"))
+def test_bitwise_equal_for_every_thread_count(cell, options, precision, by_units, shape):
+    case = tame(make_case(cell, options, shape, "float32"))
     case = replace(case, **over_time(case))
     on_tiles(precision)
     _native.force_plan(threads=1)
