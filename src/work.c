@@ -24,10 +24,11 @@ void fr_plan_work(fr_work *w, long phases, int shares, int owned) {
 }
 
 static long turn_of(const fr_work *w, int share) { return __atomic_load_n(&w->share[share].turn, __ATOMIC_ACQUIRE); }
+static int is_here(const fr_work *w, int share) { return __atomic_load_n(&w->share[share].here, __ATOMIC_RELAXED); }
 
 static int is_free(const fr_work *w, long turn, long done) {
     const long phase = turn / 2;
-    return turn % 2 == 0 && phase < w->phases && 
+    return turn % 2 == 0 && phase < w->phases &&
            ((phase > w->meet_until && phase != w->meet_at) || done >= phase * w->shares);
 }
 
@@ -36,7 +37,7 @@ static int choose_owned(fr_work *w, int id, long done, int spins, long *turn) {
     if (is_free(w, *turn = turn_of(w, id), done)) return id;
     for (int i = 0; i < w->shares; i++) {
         if (i == id || !is_free(w, *turn = turn_of(w, i), done)) continue;
-        if (__atomic_load_n(&w->share[i].here, __ATOMIC_RELAXED) && spins < PATIENCE) continue;
+        if (is_here(w, i) && spins < PATIENCE) continue;
         __atomic_store_n(&w->share[i].here, 0, __ATOMIC_RELAXED);
         return i;
     }
@@ -70,7 +71,7 @@ int fr_next(fr_work *w, int id, fr_piece *piece) {
         __atomic_add_fetch(&w->done, 1, __ATOMIC_ACQ_REL);
     } else
         piece->begun = 1, piece->share = id;
-    if (w->owned && !w->share[id].here) __atomic_store_n(&w->share[id].here, 1, __ATOMIC_RELAXED);
+    if (w->owned && !is_here(w, id)) __atomic_store_n(&w->share[id].here, 1, __ATOMIC_RELAXED);
     for (int spins = 0;; spins++) {
         const long done = __atomic_load_n(&w->done, __ATOMIC_ACQUIRE);
         if (done == w->phases * w->shares) return 0;
