@@ -155,6 +155,10 @@ def force_plan(threads=None, by_units=None, fused=None, shares=None, chunk=None)
     global _forced_threads, _forced_by_units, _forced_fused, _forced_shares, _forced_chunk
     if threads is not None and not 1 <= threads <= FR_MAX_THREADS:
         raise ValueError(f"threads: expected 1 to {FR_MAX_THREADS}, came {threads}")
+    if shares is not None and not 1 <= shares <= FR_MAX_SHARES:
+        raise ValueError(f"shares: expected 1 to {FR_MAX_SHARES}, came {shares}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: expected at least 1, came {chunk}")
     _forced_threads = threads or 0
     _forced_by_units = -1 if by_units is None else bool(by_units)
     _forced_fused = -1 if fused is None else bool(fused)

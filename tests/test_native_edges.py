@@ -127,9 +127,11 @@ def test_absurd_sizes_are_refused():
         forward(case, x, out=out)
 
 
-def test_force_plan_refuses_no_threads():
-    with pytest.raises(ValueError, match="^threads: expected 1 to"):
-        _native.force_plan(threads=-1)
+@pytest.mark.parametrize("plan", [{"threads": -1}, {"shares": -1}, {"shares": 65}, {"chunk": 0}], ids=str)
+def test_force_plan_refuses_what_no_plan_is(plan):
+    (name,) = plan
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        _native.force_plan(**plan)
 
 
 def test_a_cache_without_backward_gives_its_memory_back():
