@@ -80,10 +80,10 @@ INLINE void memory_is_written(void) { __asm__ volatile("" ::: "memory"); }
 
 /* ---- float32 to pairs of bfloat16 ---- */
 
-/* x rounded to the nearest bfloat16, ties to even, as a float. */
+/* x rounded to the nearest bfloat16, ties to even, as a float. A NaN is marked in its upper half: the lower one goes. */
 INLINE vec rounded(vec x) {
-    const veci bits = (veci)x;
-    return (vec)((bits + ((x == x) & (0x7fff + ((bits >> 16) & 1)))) & ~0xffff);
+    const veci bits = (veci)x, quiet = (x != x) & 0x400000;
+    return (vec)(((bits + ((x == x) & (0x7fff + ((bits >> 16) & 1)))) | quiet) & ~0xffff);
 }
 INLINE vec pair_of(vec x, vec y) { return (vec)((((veci)x >> 16) & 0xffff) | (veci)y); }
 

@@ -235,12 +235,13 @@ def test_high_keeps_sixteen_bits():
 def test_nan_stays_in_its_row_and_infinity_saturates(precision):
     case = make_case("lstm", {}, (2, 40, 33, 34), "float32")
     case.x[:, 20, 5] = np.nan
+    case.x.view(np.uint32)[:, 21, 5] = 0x7F800001  # a NaN whose upper half alone, a bfloat16, is infinity
     case.x[0, 3, 7], case.x[1, 30, 32] = np.inf, -np.inf
     case.x[0, 10, :] = 1e30
     on_tiles(precision)
     output = case.forward(functional, training=False)[0]
-    assert np.isnan(output[:, 20]).all()
-    assert np.isfinite(np.delete(output, 20, axis=1)).all()
+    assert np.isnan(output[:, 20:22]).all()
+    assert np.isfinite(np.delete(output, [20, 21], axis=1)).all()
     _native.emulate_amx(False)
     saturated = case.forward(functional, training=False)[0]
     np.testing.assert_allclose(output[0, [3, 10]], saturated[0, [3, 10]], rtol=0, atol=2e-2)
