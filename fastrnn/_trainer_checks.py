@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._sequences import Data
+from ._batches import Data
 from .callbacks import Callback
 from .layers import Module
 from .layers.checks import check_size

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sequences import Batch
+from ._batches import Batch
 from .layers import Module
 from .objective import Objective
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ._sequences import Batch
+from ._batches import Batch
 from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces
 from .layers import LastStep, MaxPool, MeanPool, Sequential
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checkpoint, optim
-from ._sequences import Batch, Data
+from ._batches import Batch, Data
 from ._trainer_checks import (
     check_callbacks, check_every, check_limit, check_model, check_steps, check_targets, check_tbptt, check_whole_batches,
 )  # fmt: skip

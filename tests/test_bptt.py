@@ -14,7 +14,7 @@ import pytest
 from conftest import assert_gradient_close
 
 from fastrnn import losses, optim
-from fastrnn._sequences import Batch, Data
+from fastrnn._batches import Batch, Data
 from fastrnn.bptt import Propagation
 from fastrnn.layers import (
     GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential,
