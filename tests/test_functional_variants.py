@@ -304,46 +304,41 @@ def test_random_configurations(cell, isa):
 
 
 @pytest.fixture
-def threads() -> Iterator[Any]:
-    """`_native.set_num_threads`, with the number restored afterwards."""
+def plan() -> Iterator[Any]:
+    """`_native.force_plan`: calls as small as these would choose one thread. Restored afterwards."""
     from fastrnn import _native
 
-    before = _native.get_num_threads()
-    yield _native.set_num_threads
-    _native.set_num_threads(before)
+    yield _native.force_plan
+    _native.force_plan()
 
 
 # By batch; one row; few rows with weights beyond a core's cache; long and thin.
 @pytest.mark.parametrize("shape", [(3, 70, 28, 64), (5, 1, 40, 96), (2, 3, 40, 320), (12, 17, 8, 12)], ids=str)
 @every_cell_and_variant
-def test_bitwise_equal_for_every_thread_count(cell, options, shape, threads):
+def test_bitwise_equal_however_work_is_shared(cell, options, shape, plan):
+    plans = [{"threads": 2}, {"threads": 3, "by_units": True}, {"threads": 3, "by_units": False, "shares": 4, "chunk": 1}]
     for ways in ("", "all"):
         case = make_case(cell, options, shape, "float32")
         case = with_ways(case, ways) if ways else case
-        threads(1)
+        plan(threads=1)
         expected = case.run(functional)
-        for n in (2, 3):
-            threads(n)
+        for forced in plans:
+            plan(**forced)
             for name, array in case.run(functional).items():
-                np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {n} threads {ways}")
+                np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {forced} {ways}")
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_inputs_ahead_of_rows_of_different_lengths(cell, threads):
+def test_inputs_ahead_of_rows_of_different_lengths(cell, plan):
     """Chunks of steps whose rows are fewer and fewer: no thread may project into what another still reads."""
-    from fastrnn import _native
-
     case = make_case(cell, {}, (700, 24, 8, 64), "float32")
     case = replace(case, lengths=np.linspace(1, 700, 24).astype(int))
-    try:
-        _native.force_plan(threads=1, fused=False)
-        expected = case.forward(functional, training=False)[0]
-        for n in (2, 3, 4):
-            _native.force_plan(threads=n, by_units=False, fused=False)
-            for _ in range(3):
-                np.testing.assert_array_equal(case.forward(functional, training=False)[0], expected)
-    finally:
-        _native.force_plan()
+    plan(threads=1, fused=False)
+    expected = case.forward(functional, training=False)[0]
+    for n in (2, 3, 4):
+        plan(threads=n, by_units=False, fused=False)
+        for _ in range(3):
+            np.testing.assert_array_equal(case.forward(functional, training=False)[0], expected)
 
 
 # --- Output feedback --------------------------------------------------------------------------------------------------

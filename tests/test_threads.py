@@ -35,23 +35,38 @@ def threads() -> Iterator[Any]:
     _native.set_num_threads(before)
 
 
+@pytest.fixture
+def plan() -> Iterator[Any]:
+    """`_native.force_plan`: calls as small as these would choose one thread. Restored afterwards."""
+    from fastrnn import _native
+
+    yield _native.force_plan
+    _native.force_plan()
+
+
 # By batch; one row; few rows with weights beyond a core's cache; long and thin.
 THREAD_SHAPES = [(6, 70, 28, 64), (9, 1, 40, 96), (4, 3, 40, 320), (40, 17, 8, 12)]
+# More threads than cores; rows in more shares than threads, in chunks of steps; units, which meet after each step.
+PLANS = [
+    {"threads": 2}, {"threads": 3}, {"threads": 8}, {"threads": 2, "by_units": False, "shares": 5, "chunk": 1},
+    {"threads": 3, "by_units": False, "shares": 3, "chunk": 4, "fused": False}, {"threads": 3, "by_units": True},
+    {"threads": 2, "by_units": True, "fused": False},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", THREAD_SHAPES, ids=str)
 @every_dtype
 @every_cell
-def test_bitwise_equal_for_every_thread_count(cell, options, dtype, shape, threads):
+def test_bitwise_equal_however_work_is_shared(cell, options, dtype, shape, plan):
     case = make_case(cell, options, shape, dtype)
-    threads(1)
-    expected = case.run(functional)
-    inference = case.forward(functional, training=False)[0]
-    for n in (2, 3):
-        threads(n)
+    for forced in PLANS:
+        plan(threads=1, fused=forced.get("fused"))
+        expected = case.run(functional)
+        inference = case.forward(functional, training=False)[0]
+        plan(**forced)
         for name, array in case.run(functional).items():
-            np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {n} threads")
-        np.testing.assert_array_equal(case.forward(functional, training=False)[0], inference)
+            np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {forced}")
+        np.testing.assert_array_equal(case.forward(functional, training=False)[0], inference, err_msg=str(forced))
     if shape == THREAD_SHAPES[0]:
         assert_results_close(expected, expect(case), dtype)
 
