@@ -1,4 +1,4 @@
-"""Trainer, History, callbacks, objective and checkpoints.
+"""Trainer, History and objective.
 
 Letters: N samples, T time steps, D input size, H hidden size, M classes, V vocabulary.
 """
@@ -8,61 +8,21 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
-import stat
-from typing import Any
 
 import numpy as np
 import pytest
+from trainer_cases import (
+    TIMES, Recorder, assert_same_params, classifier, echo, numbers, sign_of_sum, tagger,
+)  # fmt: skip
 
 from fastrnn import losses, optim
-from fastrnn.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
-from fastrnn.checkpoint import load_model, save_model
+from fastrnn.callbacks import EarlyStopping
 from fastrnn.history import History
 from fastrnn.layers import (
     GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, TreeLSTM,
 )  # fmt: skip
 from fastrnn.objective import Objective, accuracy
 from fastrnn.trainer import Trainer
-
-TIMES = ("seconds", "samples_per_second")
-
-
-def sign_of_sum(N: int, T: int = 8, seed: int = 0, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """x (N, T, 1) and whether its sum is above zero."""
-    x = np.random.default_rng(seed).standard_normal((N, T, 1)).astype(dtype)
-    return x, (x.sum(axis=(1, 2)) > 0).astype(np.int64)
-
-
-def echo(N: int, T: int = 10, V: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens (N, T) and, at each step, the token of the step before; nothing to tell (-100) at the first."""
-    x = np.random.default_rng(seed).integers(0, V, (N, T))
-    y = np.full((N, T), -100)
-    y[:, 1:] = x[:, :-1]
-    return x, y
-
-
-def classifier(cell: Any = LSTM, *, H: int = 12, batch_first: bool = False, seed: int = 1) -> Sequential:
-    return Sequential(
-        cell(1, H, batch_first=batch_first, rng=seed), LastStep(batch_first=batch_first), Linear(H, 2, rng=seed)
-    )
-
-
-def tagger(*, V: int = 4, H: int = 12, batch_first: bool = False, dtype: Any = np.float32) -> Sequential:
-    return Sequential(
-        Embedding(V, 5, rng=1, dtype=dtype), GRU(5, H, batch_first=batch_first, rng=2, dtype=dtype),
-        Linear(H, V, rng=3, dtype=dtype),
-    )  # fmt: skip
-
-
-def numbers(history: dict[str, Any]) -> dict[str, Any]:
-    return {name: values for name, values in history.items() if name not in TIMES}
-
-
-def assert_same_params(a: Module, b: Module) -> None:
-    assert list(a.params) == list(b.params)
-    for name, param in a.params.items():
-        np.testing.assert_array_equal(param, b.params[name], err_msg=name)
 
 
 # --- Learning ---------------------------------------------------------------------------------------------------------
@@ -138,33 +98,6 @@ def test_agrees_with_training_in_torch():
 
 
 # --- What one fit does ------------------------------------------------------------------------------------------------
-
-
-class Recorder(Callback):
-    """Notes what happened, in order, and the logs of batches and epochs."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.batches: list[dict[str, float]] = []
-        self.epochs: list[dict[str, float]] = []
-
-    def on_fit_begin(self, trainer):
-        self.events.append("fit")
-
-    def on_epoch_begin(self, trainer, epoch):
-        self.events.append(f"epoch {epoch}")
-
-    def on_batch_end(self, trainer, batch, logs):
-        self.events.append(f"batch {batch}")
-        self.batches.append(logs)
-
-    def on_epoch_end(self, trainer, epoch, logs):
-        assert trainer.history.epoch(-1) == logs
-        self.events.append(f"end {epoch}")
-        self.epochs.append(logs)
-
-    def on_fit_end(self, trainer):
-        self.events.append("done")
 
 
 class Spy(Module):
@@ -382,289 +315,6 @@ def test_progress_bar_is_on_stderr_or_off(capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert "epoch 3/4" in err and "epoch 4/4" in err and "3/3" in err and "val_accuracy" in err
-
-
-# --- Callbacks --------------------------------------------------------------------------------------------------------
-
-
-def test_callbacks_are_called_in_order():
-    recorder = Recorder()
-    trainer = Trainer(classifier(), callbacks=[recorder])
-    x, y = sign_of_sum(10)
-    trainer.fit(x, y, epochs=2, batch_size=5, validation_data=(x, y), progress=False)
-    trainer.fit(x, y, epochs=1, batch_size=10, progress=False)
-    assert recorder.events == [
-        "fit", "epoch 0", "batch 0", "batch 1", "end 0", "epoch 1", "batch 0", "batch 1", "end 1", "done",
-        "fit", "epoch 2", "batch 0", "end 2", "done",
-    ]  # fmt: skip
-    assert [set(logs) for logs in recorder.batches] == [{"loss", "accuracy"}] * 5
-    assert [logs["loss"] for logs in recorder.epochs] == trainer.history["loss"]
-
-
-class Script(Callback):
-    """Puts given numbers into the logs, ahead of the callbacks behind it."""
-
-    def __init__(self, **scripts: list[float]) -> None:
-        self.scripts = scripts
-
-    def on_epoch_end(self, trainer, epoch, logs):
-        trainer.model.params["2.bias"][...] = epoch
-        logs |= {name: values[epoch] for name, values in self.scripts.items()}
-
-
-def run_script(*callbacks: Callback, **scripts: list[float]) -> Trainer:
-    (values,) = scripts.values()
-    trainer = Trainer(classifier(), optimizer=optim.SGD(lr=0.0), callbacks=[Script(**scripts), *callbacks])
-    trainer.fit(*sign_of_sum(4), epochs=len(values), progress=False)
-    return trainer
-
-
-@pytest.mark.parametrize(
-    "scripts, options, epochs, best_epoch",
-    [
-        ({"val_loss": [5, 4, 4, 4, 3, 2]}, {"patience": 2}, 4, 1),
-        ({"val_loss": [5, 4, 4, 3, 3, 2]}, {"patience": 2}, 6, 5),
-        ({"val_loss": [5, 4.9, 4.8, 4.7, 3, 2]}, {"patience": 3, "min_delta": 0.5}, 4, 0),
-        ({"val_accuracy": [1, 2, 3, 2, 1, 9]}, {"patience": 1, "monitor": "val_accuracy"}, 4, 2),
-        ({"score": [1, 2, 3, 2, 1, 9]}, {"patience": 2, "monitor": "score", "mode": "max"}, 5, 2),
-        ({"val_loss": [math.nan, math.nan, 1]}, {"patience": 2}, 2, None),
-    ],
-)
-def test_early_stopping(scripts, options, epochs, best_epoch):
-    stopping = EarlyStopping(**options)
-    trainer = run_script(stopping, **scripts)
-    assert trainer.history.epochs == epochs
-    assert stopping.best_epoch == best_epoch
-    assert (trainer.model.params["2.bias"] == epochs - 1).all()
-
-
-def test_early_stopping_restores_the_best():
-    trainer = run_script(EarlyStopping(patience=2, restore_best=True), val_loss=[5, 4, 4, 4, 3, 2])
-    assert (trainer.model.params["2.bias"] == 1).all()
-
-
-def test_model_checkpoint(tmp_path):
-    best, last, top = tmp_path / "best", tmp_path / "last", tmp_path / "top"
-    checkpoints = ModelCheckpoint(best), ModelCheckpoint(last, save="last"), ModelCheckpoint(top, mode="max")
-    run_script(*checkpoints, val_loss=[5, 3, 4, 7, 6])
-    for path, epoch in [(best, 1), (last, 4), (top, 3)]:
-        trainer = Trainer.load(path)
-        assert trainer.history.epochs == epoch + 1
-        assert (trainer.model.params["2.bias"] == epoch).all()
-    assert sorted(os.listdir(tmp_path)) == ["best", "last", "top"]
-
-
-def test_learning_rate_schedule_goes_by_the_epoch():
-    rates = []
-
-    class Watch(Callback):
-        def on_batch_end(self, trainer, batch, logs):
-            rates.append(trainer.optimizer.lr)
-
-    trainer = Trainer(classifier(), callbacks=[LearningRateSchedule(lambda epoch: 0.1 * 0.5**epoch), Watch()])
-    x, y = sign_of_sum(4)
-    trainer.fit(x, y, epochs=2, batch_size=2, progress=False)
-    trainer.fit(x, y, epochs=1, batch_size=4, progress=False)
-    assert rates == [0.1, 0.1, 0.05, 0.05, 0.025]
-
-
-def test_callback_errors():
-    with pytest.raises(ValueError, match="^monitor: expected one of loss, accuracy, seconds, .*, came 'val_loss'$"):
-        Trainer(classifier(), callbacks=[EarlyStopping()]).fit(*sign_of_sum(4), progress=False)
-    for make, message in [
-        (lambda: EarlyStopping(mode="most"), "mode: expected 'auto', 'min' or 'max', came 'most'"),
-        (lambda: EarlyStopping(patience=0), "patience: expected at least 1 epoch, came 0"),
-        (lambda: EarlyStopping(min_delta=-1), "min_delta: expected a number of at least 0, came -1"),
-        (lambda: ModelCheckpoint("x", save="all"), "save: expected 'best' or 'last', came 'all'"),
-    ]:
-        with pytest.raises(ValueError) as caught:
-            make()
-        assert str(caught.value) == message
-
-
-# --- Saving and going on ----------------------------------------------------------------------------------------------
-
-
-def with_dropout() -> Sequential:
-    return Sequential(
-        LSTM(1, 6, 2, dropout=0.3, bidirectional=True, rng=1), LastStep(), Dropout(0.2, rng=2), Linear(12, 2, rng=3)
-    )
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        optim.SGD(lr=0.1, momentum=0.9, nesterov=True), optim.SGD(lr=0.1), optim.RMSprop(lr=0.01),
-        optim.Adagrad(lr=0.1), optim.Adam(lr=0.01), optim.AdamW(lr=0.01),
-    ],
-    ids=repr,
-)  # fmt: skip
-def test_training_goes_on_exactly_after_load(tmp_path, optimizer):
-    x, y = sign_of_sum(40)
-    path = tmp_path / "trainer.safetensors"
-    halve = LearningRateSchedule(lambda epoch: 0.1 / (epoch + 1))
-    options = {"epochs": 2, "batch_size": 12, "validation_data": (x, y), "progress": False}
-
-    def make():
-        fresh = optim.from_config(optimizer.config())
-        return Trainer(with_dropout(), optimizer=fresh, clip_norm=1.0, callbacks=[halve], rng=5)
-
-    whole = make()
-    whole.fit(x, y, **options | {"epochs": 4})
-    first = make()
-    first.fit(x, y, **options)
-    first.save(path)
-    again = Trainer.load(path, callbacks=[halve])
-    again.fit(x, y, **options)
-    assert_same_params(again.model, whole.model)
-    assert numbers(again.history) == numbers(whole.history)
-    assert again.optimizer.steps == whole.optimizer.steps == 16
-    first.fit(x, y, **options)  # saving disturbed nothing
-    assert_same_params(first.model, whole.model)
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_everything_is_in_the_file(tmp_path):
-    path = tmp_path / "trainer"
-    trainer = Trainer(
-        tagger(dtype=np.float64), functools.partial(losses.cross_entropy, reduction="sequence", ignore_index=3),
-        optim.RMSprop(lr=0.02, momentum=0.5), clip_norm=2.0, clip_value=0.5, metrics=["accuracy"],
-    )  # fmt: skip
-    trainer.save(path)  # before the first step
-    again = Trainer.load(path)
-    assert repr(again.model) == repr(trainer.model) and repr(again.optimizer) == repr(trainer.optimizer)
-    assert (again.clip_norm, again.clip_value, again.history) == (2.0, 0.5, {})
-    assert again.objective.config() == trainer.objective.config()
-    x, y = echo(20)
-    y[:, 0] = 0
-    for each in (trainer, again):
-        each.fit(x, y, epochs=1, progress=False)
-    assert_same_params(trainer.model, again.model)
-    assert again.evaluate(x, y) == trainer.evaluate(x, y)
-
-
-def half_absolute(outputs, targets):
-    difference = outputs - targets
-    return 0.5 * float(np.abs(difference).mean()), 0.5 * np.sign(difference) / difference.size
-
-
-def worst(outputs, targets):
-    return float(np.abs(outputs - targets).max())
-
-
-def test_own_loss_and_metric_are_asked_for(tmp_path):
-    x, _ = sign_of_sum(20)
-    path = tmp_path / "trainer"
-    trainer = Trainer(Sequential(RNN(1, 4), LastStep(), Linear(4, 1)), half_absolute, metrics=[worst])
-    history = trainer.fit(x, x[:, -1], epochs=2, progress=False)
-    assert set(history) == {"loss", "worst", *TIMES}
-    trainer.save(path)
-    for options, message in [
-        ({}, "loss: expected the function half_absolute that it was saved with, came None"),
-        ({"loss": half_absolute}, "metrics: expected the functions worst that it was saved with, came None"),
-    ]:
-        with pytest.raises(ValueError) as caught:
-            Trainer.load(path, **options)
-        assert str(caught.value) == f"{path}: {message}"
-    again = Trainer.load(path, loss=half_absolute, metrics=[worst])
-    assert again.evaluate(x, x[:, -1]) == trainer.evaluate(x, x[:, -1])
-
-
-def test_model_files(tmp_path):
-    model, x = with_dropout(), sign_of_sum(5)[0].swapaxes(0, 1)
-    model(x, training=True)  # the generators are no longer at their start
-    save_model(model, tmp_path / "model")
-    Trainer(model).save(tmp_path / "trainer")
-    for path in (tmp_path / "model", str(tmp_path / "trainer")):
-        again = load_model(path)
-        assert_same_params(model, again)
-        np.testing.assert_array_equal(again(x), model(x))
-    np.testing.assert_array_equal(load_model(tmp_path / "model")(x, training=True), model(x, training=True))
-    with pytest.raises(ValueError, match="model: expected the checkpoint of a trainer, came one without 'trainer'$"):
-        Trainer.load(tmp_path / "model")
-
-
-def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "trainer"
-    trainer = Trainer(classifier())
-    trainer.save(path)
-    before = path.read_bytes()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~current_umask()
-    trainer.model.params["2.bias"][...] = 3
-    for function in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, function, lambda *args: (_ for _ in ()).throw(OSError("disk full")))
-            with pytest.raises(OSError, match="^disk full$"):
-                trainer.save(path)
-        assert path.read_bytes() == before
-        assert os.listdir(tmp_path) == ["trainer"]
-    with pytest.raises(FileNotFoundError):
-        trainer.save(tmp_path / "no folder" / "trainer")
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    trainer.save(link)
-    assert link.is_symlink() and (Trainer.load(path).model.params["2.bias"] == 3).all()
-
-
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_damaged_and_foreign_files(tmp_path):
-    from safetensors.numpy import save
-
-    whole, path = tmp_path / "whole", tmp_path / "model.safetensors"
-    trainer = Trainer(classifier())
-    trainer.fit(*sign_of_sum(8), progress=False)
-    trainer.save(whole)
-    data = whole.read_bytes()
-    rng = np.random.default_rng(0)
-    damaged = {f"cut at {size}": data[:size] for size in (0, 1, 7, 8, 100, len(data) // 2, len(data) - 1)}
-    damaged["longer"] = data + b"\0"
-    for place in rng.integers(8, len(data), 60):
-        damaged[f"bit at {place}"] = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-    damaged["text"] = b"Dear reader,\n" * 50
-    damaged["pickle"] = b"\x80\x04\x95" + bytes(200)
-    array = {"model.weight": np.zeros(3, np.float32)}
-    damaged["another program's"] = save(array)
-    newer = '{"version": 2, "crc32": 0, "config": ""}'
-    for name, entry in {"no JSON": "{", "a list": "[]", "nothing in it": "{}", "newer": newer}.items():
-        damaged[name] = save(array, metadata={"fastrnn": entry})
-    for what, content in damaged.items():
-        path.write_bytes(content)
-        for load in (Trainer.load, load_model):
-            with pytest.raises(ValueError, match="model.safetensors: expected a fastrnn checkpoint, came a") as caught:
-                load(path)
-            assert str(caught.value).startswith(f"{path}: "), what
-    for load in (Trainer.load, load_model):
-        with pytest.raises(FileNotFoundError, match="absent"):
-            load(tmp_path / "absent")
-        with pytest.raises(IsADirectoryError):
-            load(tmp_path)
-
-
-def test_a_layer_of_ones_own_needs_its_class(tmp_path):
-    from fastrnn.layers import module
-
-    class Twice(Module):
-        def arguments(self):
-            return {}
-
-        def __call__(self, x, *, training=False):
-            return 2 * x
-
-        def backward(self, dy):
-            return 2 * dy
-
-    path = tmp_path / "trainer"
-    Trainer(Sequential(Twice(), *classifier())).save(path)
-    assert type(Trainer.load(path).model[0]) is Twice
-    registered = next(name for name, cls in module._classes.items() if cls is Twice)
-    del module._classes[registered]
-    with pytest.raises(ValueError, match=f"^{path}: class: expected a layer of fastrnn .*Twice'$"):
-        Trainer.load(path)
 
 
 # --- Objective --------------------------------------------------------------------------------------------------------
