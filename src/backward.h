@@ -33,7 +33,7 @@ static backward_view backward_at(const fr_sequence *q, int index) {
     backward_view b = {{q->gates, q->H, cut->slots, bp->first_slot, bp->slots, bp->gates, q->weight_hh}, q->R, 0, bp->same_step,
                        is_plain(q) ? bp->finish : bp->finish_any, 0};
     if (q->weight_hr && !index) /* dh that arrives at the projected h; the cell comes next */
-        b.finish = rnn_backward, b.is_projection = 1;
+        b.finish = rnn_backward_any, b.is_projection = 1;
     if (index) b.panels = first_size;
     if (q->weight_hr && index) {
         b.from = (gradient_operand){q->dprojected, q->R, 1, 0, 1, projection_gates, q->weight_hr};

@@ -55,14 +55,26 @@ INLINE_FAST vec vexp_of_negative(vec x) {
     return select_lanes(x < EXP_LEAST, (vec){0}, e.scale * e.p + e.scale);
 }
 
-INLINE_FAST vec vsigmoid(vec x) {
+/* sigmoid = 1 / sigmoid_below and tanh = num / den, for who divides by more than that. All are finite. */
+typedef struct {
+    vec num, den;
+} fraction;
+
+INLINE_FAST vec sigmoid_below(vec x) {
     const exponential e = split_exp(at_least(at_most(-x, EXP_MOST), EXP_LEAST));
-    return 1 / (e.scale * e.p + (e.scale + 1));
+    return e.scale * e.p + (e.scale + 1);
 }
 
-INLINE_FAST vec vtanh(vec x) {
+INLINE_FAST fraction tanh_fraction(vec x) {
     const exponential e = split_exp(at_least(at_most(x + x, TANH_FULL), -TANH_FULL));
-    return (e.scale * e.p + (e.scale - 1)) / (e.scale * e.p + (e.scale + 1));
+    return (fraction){e.scale * e.p + (e.scale - 1), e.scale * e.p + (e.scale + 1)};
+}
+
+INLINE_FAST vec vsigmoid(vec x) { return 1 / sigmoid_below(x); }
+
+INLINE_FAST vec vtanh(vec x) {
+    const fraction t = tanh_fraction(x);
+    return t.num / t.den;
 }
 
 INLINE vec vrelu(vec x) { return select_lanes(x < 0, (vec){0}, x); }

@@ -214,14 +214,20 @@ def test_bias_may_be_none(cell, options, dtype, missing, isa):
     assert_results_close(case.run(functional), expect(case), dtype)
 
 
-@every_dtype
-@every_cell
-def test_inference_keeps_no_cache(cell, options, dtype, isa):
-    case, expected = case_and_expected(CELLS.index((cell, options)), (7, 3, 5, 17), dtype)
+def assert_inference_close(case: Case, expected: dict[str, Any], dtype: str) -> None:
+    """Without gates to keep, an LSTM is calculated in other words."""
     *outputs, cache = case.forward(functional, training=False)
     assert cache is None
-    for array, name in zip(outputs, ["output", *(s + "_n" for s in STATES[cell])], strict=True):
+    for array, name in zip(outputs, ["output", *(s + "_n" for s in STATES[case.cell])], strict=True):
         assert_output_close(array, expected[name], dtype, name)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@every_dtype
+@every_cell
+def test_inference_keeps_no_cache(cell, options, dtype, shape, isa):
+    case, expected = case_and_expected(CELLS.index((cell, options)), shape, dtype)
+    assert_inference_close(case, expected, dtype)
 
 
 @pytest.mark.parametrize("layout", ["reversed", "batch_first", "columns", "batch_first_reversed"])
@@ -351,10 +357,12 @@ def activation_sweep(dtype: str) -> np.ndarray:
 
 
 def sweep_case(cell: str, options: dict, x: np.ndarray, dtype: str, T: int = 1) -> Case:
-    """N = len(x) rows whose pre-activations are x itself, in all gates and units."""
-    case = make_case(cell, options, (T, len(x), 1, 5), dtype)
+    """N = len(x) rows whose pre-activations are +-x, every gate's sign with every other's among the units."""
+    case = make_case(cell, options, (T, len(x), 1, 16), dtype)
     weight_ih, weight_hh, *_ = case.weights
-    weights = (np.ones_like(weight_ih), weight_hh * 0 if T == 1 else weight_hh, None, None)
+    gates = len(weight_ih) // 16
+    signs = np.array([[1 - 2 * (unit >> gate & 1) for unit in range(16)] for gate in range(gates)], dtype)
+    weights = (signs.reshape(-1, 1), weight_hh * 0 if T == 1 else weight_hh, None, None)
     return replace(case, x=np.tile(x[None, :, None], (T, 1, 1)), weights=weights)
 
 
@@ -368,6 +376,7 @@ def test_saturation(cell, options, dtype, isa):
         assert np.isfinite(expected["output"]).all()
     for name in ["output", *(s + "_n" for s in STATES[cell]), "dx", *(f"d{s}0" for s in STATES[cell])]:
         assert_output_close(results[name], expected[name], dtype, name)
+    assert_inference_close(case, expected, dtype)
 
 
 @pytest.mark.parametrize("output_activation", OUTPUT_ACTIVATIONS)
@@ -397,6 +406,7 @@ def test_huge_inputs_over_time(cell, options, dtype, isa):
         assert np.isfinite(expected["output"]).all()
         for name in ["output", *(s + "_n" for s in STATES[cell]), "dx", *(f"d{s}0" for s in STATES[cell])]:
             assert_output_close(results[name], expected[name], dtype, name)
+        assert_inference_close(huge, expected, dtype)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 4, 7), (4, 14, 6, 33), (3, 2, 5, 300)], ids=str)
@@ -431,6 +441,9 @@ def test_nan_stays_in_its_row(cell, options, dtype, shape, isa):
         same(results, "output", np.s_[:start, row])
         assert np.isnan(results["output"][start:, row]).all(), "swallowed"
         assert all(np.isnan(results[s + "_n"][row]).all() for s in STATES[cell]), "swallowed"
+        output, *states = variant.forward(functional, training=False)[:-1]
+        assert all(np.isnan(a).all() for a in (output[start:, row], *(state[row] for state in states))), "swallowed"
+        assert not any(np.isnan(a).any() for a in (output[:, others], *(state[others] for state in states)))
         if (cell, options) in SATURATING:  # the derivatives of relu and identity need not know their argument
             assert np.isnan(results["dx"][start:, row]).all(), "swallowed"
             assert np.isnan(results["dweight_hh"]).any() and np.isnan(results["dbias_ih"]).all()
