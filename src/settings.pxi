@@ -175,9 +175,9 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_kernels *k) noexcept nogil:
     thread keeps its half. To meet costs 0.2 us, so a step has to be worth it: RNN (100,1,64,128), 49 kflop a step, 0.43
     of the time alone; GRU, 147 kflop, 1.25 times (2-core Zen 3).
     Alone, for calls of less than 1.5 Mflop: to hand over and to wait costs 5 us at best, and far more where the second
-    core has something else to do. Two LSTM layers of H = 256 one step at a time, 1 Mflop each: 62-79 us a step alone,
-    55-130 with two threads; LSTM (28,1,28,64), 1.3 Mflop: forward 0.5 to 0.9 of the time alone, forward+backward 1 to 1.25
-    times (2-core Zen 3).
+    core sleeps or has something else to do. With 1 ms between calls two threads take 1.36 (LSTM (28,1,28,64), 1.3 Mflop),
+    1.38 (GRU) and 1.7 times (RNN) as long forward as one, call upon call 0.7, 0.6 to 1.5, 1.7 times; two LSTM layers of
+    H = 256 one step at a time, 1 Mflop each: 62-79 us a step alone, 55-130 with two threads (2-core Zen 3).
     """
     cdef Plan plan
     cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.R)
