@@ -24,13 +24,12 @@ from ._native import get_matmul_precision, get_num_threads, set_matmul_precision
 from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 from .checking import GradientError, check_gradients
 from .config import __version__, show_config
-from .history import History
 from .layers import (
     GRU, LSTM, RNN, Activation, Cell, Dropout, Embedding, EncoderDecoder, Jordan, LastStep, Linear, MaxPool, MeanPool,
     Module, Recurrent, Repeat, Sequential, TreeLSTM, TreeRNN,
 )  # fmt: skip
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
-from .trainer import Trainer
+from .trainer import History, Trainer
 from .trees import Trees
 
 _threadpoolctl.register()

@@ -14,12 +14,12 @@ import pytest
 from conftest import assert_gradient_close
 
 from fastrnn import losses, optim
-from fastrnn._batches import Batch, Data
-from fastrnn.bptt import Propagation
 from fastrnn.layers import GRU, LSTM, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential
-from fastrnn.objective import Objective, accuracy
-from fastrnn.segments import Segments
 from fastrnn.trainer import Trainer
+from fastrnn.trainer.batches import Batch, Data
+from fastrnn.trainer.bptt import Propagation
+from fastrnn.trainer.objective import Objective, accuracy
+from fastrnn.trainer.segments import Segments
 
 N, T, D, H, M = 7, 9, 2, 5, 3
 LENGTHS = [4, T, 1, 6, 3, 8, 6]

@@ -13,14 +13,14 @@ import pytest
 from test_bptt import D, H, M, N, T, assert_params_close, assert_same_gradients, series, stack
 
 from fastrnn import losses
-from fastrnn._batches import Batch, Data
-from fastrnn.bptt import Propagation
 from fastrnn.layers import (
     GRU, LSTM, RNN, Dropout, LastStep, Linear, MaxPool, MeanPool, Sequential,
 )  # fmt: skip
-from fastrnn.objective import Objective
-from fastrnn.segments import Segments, cut
 from fastrnn.trainer import Trainer
+from fastrnn.trainer.batches import Batch, Data
+from fastrnn.trainer.bptt import Propagation
+from fastrnn.trainer.objective import Objective
+from fastrnn.trainer.segments import Segments, cut
 
 
 def take(items: Any) -> tuple[dict[str, Any], bool]:

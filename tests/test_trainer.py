@@ -17,12 +17,12 @@ from trainer_cases import (
 
 from fastrnn import losses, optim
 from fastrnn.callbacks import EarlyStopping
-from fastrnn.history import History
 from fastrnn.layers import (
     GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, TreeLSTM,
 )  # fmt: skip
-from fastrnn.objective import Objective, accuracy
 from fastrnn.trainer import Trainer
+from fastrnn.trainer.history import History
+from fastrnn.trainer.objective import Objective, accuracy
 
 
 # --- Learning ---------------------------------------------------------------------------------------------------------

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checkpoint, optim
-from ._batches import Batch, Data
-from ._trainer_checks import (
+from .. import checkpoint, optim
+from ..callbacks import Callback
+from ..layers import LastStep, Module
+from ..layers.checks import as_generator, check_size, own_generator
+from .batches import Batch, Data
+from .bptt import Propagation, Values, check_runs_in_pieces
+from .checks import (
     check_callbacks, check_every, check_limit, check_model, check_steps, check_targets, check_tbptt, check_whole_batches,
 )  # fmt: skip
-from .bptt import Propagation, Values, check_runs_in_pieces
-from .callbacks import Callback
 from .history import History
-from .layers import LastStep, Module
-from .layers.checks import as_generator, check_size, own_generator
 from .objective import Loss, Metric, Objective
 from .online import Window
 from .progress import Bar, Means

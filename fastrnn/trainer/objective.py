@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import losses
+from .. import losses
 
 Array = NDArray[Any]
 Loss = Callable[[Array, Array], "tuple[float, Array]"]

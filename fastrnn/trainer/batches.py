@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers.checks import check_lengths
+from ..layers.checks import check_lengths
 
 Array = NDArray[Any]
 

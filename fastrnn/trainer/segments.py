@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ._batches import Batch
+from ..layers import LastStep, MaxPool, MeanPool, Sequential
+from .batches import Batch
 from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces
-from .layers import LastStep, MaxPool, MeanPool, Sequential
 
 # "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
 ROOTS, SHORTEST = 4, 256

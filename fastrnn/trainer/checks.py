@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ._batches import Data
-from .callbacks import Callback
-from .layers import Module
-from .layers.checks import check_size
-from .layers.recurrent import RecurrentLayer
-from .layers.trees import TreeLayer
+from ..callbacks import Callback
+from ..layers import Module
+from ..layers.checks import check_size
+from ..layers.recurrent import RecurrentLayer
+from ..layers.trees import TreeLayer
+from .batches import Data
 
 
 def check_whole_batches(data: Data, batch_size: int) -> None:

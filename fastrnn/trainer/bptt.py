@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._batches import Batch
-from .layers import Module
+from ..layers import Module
+from .batches import Batch
 from .objective import Objective
 
 Array = NDArray[Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..layers import Module
 from .bptt import Array, Propagation, State, Values, check_loss
-from .layers import Module
 
 
 class Window:
