@@ -96,13 +96,13 @@ class FakeTime:
         return call
 
 
-def test_turns_alternate_and_a_pause_comes_before_each():
+def test_a_pause_comes_before_each_turn():
     time = FakeTime()
     calls = {"a": time.worker("a", [1.0]), "b": time.worker("b", [2.0])}
     plan = Plan(rounds=3, budget=100, block=0.5, pause=0.25)
     blocks = measure(calls, plan, clock=time.clock, sleep=time.sleep)
     turns = [entry for entry in time.diary if not entry.startswith("sleep")]
-    assert turns == ["a", "b", "b", "a", "a", "b"]
+    assert turns == ["a", "b", "a", "b", "a", "b"]
     assert time.diary[0::2] == ["sleep 0.25"] * 6
     assert blocks == {"a": [1.0] * 3, "b": [2.0] * 3}
 
@@ -112,8 +112,22 @@ def test_the_pause_is_longer_after_a_contender_that_settles_slowly():
     calls = {"a": time.worker("a", [1.0]), "b": time.worker("b", [1.0])}
     plan = Plan(rounds=2, budget=100, block=0.5, pause=0.25)
     measure(calls, plan, settling={"a": 0.125, "b": 4.0}, clock=time.clock, sleep=time.sleep)
-    # The second "b" follows itself, so nobody else is disturbed.
-    assert time.diary == ["sleep 0.25", "a", "sleep 0.25", "b", "sleep 0.25", "b", "sleep 4.0", "a"]
+    assert time.diary == ["sleep 0.25", "a", "sleep 0.25", "b", "sleep 4.0", "a", "sleep 0.25", "b"]
+    time.diary.clear()
+    measure({"b": calls["b"]}, plan, settling={"b": 4.0}, clock=time.clock, sleep=time.sleep)
+    assert time.diary == ["sleep 0.25", "b"] * 2, "who follows itself disturbs nobody else"
+
+
+@pytest.mark.parametrize("contenders", range(2, 9))
+def test_nobody_has_two_turns_in_a_row(contenders):
+    time = FakeTime()
+    names = "abcdefgh"[:contenders]
+    plan = Plan(rounds=6, budget=100, block=0.5, pause=0.0)
+    measure({name: time.worker(name, [1.0]) for name in names}, plan, clock=time.clock, sleep=time.sleep)
+    turns = [entry for entry in time.diary if not entry.startswith("sleep")]
+    assert all(a != b for a, b in zip(turns, turns[1:]))
+    rounds = ["".join(turns[k : k + contenders]) for k in range(0, len(turns), contenders)]
+    assert all(sorted(order) == sorted(names) for order in rounds) and len(set(rounds)) > (contenders > 2)
 
 
 def test_before_is_called_ahead_of_each_turn():
@@ -122,7 +136,7 @@ def test_before_is_called_ahead_of_each_turn():
     plan = Plan(rounds=2, budget=100, block=0.5, pause=0.0)
     measure(calls, plan, before=lambda name: time.diary.append(f"before {name}"), clock=time.clock, sleep=time.sleep)
     diary = [entry for entry in time.diary if not entry.startswith("sleep")]
-    assert diary == ["before a", "a", "before b", "b", "before b", "b", "before a", "a"]
+    assert diary == ["before a", "a", "before b", "b"] * 2
 
 
 def test_the_first_call_of_a_short_block_only_warms_up():
