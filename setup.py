@@ -47,19 +47,34 @@ class BuildKernels(build_ext):
         amx = X86 and sys.platform == "linux" and self.compiler_knows_amx()
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
         jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "dispatch")]
-        jobs += [("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
-                 for isa, flags in ISAS.items() for dtype, macros in DTYPES.items()]
+        jobs += [
+            ("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
+            for isa, flags in ISAS.items()
+            for dtype, macros in DTYPES.items()
+        ]
         tiles = {"emulated": ([*FLAGS, "-Os", "-Wno-psabi"], [("FR_EMULATED", None)])}
         if amx:
             tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
-        jobs += [("src/kernels.c", f"{kind}_{precision}", flags,
-                  [("FR_BUILD", f"fr_{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros])
-                 for kind, (flags, macros) in tiles.items() for precision, terms in TERMS.items()]
+        jobs += [
+            (
+                "src/kernels.c",
+                f"{kind}_{precision}",
+                flags,
+                [("FR_BUILD", f"fr_{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros],
+            )
+            for kind, (flags, macros) in tiles.items()
+            for precision, terms in TERMS.items()
+        ]
 
         def compile_one(job):
             source, name, flags, macros = job
-            return self.compiler.compile([source], output_dir=os.path.join(self.build_temp, name), macros=macros,
-                                         extra_postargs=flags, depends=glob.glob("src/*.h"))
+            return self.compiler.compile(
+                [source],
+                output_dir=os.path.join(self.build_temp, name),
+                macros=macros,
+                extra_postargs=flags,
+                depends=glob.glob("src/*.h"),
+            )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects = [path for paths in pool.map(compile_one, jobs) for path in paths]
@@ -67,10 +82,22 @@ class BuildKernels(build_ext):
 
 
 native = Extension(
-    "fastrnn._native", ["src/_native.pyx"], include_dirs=["src", numpy.get_include()], extra_link_args=["-pthread"],
-    extra_compile_args=["-O2", "-g0"], depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
+    "fastrnn._native",
+    ["src/_native.pyx"],
+    include_dirs=["src", numpy.get_include()],
+    extra_link_args=["-pthread"],
+    extra_compile_args=["-O2", "-g0"],
+    depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
-directives = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
-setup(ext_modules=cythonize([native], include_path=["src"], compiler_directives=directives),
-      cmdclass={"build_ext": BuildKernels})
+directives = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+}
+setup(
+    ext_modules=cythonize([native], include_path=["src"], compiler_directives=directives),
+    cmdclass={"build_ext": BuildKernels},
+)

@@ -49,7 +49,8 @@ class TorchLoop:
     def __init__(self, torch, layer, trees, x, dh):
         self.torch, self.children, self.dh = torch, layer.children, torch.from_numpy(dh)
         self.x, *self.weights = (
-            torch.tensor(a, requires_grad=True) for a in (x, *(layer.params[k] for k in ("weight_ih", "weight_hh", "bias")))
+            torch.tensor(a, requires_grad=True)
+            for a in (x, *(layer.params[k] for k in ("weight_ih", "weight_hh", "bias")))
         )
         self.below: list[list[int]] = [[] for _ in range(trees.num_nodes)]
         for node, above in enumerate(trees.parent):

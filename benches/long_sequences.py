@@ -45,7 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--cell", default="lstm", choices=["rnn", "gru", "lstm"])
-    parser.add_argument("--head", default="steps", choices=["steps", "last"], help="a loss at each step, or at the last")
+    parser.add_argument(
+        "--head", default="steps", choices=["steps", "last"], help="a loss at each step, or at the last"
+    )
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -55,16 +57,29 @@ def main() -> None:
     print("| T | plain: s | MB | checkpointed: s | MB | time ratio |\n|---|---|---|---|---|---|")
     for T in options.lengths:
         plain, segments = (
-            json.loads(subprocess.check_output(
-                [sys.executable, __file__, "--cell", options.cell, "--head", options.head, "--one", str(T), str(every)],
-            ))
+            json.loads(
+                subprocess.check_output(
+                    [
+                        sys.executable,
+                        __file__,
+                        "--cell",
+                        options.cell,
+                        "--head",
+                        options.head,
+                        "--one",
+                        str(T),
+                        str(every),
+                    ]
+                )
+            )
             for every in (None, "sqrt")
-        )  # fmt: skip
+        )
         assert abs(plain["loss"] - segments["loss"]) < 1e-4 * abs(plain["loss"]), (plain, segments)
         print(
             f"| {T:,} | {plain['seconds']:.3f} | {plain['megabytes']:.1f} | {segments['seconds']:.3f} | "
-            f"{segments['megabytes']:.1f} | {segments['seconds'] / plain['seconds']:.2f} |", flush=True,
-        )  # fmt: skip
+            f"{segments['megabytes']:.1f} | {segments['seconds'] / plain['seconds']:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

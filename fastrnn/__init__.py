@@ -21,24 +21,80 @@ except ImportError as error:  # never fall back to the reference in silence
 
 from . import _threadpoolctl, datasets, functional, losses
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
-from .callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
-from .checking import GradientError, check_gradients
-from .config import __version__, show_config
+from .functional.tree_batch import Trees
+from .gradcheck import GradientError, check_gradients
 from .layers import (
-    GRU, LSTM, RNN, Activation, Cell, Dropout, Embedding, EncoderDecoder, Jordan, LastStep, Linear, MaxPool, MeanPool,
-    Module, Recurrent, Repeat, Sequential, TreeLSTM, TreeRNN,
-)  # fmt: skip
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    Cell,
+    Dropout,
+    Embedding,
+    EncoderDecoder,
+    Jordan,
+    LastStep,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Module,
+    Recurrent,
+    Repeat,
+    Sequential,
+    TreeLSTM,
+    TreeRNN,
+)
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
+from .runtime import __version__, show_config
 from .trainer import History, Trainer
-from .trees import Trees
+from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
 _threadpoolctl.register()
 
 __all__ = [
-    "Activation", "Adagrad", "Adam", "AdamW", "Callback", "Cell", "Dropout", "EarlyStopping", "Embedding",
-    "EncoderDecoder", "GRU", "GradientError", "History", "Jordan", "LSTM", "LastStep", "LearningRateSchedule", "Linear",
-    "MaxPool", "MeanPool", "ModelCheckpoint", "Module", "Optimizer", "RMSprop", "RNN", "Recurrent", "Repeat", "SGD",
-    "Sequential", "Trainer", "TreeLSTM", "TreeRNN", "Trees", "__version__", "check_gradients", "clip_grad_norm",
-    "clip_grad_value", "datasets", "functional", "get_matmul_precision", "get_num_threads", "losses",
-    "set_matmul_precision", "set_num_threads", "show_config",
-]  # fmt: skip
+    "Activation",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "Cell",
+    "Dropout",
+    "EarlyStopping",
+    "Embedding",
+    "EncoderDecoder",
+    "GRU",
+    "GradientError",
+    "History",
+    "Jordan",
+    "LSTM",
+    "LastStep",
+    "LearningRateSchedule",
+    "Linear",
+    "MaxPool",
+    "MeanPool",
+    "ModelCheckpoint",
+    "Module",
+    "Optimizer",
+    "RMSprop",
+    "RNN",
+    "Recurrent",
+    "Repeat",
+    "SGD",
+    "Sequential",
+    "Trainer",
+    "TreeLSTM",
+    "TreeRNN",
+    "Trees",
+    "__version__",
+    "check_gradients",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "datasets",
+    "functional",
+    "get_matmul_precision",
+    "get_num_threads",
+    "losses",
+    "set_matmul_precision",
+    "set_num_threads",
+    "show_config",
+]

@@ -21,11 +21,11 @@ class FlatState:
 
     def __init__(self, params: Mapping[str, np.ndarray], slots: Mapping[str, float]) -> None:
         if not params:
-            raise ValueError("params: expected at least one array, came none")
+            raise ValueError("params: expected at least one array, got none")
         for name, param in params.items():
             dtype = param.dtype if isinstance(param, np.ndarray) else type(param).__name__
             if dtype not in (np.float32, np.float64):
-                raise TypeError(f"params[{name!r}]: expected an array of float32 or float64, came {dtype}")
+                raise TypeError(f"params[{name!r}]: expected an array of float32 or float64, got {dtype}")
         self.shapes = {name: param.shape for name, param in params.items()}
         self.dtype = next(iter(params.values())).dtype
         total = sum(param.size for param in params.values())
@@ -53,9 +53,9 @@ class FlatState:
             raise ValueError(f"state: expected the state of these parameters, {_differ(arrays, views)}")
         for name, view in views.items():
             if arrays[name].dtype != self.dtype:
-                raise TypeError(f"state[{name!r}]: expected {self.dtype}, came {arrays[name].dtype}")
+                raise TypeError(f"state[{name!r}]: expected {self.dtype}, got {arrays[name].dtype}")
             if arrays[name].shape != view.shape:
-                raise ValueError(f"state[{name!r}]: expected shape {view.shape}, came {arrays[name].shape}")
+                raise ValueError(f"state[{name!r}]: expected shape {view.shape}, got {arrays[name].shape}")
         for name, view in views.items():
             view[...] = arrays[name]
 
@@ -64,4 +64,4 @@ def _differ(given: Iterable[str], names: Iterable[str]) -> str:
     given, names = list(given), list(names)
     missing = [name for name in names if name not in given]
     unknown = [name for name in given if name not in names]
-    return f"came without {missing} and with {unknown} besides"
+    return f"got without {missing} and with {unknown} besides"

@@ -13,7 +13,7 @@ def register() -> None:
 
     if not hasattr(threadpoolctl, "register"):  # before 3.4
         return
-    from .config import __version__
+    from .runtime import __version__
 
     class FastRNNController(threadpoolctl.LibController):
         user_api = internal_api = "fastrnn"

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from . import _native
-from .layers.checks import check_lengths
+from ._validate import check_lengths
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
 
@@ -79,14 +79,13 @@ def cross_entropy(
     """
     logits = _float_array("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, came {logits.shape}")
+        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, got {logits.shape}")
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected integer classes, came {targets.dtype}")
+        raise TypeError(f"targets: expected integer classes, got {targets.dtype}")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
-            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, "
-            f"came {targets.shape}"
+            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
         )
     num_classes, ignored = logits.shape[-1], operator.index(ignore_index)
     within = _within(lengths, targets.shape, time_axis)
@@ -97,7 +96,7 @@ def cross_entropy(
     counted = _native.count_classes(classes, num_classes, ignored)
     if counted < 0:
         wrong = classes[(classes != ignored) & ((classes < 0) | (classes >= num_classes))][0]
-        raise ValueError(f"targets: expected classes 0..{num_classes - 1} (or ignore_index {ignored}), came {wrong}")
+        raise ValueError(f"targets: expected classes 0..{num_classes - 1} (or ignore_index {ignored}), got {wrong}")
     divisor = _divisor(reduction, targets.shape, counted, time_axis)
     flat = np.ascontiguousarray(logits).reshape(-1, num_classes)
     losses, dlogits = _native.cross_entropy(flat, classes, ignored, 1.0 / divisor)
@@ -108,7 +107,11 @@ def cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    logits: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    reduction: str = "mean",
+    time_axis: int = 0,
     lengths: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Binary cross entropy of sigmoid(logits), elementwise.
@@ -138,9 +141,7 @@ def binary_cross_entropy_with_logits(
     keep = _within(lengths, logits.shape, time_axis)
     targets = _targets_like("logits", logits, targets, keep)
     if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
-        raise ValueError(
-            f"targets: expected probabilities in [0, 1], came values in [{targets.min()}, {targets.max()}]"
-        )
+        raise ValueError(f"targets: expected probabilities in [0, 1], got values in [{targets.min()}, {targets.max()}]")
     counted = logits.size if keep is None else int(np.count_nonzero(keep))
     divisor = _divisor(reduction, logits.shape, counted, time_axis)
     decayed = np.exp(-np.abs(logits))
@@ -157,7 +158,11 @@ def binary_cross_entropy_with_logits(
 
 
 def mse(
-    prediction: np.ndarray, targets: np.ndarray, *, reduction: str = "mean", time_axis: int = 0,
+    prediction: np.ndarray,
+    targets: np.ndarray,
+    *,
+    reduction: str = "mean",
+    time_axis: int = 0,
     lengths: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Squared error, elementwise: loss = (y - t)^2, dloss/dy = 2 (y - t).
@@ -214,17 +219,17 @@ def get(loss: str | Callable[..., tuple[Any, np.ndarray]]) -> Callable[..., tupl
     if callable(loss):
         return loss
     if not isinstance(loss, str):
-        raise TypeError(f"loss: expected a name or a callable, came {type(loss).__name__}")
+        raise TypeError(f"loss: expected a name or a callable, got {type(loss).__name__}")
     try:
         return _LOSSES[loss]
     except KeyError:
-        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, came {loss!r}") from None
+        raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {loss!r}") from None
 
 
 def _float_array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype != np.float32 and array.dtype != np.float64:
-        raise TypeError(f"{name}: expected float32 or float64, came {array.dtype}")
+        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     return array
 
 
@@ -235,7 +240,7 @@ def _within(lengths: Any, shape: tuple[int, ...], time_axis: int) -> np.ndarray 
     axis = operator.index(time_axis)
     if len(shape) < 2 or axis not in (0, 1):
         raise ValueError(
-            f"lengths: expected None without axes of time and batch in front, came elements of shape {shape} with "
+            f"lengths: expected None without axes of time and batch in front, got elements of shape {shape} with "
             f"time_axis={time_axis}"
         )
     lengths = check_lengths(lengths, shape[axis], shape[1 - axis])
@@ -248,9 +253,9 @@ def _targets_like(name: str, like: np.ndarray, targets: Any, keep: np.ndarray | 
     """Real-valued targets in the dtype and exactly the shape of ``like``, zero where not ``keep``."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "biuf":
-        raise TypeError(f"targets: expected real numbers like {name}, came {targets.dtype}")
+        raise TypeError(f"targets: expected real numbers like {name}, got {targets.dtype}")
     if targets.shape != like.shape:
-        raise ValueError(f"targets: expected shape {like.shape} like {name}, came {targets.shape}")
+        raise ValueError(f"targets: expected shape {like.shape} like {name}, got {targets.shape}")
     targets = targets.astype(like.dtype, copy=False)
     return targets if keep is None else np.where(keep, targets, targets.dtype.type(0))
 
@@ -268,14 +273,12 @@ def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: in
     if reduction == "sum" or reduction == "none":
         return 1
     if reduction != "sequence":
-        raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, came {reduction!r}")
+        raise ValueError(f"reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if len(shape) < 2:
-        raise ValueError(
-            f'reduction: "sequence" needs a time and a batch axis, came elements of shape {shape}'
-        )
+        raise ValueError(f'reduction: "sequence" needs a time and a batch axis, got elements of shape {shape}')
     axis = operator.index(time_axis)
     if not 0 <= axis < len(shape):
-        raise ValueError(f"time_axis: expected an axis 0..{len(shape) - 1}, came {time_axis}")
+        raise ValueError(f"time_axis: expected an axis 0..{len(shape) - 1}, got {time_axis}")
     return max(math.prod(shape[:axis] + shape[axis + 1 :]), 1)
 
 

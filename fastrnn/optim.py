@@ -16,9 +16,17 @@ import numpy as np
 from . import _flat, _native
 
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop",
-    "clip_grad_norm", "clip_grad_value", "from_config", "get",
-]  # fmt: skip
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "from_config",
+    "get",
+]
 
 
 class Optimizer:
@@ -49,9 +57,13 @@ class Optimizer:
         self._lr = _number("lr", value)
 
     def step(
-        self, params: Mapping[str, np.ndarray], grads: Mapping[str, np.ndarray], *, clip_norm: float | None = None,
+        self,
+        params: Mapping[str, np.ndarray],
+        grads: Mapping[str, np.ndarray],
+        *,
+        clip_norm: float | None = None,
         clip_value: float | None = None,
-    ) -> float | None:  # fmt: skip
+    ) -> float | None:
         """Update every array of ``params`` in place by its gradient in ``grads``.
 
         All parameters are C-contiguous and of one dtype, float32 or float64, and have the same names and
@@ -73,9 +85,19 @@ class Optimizer:
         flat.check_names(params)
         couple, shrink = (0.0, 1.0 - self._lr * self.weight_decay) if self._decoupled else (self.weight_decay, 1.0)
         norm = _native.optimizer_step(
-            flat.shapes, flat.dtype, list(flat.slots.values()), params, grads, _flat.BLOCK, self._rule, couple=couple,
-            shrink=shrink, clip_norm=clip_norm, clip_value=clip_value, **self._numbers(self.steps + 1),
-        )  # fmt: skip
+            flat.shapes,
+            flat.dtype,
+            list(flat.slots.values()),
+            params,
+            grads,
+            _flat.BLOCK,
+            self._rule,
+            couple=couple,
+            shrink=shrink,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            **self._numbers(self.steps + 1),
+        )
         self._flat = flat
         self._loaded = {}
         self.steps += 1
@@ -113,13 +135,13 @@ class Optimizer:
         arrays = {name: np.array(array) for name, array in state.items() if name != "step"}
         steps = np.asarray(state.get("step"))
         if steps.ndim or steps.dtype.kind not in "iu" or steps < 0:
-            raise ValueError(f"state['step']: expected an integer >= 0, came {state.get('step')!r}")
+            raise ValueError(f"state['step']: expected an integer >= 0, got {state.get('step')!r}")
         slots = self._slots()
         for name in arrays:
             if name.partition(".")[0] not in slots:
-                raise ValueError(f"state: {self!r} keeps {', '.join(slots) or 'nothing'}, came {name!r}")
+                raise ValueError(f"state: {self!r} keeps {', '.join(slots) or 'nothing'}, got {name!r}")
         if slots and steps and not arrays:
-            raise ValueError(f"state: expected arrays of {', '.join(slots)} after {steps} steps, came none")
+            raise ValueError(f"state: expected arrays of {', '.join(slots)} after {steps} steps, got none")
         if self._flat is not None and (arrays or not slots):
             self._flat.restore(arrays)
         else:  # no step yet here, or none there: the next one begins anew
@@ -155,7 +177,7 @@ class SGD(Optimizer):
         self.momentum = _number("momentum", momentum)
         self.nesterov = _boolean("nesterov", nesterov)
         if nesterov and not momentum:
-            raise ValueError("nesterov: expected a momentum > 0 with it, came momentum=0")
+            raise ValueError("nesterov: expected a momentum > 0 with it, got momentum=0")
 
     def _slots(self) -> dict[str, float]:
         return {"momentum_buffer": 0.0} if self.momentum else {}
@@ -248,7 +270,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(lr, weight_decay)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"betas: expected two numbers, came {betas!r}")
+            raise ValueError(f"betas: expected two numbers, got {betas!r}")
         self.betas = (_number("betas[0]", betas[0], below=1.0), _number("betas[1]", betas[1], below=1.0))
         self.eps = _number("eps", eps)
 
@@ -259,9 +281,11 @@ class Adam(Optimizer):
         # m' / (sqrt(v') + eps) with both corrections drawn into the numbers.
         (beta1, beta2), correction2 = self.betas, math.sqrt(1.0 - self.betas[1] ** t)
         return {
-            "rate": self._lr * correction2 / (1.0 - beta1**t), "decay": beta1, "decay_squares": beta2,
+            "rate": self._lr * correction2 / (1.0 - beta1**t),
+            "decay": beta1,
+            "decay_squares": beta2,
             "eps": self.eps * correction2,
-        }  # fmt: skip
+        }
 
 
 class AdamW(Adam):
@@ -309,9 +333,9 @@ def get(optimizer: str | Optimizer, **hyperparameters: Any) -> Optimizer:
             raise TypeError(f"{', '.join(hyperparameters)}: {optimizer!r} has its hyperparameters already")
         return optimizer
     if not isinstance(optimizer, str):
-        raise TypeError(f"optimizer: expected a name or an Optimizer, came {type(optimizer).__name__}")
+        raise TypeError(f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}")
     if optimizer not in _OPTIMIZERS:
-        raise ValueError(f"optimizer: expected one of {', '.join(_OPTIMIZERS)}, came {optimizer!r}")
+        raise ValueError(f"optimizer: expected one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}")
     return _OPTIMIZERS[optimizer](**hyperparameters)
 
 
@@ -325,14 +349,14 @@ def _number(name: str, value: Any, *, below: float = math.inf, finite: bool = Tr
     """``value`` as a float in [0, below), or an error that names it."""
     wanted = "a number >= 0" if below == math.inf else f"a number in [0, {below:g})"
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected {wanted}, came {value!r}")
+        raise TypeError(f"{name}: expected {wanted}, got {value!r}")
     number = float(value)
     if not 0 <= number < below and not (number == math.inf and not finite):
-        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
     return number
 
 
 def _boolean(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, came {value!r}")
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)

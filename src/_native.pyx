@@ -192,7 +192,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     memset(&job, 0, sizeof(job))
     if not 0 <= cell <= FR_RNN or not (0 <= activation <= FR_HARD_SIGMOID_6 and 0 <= gate_activation <= FR_HARD_SIGMOID_6
                                        and 0 <= output_activation <= FR_SOFTMAX):
-        raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, came {cell}, {activation}")
+        raise ValueError(f"cell, activation: expected values of CELLS and ACTIVATIONS, got {cell}, {activation}")
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
     q.clip = 0 if clip is None else clip
     cdef list held = []
@@ -280,7 +280,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran for `owner`, one of `cells`; returns the dict of gradients."""
     if not isinstance(cache, Tape) or (<Tape>cache).kernels == NULL or (<Tape>cache).sequence.cell not in cells or (
             (<Tape>cache).owner != (owner if owner in ("linear_forward", "jordan_forward") else "")):
-        raise TypeError(f"cache: expected the cache of {owner} in training, came {type(cache).__name__}"
+        raise TypeError(f"cache: expected the cache of {owner} in training, got {type(cache).__name__}"
                         f"{' of another cell' if isinstance(cache, Tape) else ''}")
     cdef Tape tape = <Tape>cache
     if tape.states is None:
@@ -300,7 +300,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
             names.remove(name)
     for name in into or ():
         if name not in names:
-            raise ValueError(f"into: expected keys among {', '.join(names)}, came {name!r}")
+            raise ValueError(f"into: expected keys among {', '.join(names)}, got {name!r}")
 
     cdef cnp.ndarray doutput_ = None, dh_n_ = None, dc_n_ = None
     cdef long T = cnp.PyArray_DIM(<cnp.ndarray>tape.arrays[1], 0)  # q.T ends with the longest sequence

@@ -15,7 +15,7 @@ cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, w
     cdef cnp.ndarray x_, output, array, h0_ = None, w_ih = <cnp.ndarray>weight_ih
     if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_DIM(w_ih, 0) == 0 or cnp.PyArray_DIM(w_ih, 0) % G or (
             cnp.PyArray_DIM(w_ih, 1) == 0 and (np.ndim(x) == 0 or np.shape(x)[np.ndim(x) - 1] != 0)):
-        raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), came {_shape_of(w_ih)}")
+        raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), got {_shape_of(w_ih)}")
     q.H, q.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
     q.R = q.H
     q.weight_hr = _weight(held, weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
@@ -24,7 +24,7 @@ cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, w
     x_ = _read_series(x, "x", typenum, "TND", -1, -1, q.D)
     q.T, q.N = cnp.PyArray_DIM(x_, 0), cnp.PyArray_DIM(x_, 1)
     if q.N < 1:
-        raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, came {x.shape}")
+        raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, got {x.shape}")
     q.weight_ih = _weight(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
     q.weight_hh = _weight(held, weight_hh, "weight_hh", typenum, "GH" if q.R == q.H else "GP", 2, G * q.H, q.R)
     q.bias_ih = _weight(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
@@ -42,7 +42,7 @@ cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, w
         for array in (x_, *held):
             if np.may_share_memory(output, array) and np.shares_memory(output, array):
                 name = "x" if array is x_ else "the weights"
-                raise ValueError(f"out: expected an array apart from {name}, came one that overlaps it")
+                raise ValueError(f"out: expected an array apart from {name}, got one that overlaps it")
     q.x, q.output, q.h0 = _series(x_), _series(output), _data(h0_)
     held[:0] = (x_, output, h0_)
     return 0
@@ -54,10 +54,10 @@ cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse
     q.rows.reverse = reverse
     if reset_mask is not None:
         if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-            came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-            raise TypeError(f"reset_mask: expected a NumPy array of bool, came {came}")
+            got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
+            raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
         if reset_mask.shape != (q.T, q.N):
-            raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), came {reset_mask.shape}")
+            raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), got {reset_mask.shape}")
         mask = reset_mask
         if q.T:
             q.rows.reset_mask = <const unsigned char *>cnp.PyArray_DATA(mask)
@@ -67,12 +67,12 @@ cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse
         return 0
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, came {lengths.dtype}")
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if lengths.shape != (q.N,):
-        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), came {lengths.shape}")
+        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), got {lengths.shape}")
     low, high = lengths.min(), lengths.max()
     if low < 0 or high > q.T:
-        raise ValueError(f"lengths: expected values from 0 to {q.T}, came {low if low < 0 else high}")
+        raise ValueError(f"lengths: expected values from 0 to {q.T}, got {low if low < 0 else high}")
     if low == q.T:
         return 0
     held[1].fill(0)

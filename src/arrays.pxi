@@ -7,21 +7,21 @@ cdef str _shape_of(object a):
 cdef int _real_type(object a, str name) except -1:
     """The type number of an array of float32 or float64."""
     if not isinstance(a, cnp.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
+        raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
     cdef int typenum = cnp.PyArray_TYPE(<cnp.ndarray>a)
     if typenum != cnp.NPY_FLOAT32 and typenum != cnp.NPY_FLOAT64:
-        raise TypeError(f"{name}: expected float32 or float64, came {a.dtype}")
+        raise TypeError(f"{name}: expected float32 or float64, got {a.dtype}")
     return typenum
 
 
 cdef cnp.ndarray _array(object a, str name, int typenum):
     """`a` as an aligned array of the right dtype; any strides."""
     if not isinstance(a, cnp.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
+        raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
     cdef cnp.ndarray array = <cnp.ndarray>a
     if cnp.PyArray_TYPE(array) != typenum:
         wanted = "float32" if typenum == cnp.NPY_FLOAT32 else "float64"
-        raise TypeError(f"{name}: expected {wanted} like weight_ih, came {array.dtype}")
+        raise TypeError(f"{name}: expected {wanted} like weight_ih, got {array.dtype}")
     if not cnp.PyArray_ISBEHAVED_RO(array):
         array = array.astype(array.dtype.newbyteorder("="), order="C")
     return array
@@ -35,7 +35,7 @@ cdef int _expect(cnp.ndarray a, str name, str letters, int ndim, long d0, long d
         return 0
     wanted = [letter if size < 0 else size for letter, size in zip(letters, (d0, d1, d2))]
     raise ValueError(f"{name}: expected shape ({', '.join(map(str, wanted))}{',' if ndim == 1 else ''})"
-                     f" = ({', '.join(letters[:ndim])}{',' if ndim == 1 else ''}), came {_shape_of(a)}")
+                     f" = ({', '.join(letters[:ndim])}{',' if ndim == 1 else ''}), got {_shape_of(a)}")
 
 
 cdef cnp.ndarray _dense(object a, str name, int typenum, str letters, int ndim, long d0, long d1):
@@ -72,18 +72,18 @@ cdef cnp.ndarray _written_series(object a, str name, int typenum, str letters, l
     _expect(array, name, letters, 3, T, N, width)
     _check_written(array, a, name)
     if not _even_rows(array):
-        raise ValueError(f"{name}: expected an array whose last axis is contiguous, came strides {a.strides}")
+        raise ValueError(f"{name}: expected an array whose last axis is contiguous, got strides {a.strides}")
     return array
 
 
 cdef int _check_written(cnp.ndarray checked, object given, str name) except -1:
     """What results go into must be the caller's own array: no copy of it would do."""
     if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>given):
-        raise ValueError(f"{name}: expected a writable array, came a read-only one")
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
     if not cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>given):
-        raise ValueError(f"{name}: expected an aligned array in native byte order, came {given.dtype!r}")
+        raise ValueError(f"{name}: expected an aligned array in native byte order, got {given.dtype!r}")
     if checked is not given and cnp.PyArray_NDIM(checked) < 3:
-        raise ValueError(f"{name}: expected a C-contiguous array, came strides {given.strides}")
+        raise ValueError(f"{name}: expected a C-contiguous array, got strides {given.strides}")
     return 0
 
 

@@ -41,7 +41,7 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
     rows.N, rows.M = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
     cdef int typenum = _real_type(logits, "logits")
     if not cnp.PyArray_ISCARRAY_RO(logits) or classes.shape[0] != rows.N or count_classes(classes, rows.M, ignored) < 0:
-        raise ValueError(f"logits, classes: expected C-contiguous (N, M) and N classes, came {_shape_of(logits)}")
+        raise ValueError(f"logits, classes: expected C-contiguous (N, M) and N classes, got {_shape_of(logits)}")
     cdef cnp.ndarray losses = _new(typenum, rows.N, -1, -1, False), dlogits = _new(typenum, rows.N, rows.M, -1, False)
     rows.kernels = fr_kernels_for(_isa, cnp.PyArray_ITEMSIZE(logits))
     rows.logits, rows.losses = <char *>cnp.PyArray_DATA(logits), <char *>cnp.PyArray_DATA(losses)

@@ -115,9 +115,9 @@ cdef double _scale_to(double norm, double max_norm) noexcept:
 cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtype, int typenum):
     """An array of the shape and dtype that the first step saw."""
     if not isinstance(a, cnp.ndarray) or cnp.PyArray_TYPE(<cnp.ndarray>a) != typenum or cnp.PyArray_ISBYTESWAPPED(<cnp.ndarray>a):
-        raise TypeError(f"{what}[{name!r}]: expected {dtype}, came {getattr(a, 'dtype', type(a).__name__)}")
+        raise TypeError(f"{what}[{name!r}]: expected {dtype}, got {getattr(a, 'dtype', type(a).__name__)}")
     if a.shape != shape:
-        raise ValueError(f"{what}[{name!r}]: expected shape {shape}, came {a.shape}")
+        raise ValueError(f"{what}[{name!r}]: expected shape {shape}, got {a.shape}")
     return <cnp.ndarray>a
 
 
@@ -139,12 +139,12 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     for name, shape in shapes.items():
         given = grads.get(name)
         if given is None:
-            raise ValueError(f"grads: expected a gradient for {name!r}, came none")
+            raise ValueError(f"grads: expected a gradient for {name!r}, got none")
         param = _like(params[name], "params", name, shape, dtype, typenum)
         grad = _like(given, "grads", name, shape, dtype, typenum)
         if not cnp.PyArray_ISCARRAY(param):  # a copy would be updated in its place
             state = "a strided" if cnp.PyArray_ISWRITEABLE(param) else "a read-only"
-            raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, came {state} one")
+            raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got {state} one")
         if not cnp.PyArray_ISCARRAY_RO(grad):
             grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
         held.append((param, grad))
@@ -160,7 +160,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_norm is not None:
         norm = _norm(&sweep)
         if not isfinite(norm):
-            raise FloatingPointError(f"gradient: expected a finite norm, came {norm}")
+            raise FloatingPointError(f"gradient: expected a finite norm, got {norm}")
         sweep.update.scale = _scale_to(norm, clip_norm)
     if clip_value is not None:
         sweep.update.limit = clip_value
@@ -182,7 +182,7 @@ def clip_gradients(grads, long block, max_norm, value):
         _real_type(given, f"grads[{name!r}]")
         array = <cnp.ndarray>given
         if not cnp.PyArray_ISWRITEABLE(array):
-            raise ValueError(f"grads[{name!r}]: expected a writable array, came a read-only one")
+            raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
         if not cnp.PyArray_ISBEHAVED(array) or not cnp.PyArray_ISONESEGMENT(array):
             array = given.astype(given.dtype.newbyteorder("="), order="C")
             copies.append((given, array))

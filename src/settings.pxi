@@ -17,7 +17,7 @@ def use_isa(str name):
     """Use the build `name` from now on (not while other threads compute)."""
     global _isa
     if name not in isas():
-        raise ValueError(f"instruction set: expected one of {isas()} on this CPU, came {name!r}")
+        raise ValueError(f"instruction set: expected one of {isas()} on this CPU, got {name!r}")
     _isa = [fr_isa_name(i).decode() for i in range(fr_isa_count())].index(name)
 
 
@@ -58,9 +58,9 @@ def set_matmul_precision(precision):
     """
     global _precision, _terms
     if not isinstance(precision, str):
-        raise TypeError(f"precision: expected a str, came {type(precision).__name__}")
+        raise TypeError(f"precision: expected a str, got {type(precision).__name__}")
     if precision not in _TERMS:
-        raise ValueError(f"precision: expected 'highest', 'high' or 'medium', came {precision!r}")
+        raise ValueError(f"precision: expected 'highest', 'high' or 'medium', got {precision!r}")
     _precision, _terms = precision, _TERMS[precision]
 
 
@@ -103,9 +103,9 @@ cdef const fr_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noex
 def set_num_threads(n):
     """Use at most `n` threads per call, 1 <= n <= 256. Results do not depend on it."""
     if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n: expected an integer number of threads, came {type(n).__name__}")
+        raise TypeError(f"n: expected an integer number of threads, got {type(n).__name__}")
     if not 1 <= n.__index__() <= FR_MAX_THREADS:
-        raise ValueError(f"n: expected 1 to {FR_MAX_THREADS} threads, came {n}")
+        raise ValueError(f"n: expected 1 to {FR_MAX_THREADS} threads, got {n}")
     fr_set_num_threads(n)
 
 
@@ -129,7 +129,7 @@ def _read_environment():
         set_num_threads(int(threads) if threads else min(fr_cpus(), FR_MAX_THREADS))
     except ValueError:
         raise RuntimeError(
-            f"environment variable FASTRNN_NUM_THREADS: expected 1 to {FR_MAX_THREADS}, came {threads!r}") from None
+            f"environment variable FASTRNN_NUM_THREADS: expected 1 to {FR_MAX_THREADS}, got {threads!r}") from None
 
 
 fr_init()
@@ -154,11 +154,11 @@ def force_plan(threads=None, by_units=None, fused=None, shares=None, chunk=None)
     """
     global _forced_threads, _forced_by_units, _forced_fused, _forced_shares, _forced_chunk
     if threads is not None and not 1 <= threads <= FR_MAX_THREADS:
-        raise ValueError(f"threads: expected 1 to {FR_MAX_THREADS}, came {threads}")
+        raise ValueError(f"threads: expected 1 to {FR_MAX_THREADS}, got {threads}")
     if shares is not None and not 1 <= shares <= FR_MAX_SHARES:
-        raise ValueError(f"shares: expected 1 to {FR_MAX_SHARES}, came {shares}")
+        raise ValueError(f"shares: expected 1 to {FR_MAX_SHARES}, got {shares}")
     if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: expected at least 1, came {chunk}")
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
     _forced_threads = threads or 0
     _forced_by_units = -1 if by_units is None else bool(by_units)
     _forced_fused = -1 if fused is None else bool(fused)

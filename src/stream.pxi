@@ -41,7 +41,7 @@ cdef class Chain:
                         layer.get("gate_activation", FR_SIGMOID), layer.get("clip") or 0)
             q = &self.links[index].job.sequence
             if index and q.D != self.R:
-                raise ValueError(f"layers: expected layer {index} to read {self.R} features, came {q.D}")
+                raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
             self.R = q.R
             self.count += 1
         self.D = self.links[0].job.sequence.D
@@ -103,7 +103,7 @@ cdef class Chain:
     cdef int _begin(self) except -1:
         """Until `running` is False again, nobody else may run the chain."""
         if self.running:
-            raise RuntimeError("stream: expected one thread at a time, came a call while another one runs")
+            raise RuntimeError("stream: expected one thread at a time, got a call while another one runs")
         self.running = True
         return 0
 
@@ -155,10 +155,10 @@ cdef class Chain:
             out = _new(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
         else:
             if cnp.PyArray_TYPE(out) != self.typenum:
-                raise TypeError(f"out: expected {x_.dtype}, came {out.dtype}")
+                raise TypeError(f"out: expected {x_.dtype}, got {out.dtype}")
             _expect(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
             if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
-                raise ValueError("out: expected a writable, C-contiguous array apart from x, came another")
+                raise ValueError("out: expected a writable, C-contiguous array apart from x, got another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
         ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.R, 0
         with nogil:
@@ -210,12 +210,12 @@ cdef class Chain:
     cdef cnp.ndarray _tokens(self, x, int ndim):
         tokens = np.ascontiguousarray(x)
         if tokens.dtype.kind not in "iu":
-            raise TypeError(f"x: expected integer tokens, came {tokens.dtype}")
+            raise TypeError(f"x: expected integer tokens, got {tokens.dtype}")
         if tokens.ndim != ndim or tokens.shape[ndim - 1] != self.N:
-            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{self.N},), came {tokens.shape}")
+            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{self.N},), got {tokens.shape}")
         V = self.embedding.shape[0]
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
-            raise IndexError(f"x: expected tokens 0..{V - 1}, came values from {tokens.min()} to {tokens.max()}")
+            raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
         return tokens
 
     cdef cnp.ndarray _embed(self, x):
@@ -253,7 +253,7 @@ cdef class Chain:
         cdef cnp.ndarray h, c
         checked = []
         if len(states) != self.count:
-            raise ValueError(f"state: expected one entry per layer, {self.count}, came {len(states)}")
+            raise ValueError(f"state: expected one entry per layer, {self.count}, got {len(states)}")
         for index in range(self.count):
             link = &self.links[index]
             q = &link.job.sequence
@@ -325,7 +325,7 @@ cdef class Chain:
         cdef fr_series xs, ys
         cdef long t
         if self.R != self.D or self.embedding is not None:
-            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, came {self.R}")
+            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.R}")
         if steps:
             out[0] = y
         xs = ys = _series(out)

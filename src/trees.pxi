@@ -78,7 +78,7 @@ cdef class TreeTape:
 cdef const long *_indices(cnp.ndarray a) except NULL:
     """The data of one of `fastrnn.trees.Levels`' arrays, which are made and checked there."""
     if cnp.PyArray_TYPE(a) != cnp.NPY_LONG or not cnp.PyArray_IS_C_CONTIGUOUS(a):
-        raise TypeError(f"trees: expected arrays of C's long, came {a.dtype}")
+        raise TypeError(f"trees: expected arrays of C's long, got {a.dtype}")
     return <const long *>cnp.PyArray_DATA(a)
 
 
@@ -127,7 +127,7 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
     cdef cnp.ndarray w_ih = <cnp.ndarray>weight_ih, w_hh, x_, b = None, h, c_root = None
     cdef long G = _tree_rows(t, False)
     if cnp.PyArray_NDIM(w_ih) != 2 or cnp.PyArray_SIZE(w_ih) == 0 or cnp.PyArray_DIM(w_ih, 0) % G:
-        raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), came {_shape_of(w_ih)}")
+        raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), got {_shape_of(w_ih)}")
     t.H, t.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
     w_ih = _dense(w_ih, "weight_ih", typenum, "GD", 2, G * t.H, t.D)
     w_hh = _dense(weight_hh, "weight_hh", typenum, "GH", 2, _tree_rows(t, True) * t.H, max(children, 1) * t.H)
@@ -136,7 +136,7 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
     x_ = _array(x, "x", typenum)
     if cnp.PyArray_NDIM(x_) != 2 or cnp.PyArray_DIM(x_, 1) != t.D or cnp.PyArray_DIM(x_, 0) not in (t.nodes, t.leaves):
         raise ValueError(f"x: expected shape ({t.nodes}, {t.D}), a row per node, or ({t.leaves}, {t.D}), a row per leaf, "
-                         f"came {_shape_of(x_)}")
+                         f"got {_shape_of(x_)}")
     x_ = _dense(x_, "x", typenum, "VD", 2, -1, t.D)
     t.inputs = cnp.PyArray_DIM(x_, 0)
     h = _new(typenum, t.nodes, t.H, -1, False)
@@ -176,7 +176,7 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
 def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
     """Backpropagate through what `tree_forward` ran for `owner`; returns the dict of gradients."""
     if not isinstance(cache, TreeTape) or (<TreeTape>cache).kernels == NULL or (<TreeTape>cache).trees.lstm != lstm:
-        raise TypeError(f"cache: expected the cache of {owner} in training, came {type(cache).__name__}"
+        raise TypeError(f"cache: expected the cache of {owner} in training, got {type(cache).__name__}"
                         f"{' of another cell' if isinstance(cache, TreeTape) else ''}")
     cdef TreeTape tape = <TreeTape>cache
     if tape.states is None:
@@ -193,7 +193,7 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
     names = ("x", "weight_ih", "weight_hh", *(("bias",) if t.bias else ()))
     for name in into or ():
         if name not in names:
-            raise ValueError(f"into: expected keys among {', '.join(names)}, came {name!r}")
+            raise ValueError(f"into: expected keys among {', '.join(names)}, got {name!r}")
 
     cdef cnp.ndarray dh_ = None, dh_root_ = None, dc_root_ = None, dx, db = None
     if dh is not None:

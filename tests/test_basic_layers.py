@@ -89,12 +89,12 @@ def test_linear_starts_as_in_torch():
 
 def test_linear_errors():
     layer = Linear(D, M)
-    with pytest.raises(ValueError, match=r"^x: expected shape \(.*, 3\), came \(4, 4\)$"):
+    with pytest.raises(ValueError, match=r"^x: expected shape \(.*, 3\), got \(4, 4\)$"):
         layer(np.zeros((N, D + 1), np.float32))
-    with pytest.raises(TypeError, match="^x: expected float32.*, came float64$"):
+    with pytest.raises(TypeError, match="^x: expected float32.*, got float64$"):
         layer(np.zeros((N, D)))
     layer(np.zeros((N, D), np.float32), training=True)
-    with pytest.raises(ValueError, match="^dy: expected shape .*, came "):
+    with pytest.raises(ValueError, match="^dy: expected shape .*, got "):
         layer.backward(np.zeros((N, M + 1), np.float32))
     layer.backward(np.zeros((N, M), np.float32))  # a refused backward can be repeated
 
@@ -150,15 +150,15 @@ def test_activations_keep_nan_in_its_row(name):
 
 
 def test_activation_errors():
-    with pytest.raises(ValueError, match="^name: expected one of 'sigmoid', .*, came 'gelu'$"):
+    with pytest.raises(ValueError, match="^name: expected one of 'sigmoid', .*, got 'gelu'$"):
         Activation("gelu")
-    with pytest.raises(TypeError, match="^x: expected float32 or float64, came int64$"):
+    with pytest.raises(TypeError, match="^x: expected float32 or float64, got int64$"):
         Activation("relu")(np.arange(3))
-    with pytest.raises(TypeError, match="^x: expected a NumPy array, came list$"):
+    with pytest.raises(TypeError, match="^x: expected a NumPy array, got list$"):
         Activation("relu")([1.0])
     layer = Activation("tanh")
     layer(np.zeros(3), training=True)
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(3,\), came \(4,\)$"):
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(3,\), got \(4,\)$"):
         layer.backward(np.zeros(4))
 
 
@@ -205,12 +205,12 @@ def test_embedding_starts_normal():
 @pytest.mark.parametrize(
     "x, error, message",
     [
-        (np.array([[0, 3], [7, 1]]), IndexError, "x: expected tokens 0..6, came 7"),
-        (np.array([2, -1, 9]), IndexError, "x: expected tokens 0..6, came -1"),
-        (np.array([2**40]), IndexError, "x: expected tokens 0..6, came 1099511627776"),
-        (np.array([1.0, 2.0]), TypeError, "x: expected integer tokens, came float64"),
-        (np.array([True, False]), TypeError, "x: expected integer tokens, came bool"),
-        ("text", TypeError, "x: expected integer tokens, came <U4"),
+        (np.array([[0, 3], [7, 1]]), IndexError, "x: expected tokens 0..6, got 7"),
+        (np.array([2, -1, 9]), IndexError, "x: expected tokens 0..6, got -1"),
+        (np.array([2**40]), IndexError, "x: expected tokens 0..6, got 1099511627776"),
+        (np.array([1.0, 2.0]), TypeError, "x: expected integer tokens, got float64"),
+        (np.array([True, False]), TypeError, "x: expected integer tokens, got bool"),
+        ("text", TypeError, "x: expected integer tokens, got <U4"),
     ],
 )
 def test_embedding_errors(x, error, message):
@@ -222,7 +222,7 @@ def test_embedding_errors(x, error, message):
 def test_embedding_backward_shape():
     layer = Embedding(V, D)
     layer(np.arange(V), training=True)
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(7, 3\), came \(6, 3\)$"):
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(7, 3\), got \(6, 3\)$"):
         layer.backward(np.zeros((V - 1, D), np.float32))
 
 
@@ -268,26 +268,34 @@ def test_dropout_leaves_a_given_generator_to_others():
 
 @pytest.mark.parametrize("p", [1.0, -0.1, float("nan")])
 def test_dropout_errors(p):
-    with pytest.raises(ValueError, match="^p: expected a probability 0 <= p < 1, came"):
+    with pytest.raises(ValueError, match="^p: expected a probability 0 <= p < 1, got"):
         Dropout(p)
-    with pytest.raises(TypeError, match="^x: expected a NumPy array, came list$"):
+    with pytest.raises(TypeError, match="^x: expected a NumPy array, got list$"):
         Dropout()([1.0], training=True)
     layer = Dropout()
     layer(np.zeros((2, 3)), training=True)
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\), came \(3, 2\)$"):
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(2, 3\), got \(3, 2\)$"):
         layer.backward(np.zeros((3, 2)))
 
 
 # --- Every layer ------------------------------------------------------------------------------------------------------
 
-BASIC = [Linear(3, 2), Activation("softmax"), Embedding(5, 3), Dropout(0.3), LastStep(batch_first=True), MeanPool(), MaxPool(batch_first=True)]
+BASIC = [
+    Linear(3, 2),
+    Activation("softmax"),
+    Embedding(5, 3),
+    Dropout(0.3),
+    LastStep(batch_first=True),
+    MeanPool(),
+    MaxPool(batch_first=True),
+]
 
 
 @pytest.mark.parametrize("layer", BASIC, ids=repr)
 def test_backward_needs_a_training_call_and_config_rebuilds(layer):
     x = np.zeros((2, 4, 3), np.float32) if not isinstance(layer, Embedding) else np.zeros((2, 4), int)
     y = layer(x)
-    message = f"^{type(layer).__name__}.backward: expected a call with training=True before each backward, came none"
+    message = f"^{type(layer).__name__}.backward: expected a call with training=True before each backward, got none"
     with pytest.raises(RuntimeError, match=message):
         layer.backward(y)
     layer(x, training=True)

@@ -16,10 +16,10 @@ from conftest import assert_gradient_close
 from fastrnn import losses, optim
 from fastrnn.layers import GRU, LSTM, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential
 from fastrnn.trainer import Trainer
-from fastrnn.trainer.batches import Batch, Data
 from fastrnn.trainer.bptt import Propagation
+from fastrnn.trainer.checkpointing import Segments
+from fastrnn.trainer.data import Batch, Data
 from fastrnn.trainer.objective import Objective, accuracy
-from fastrnn.trainer.segments import Segments
 
 N, T, D, H, M = 7, 9, 2, 5, 3
 LENGTHS = [4, T, 1, 6, 3, 8, 6]
@@ -43,8 +43,9 @@ def model(pool: Any = None, *, batch_first: bool = True, bidirectional: bool = F
     width = 2 * H if bidirectional else H
     return Sequential(
         cell(D, H, 2, batch_first=batch_first, bidirectional=bidirectional, dtype="f8", rng=1),
-        *([pool(batch_first=batch_first)] if pool else []), Linear(width, M, dtype="f8", rng=2),
-    )  # fmt: skip
+        *([pool(batch_first=batch_first)] if pool else []),
+        Linear(width, M, dtype="f8", rng=2),
+    )
 
 
 def trained(trainer: Trainer, *args: Any, **options: Any) -> dict[str, Any]:
@@ -89,7 +90,9 @@ def test_a_batch_is_its_sequences_one_by_one(batch_first, pool, bidirectional):
         right += int((logits.reshape(-1, M).argmax(1) == targets).sum())
 
     for ragged in (True, False):
-        trainer = Trainer(model(pool, batch_first=batch_first, bidirectional=bidirectional), optimizer=optim.SGD(lr=0.0))
+        trainer = Trainer(
+            model(pool, batch_first=batch_first, bidirectional=bidirectional), optimizer=optim.SGD(lr=0.0)
+        )
         data = (x, y) if ragged else (padded(x, np.nan), padded(y, 99) if pool is None else y)
         lengths = None if ragged else np.array(LENGTHS)
         logs = trained(trainer, *data, batch_size=N, shuffle=False, lengths=lengths)
@@ -167,7 +170,9 @@ def test_learns_tokens_of_any_length():
     rng = np.random.default_rng(0)
     x = [rng.integers(0, 4, n) for n in rng.integers(1, 13, 300)]
     y = np.array([tokens[0] for tokens in x])
-    net = Sequential(Embedding(4, 8, rng=0), GRU(8, 24, batch_first=True, rng=1), MaxPool(batch_first=True), Linear(24, 4, rng=2))
+    net = Sequential(
+        Embedding(4, 8, rng=0), GRU(8, 24, batch_first=True, rng=1), MaxPool(batch_first=True), Linear(24, 4, rng=2)
+    )
     trainer = Trainer(net, optimizer=optim.Adam(lr=1e-2))
     history = trainer.fit(x, y, epochs=15, batch_size=16, bucket=True, progress=False)
     assert history["accuracy"][-1] > 0.95
@@ -415,31 +420,72 @@ ARRAY = padded(X)
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (fit(X, Y, lengths=LENGTHS), ValueError, "lengths: expected None, as x is a list of sequences, which have their own"),
-        (fit(X[:-1], Y), ValueError, "y: expected one target per sample of x, 6 of them, came a list of 7"),
-        (fit(X, [*Y[:-1], Y[0]]), ValueError, "y: expected 6 targets for sequence 6, came shape (4,)"),
-        (fit(X, CLASSES[:-1], LastStep), ValueError, "y: expected one target per sample of x, 7 of them, came shape (6,)"),
-        (fit([*X, X[0][:, :1]], Y), ValueError, "x: expected sequences of one shape per step, (T_7, 2), came (4, 1) at 7"),
-        (fit([*X, X[0].astype("f4")], Y), TypeError, "x: expected sequences of one dtype, float64, came float32 at 7"),
-        (fit([*X, 3.0], Y), ValueError, "x: expected sequences of one shape per step, (T_7, 2), came () at 7"),
-        (fit([], Y), ValueError, "x: expected samples first, at least one, came shape (0,)"),
-        (fit(ARRAY, CLASSES, LastStep, lengths=[3] * 6), ValueError, "lengths: expected shape (7,), came (6,)"),
-        (fit(ARRAY, CLASSES, LastStep, lengths=[12] * 7), ValueError, "lengths: expected 0..11, came 12"),
+        (
+            fit(X, Y, lengths=LENGTHS),
+            ValueError,
+            "lengths: expected None, as x is a list of sequences, which have their own",
+        ),
+        (fit(X[:-1], Y), ValueError, "y: expected one target per sample of x, 6 of them, got a list of 7"),
+        (fit(X, [*Y[:-1], Y[0]]), ValueError, "y: expected 6 targets for sequence 6, got shape (4,)"),
+        (
+            fit(X, CLASSES[:-1], LastStep),
+            ValueError,
+            "y: expected one target per sample of x, 7 of them, got shape (6,)",
+        ),
+        (
+            fit([*X, X[0][:, :1]], Y),
+            ValueError,
+            "x: expected sequences of one shape per step, (T_7, 2), got (4, 1) at 7",
+        ),
+        (fit([*X, X[0].astype("f4")], Y), TypeError, "x: expected sequences of one dtype, float64, got float32 at 7"),
+        (fit([*X, 3.0], Y), ValueError, "x: expected sequences of one shape per step, (T_7, 2), got () at 7"),
+        (fit([], Y), ValueError, "x: expected samples first, at least one, got shape (0,)"),
+        (fit(ARRAY, CLASSES, LastStep, lengths=[3] * 6), ValueError, "lengths: expected shape (7,), got (6,)"),
+        (fit(ARRAY, CLASSES, LastStep, lengths=[12] * 7), ValueError, "lengths: expected 0..11, got 12"),
         (fit(ARRAY, CLASSES, LastStep, lengths=[2.0] * 7), TypeError, "lengths: expected "),
-        (fit(CLASSES, CLASSES, lengths=[2] * 7), ValueError, "lengths: expected None for x without time steps, came x of shape (7,)"),
-        (fit(ARRAY, CLASSES, LastStep, bucket=True), ValueError, "bucket: expected False for sequences of one length, came True"),
-        (fit(ARRAY, CLASSES, LastStep, validation_data=(ARRAY,)), TypeError, "validation_data: expected a tuple (x, y) or (x, y, lengths)"),
-        (fit(X, Y, reset_mask=[np.zeros(3, bool)] * 7), ValueError, "reset_mask: expected shape (4,) for sequence 0, came (3,)"),
-        (fit(X, Y, reset_mask=[np.zeros(n) for n in LENGTHS]), TypeError, "reset_mask: expected bool for sequence 0, came float64"),
-        (fit(X, Y, reset_mask=[np.zeros(4, bool)]), ValueError, "reset_mask: expected one entry per sample of x, 7 of them, came a list of 1"),
-        (fit(ARRAY, CLASSES, LastStep, reset_mask=np.zeros((7, 9), bool)), ValueError, "reset_mask: expected shape (7, 11), came (7, 9)"),
+        (
+            fit(CLASSES, CLASSES, lengths=[2] * 7),
+            ValueError,
+            "lengths: expected None for x without time steps, got x of shape (7,)",
+        ),
+        (
+            fit(ARRAY, CLASSES, LastStep, bucket=True),
+            ValueError,
+            "bucket: expected False for sequences of one length, got True",
+        ),
+        (
+            fit(ARRAY, CLASSES, LastStep, validation_data=(ARRAY,)),
+            TypeError,
+            "validation_data: expected a tuple (x, y) or (x, y, lengths)",
+        ),
+        (
+            fit(X, Y, reset_mask=[np.zeros(3, bool)] * 7),
+            ValueError,
+            "reset_mask: expected shape (4,) for sequence 0, got (3,)",
+        ),
+        (
+            fit(X, Y, reset_mask=[np.zeros(n) for n in LENGTHS]),
+            TypeError,
+            "reset_mask: expected bool for sequence 0, got float64",
+        ),
+        (
+            fit(X, Y, reset_mask=[np.zeros(4, bool)]),
+            ValueError,
+            "reset_mask: expected one entry per sample of x, 7 of them, got a list of 1",
+        ),
+        (
+            fit(ARRAY, CLASSES, LastStep, reset_mask=np.zeros((7, 9), bool)),
+            ValueError,
+            "reset_mask: expected shape (7, 11), got (7, 9)",
+        ),
         (
             lambda: Trainer(Sequential(Linear(D, M, dtype="f8"))).predict(ARRAY, reset_mask=np.zeros((7, 11), bool)),
-            ValueError, "reset_mask: expected None, as no layer of the model takes resets",
+            ValueError,
+            "reset_mask: expected None, as no layer of the model takes resets",
         ),
-        (fit(X, CLASSES), ValueError, "y: expected a target at each step, (7, 9, ...), came shape (7,)"),
+        (fit(X, CLASSES), ValueError, "y: expected a target at each step, (7, 9, ...), got shape (7,)"),
     ],
-)  # fmt: skip
+)
 def test_errors(call, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}"):
         call()

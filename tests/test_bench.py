@@ -11,8 +11,8 @@ import pytest
 
 import fastrnn
 from fastrnn import bench
-from fastrnn.bench.measure import Plan, measure, ratio
 from fastrnn.bench.gemm import large_gflops, products_call
+from fastrnn.bench.measure import Plan, measure, ratio
 from fastrnn.bench.peers import PEERS, FastRNN
 from fastrnn.bench.report import Memory, Report, Result
 from fastrnn.bench.shapes import (
@@ -59,10 +59,19 @@ def test_flops_of_stacked_layers_are_those_of_their_products():
 @pytest.mark.parametrize(
     "text",
     [
-        "", "1,2,3", "1,2,3,4,5", "1,2,3,x", "1,2,0,4", "1.0,2,3,4", "1,2,3,4,L0", "1,2,3,4,L", "1,2,3,4,f32",
-        "1,2,3,4,bi,bi", "1,2,3,4,L2,L3",
+        "",
+        "1,2,3",
+        "1,2,3,4,5",
+        "1,2,3,x",
+        "1,2,0,4",
+        "1.0,2,3,4",
+        "1,2,3,4,L0",
+        "1,2,3,4,L",
+        "1,2,3,4,f32",
+        "1,2,3,4,bi,bi",
+        "1,2,3,4,L2,L3",
     ],
-)  # fmt: skip
+)
 def test_a_foreign_shape_is_refused(text):
     with pytest.raises(ValueError, match="expected T,N,D,H"):
         Shape.parse(text)

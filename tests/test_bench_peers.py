@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_bench import SMALL, TINY_PLAN
 
 import fastrnn
 from fastrnn import bench
@@ -19,10 +20,9 @@ from fastrnn.bench.peers import PEERS, WEIGHTS, FastRNN, Peer, make_problem
 from fastrnn.bench.run import ResultsDiffer, check_equal, compare
 from fastrnn.bench.shapes import FORWARD, FORWARD_BACKWARD, GATES, MODES, STEP, Shape
 
-from test_bench import SMALL, TINY_PLAN
-
 STACKED = Shape(5, 3, 4, 6, num_layers=2, bidirectional=True)
 DEEP = Shape(5, 2, 4, 6, num_layers=3, dtype="float64")
+
 
 def agree(name: str, cell: str, shape: Shape) -> None:
     problem = make_problem(cell, shape, seed=1)
@@ -127,9 +127,11 @@ def test_problems_are_random_float32_and_repeatable():
 def test_problems_of_stacked_layers_have_pytorchs_names_and_sizes():
     problem = make_problem("rnn", STACKED._replace(dtype="float64"))
     assert {name: array.shape for name, array in problem.weights.items() if name.startswith("weight_ih")} == {
-        "weight_ih_l0": (6, 4), "weight_ih_l0_reverse": (6, 4),
-        "weight_ih_l1": (6, 12), "weight_ih_l1_reverse": (6, 12),
-    }  # fmt: skip
+        "weight_ih_l0": (6, 4),
+        "weight_ih_l0_reverse": (6, 4),
+        "weight_ih_l1": (6, 12),
+        "weight_ih_l1_reverse": (6, 12),
+    }
     assert problem.doutput.shape == (5, 3, 12)
     assert {array.dtype for array in (problem.x, problem.doutput, *problem.weights.values())} == {np.dtype("float64")}
 

@@ -6,16 +6,16 @@ import json
 
 import numpy as np
 import pytest
+from test_bench import SMALL, TINY_PLAN, FakeTime, made_up_report
 
 import fastrnn
 from fastrnn import _native
-from fastrnn.bench import CELLS, chart, command, dispatch, scaling
+from fastrnn.bench import CELLS, chart, dispatch, scaling
 from fastrnn.bench.memory import growth, peak_memory
 from fastrnn.bench.peers import PEERS, FastRNN
 from fastrnn.bench.shapes import FORWARD, FORWARD_BACKWARD, SEQUENCE_MODES, Shape
-from fastrnn.cli import main
-
-from test_bench import SMALL, TINY_PLAN, FakeTime, made_up_report
+from fastrnn.cli import bench as command
+from fastrnn.cli.main import main
 
 
 @pytest.fixture
@@ -149,8 +149,13 @@ def made_up_points():
 
 def test_growth_is_relative_to_what_it_should_be():
     assert scaling.growth(made_up_points()) == [
-        None, pytest.approx(1.0), pytest.approx(2.0), None, pytest.approx(0.5), pytest.approx(1.0)
-    ]  # fmt: skip
+        None,
+        pytest.approx(1.0),
+        pytest.approx(2.0),
+        None,
+        pytest.approx(0.5),
+        pytest.approx(1.0),
+    ]
 
 
 def test_curves_cover_what_they_claim():
@@ -202,10 +207,14 @@ def test_chart_shows_every_ratio_at_its_place(figure, tmp_path):
     mean = 2  # the line below those of the two shapes
     assert points == pytest.approx(
         {
-            ("numpy", 0): 4.0, ("numpy", 1): 3.0, ("numpy", mean): 12**0.5,
-            ("torch", 0): 0.5, ("torch", 1): 0.5, ("torch", mean): 0.5,
+            ("numpy", 0): 4.0,
+            ("numpy", 1): 3.0,
+            ("numpy", mean): 12**0.5,
+            ("torch", 0): 0.5,
+            ("torch", 1): 0.5,
+            ("torch", mean): 0.5,
         }
-    )  # fmt: skip
+    )
     assert ax.get_xscale() == "log"
     assert [text.get_text() for text in ax.get_yticklabels()] == ["10,2,30,20", "10,2,30,70", "geometric mean"]
     assert [text.get_text() for text in figure[0].legends[0].get_texts()] == ["numpy", "torch", "torch-cell"]
@@ -231,7 +240,7 @@ def test_scaling_chart_has_a_panel_per_curve(figure, tmp_path):
         (["--dispatch", "--chart", "a.png"], "--chart: not with --dispatch"),
         (["--scaling", "--shapes", "1,2,3,4"], "--shapes: not with --scaling"),
         (["--scaling", "--memory"], "--memory: not with --scaling"),
-        (["--chart", "chart.bmp"], "--chart: expected a name that ends in .png, .svg or .pdf, came 'chart.bmp'"),
+        (["--chart", "chart.bmp"], "--chart: expected a name that ends in .png, .svg or .pdf, got 'chart.bmp'"),
         (["--modes", "step", "--shapes", "1,2,3,4,bi"], "--modes: shape 1,2,3,4,bi: expected one direction"),
     ],
 )

@@ -13,9 +13,7 @@ import pytest
 from conftest import assert_gradient_close
 
 from fastrnn import losses, optim
-from fastrnn.layers import (
-    GRU, LSTM, RNN, Activation, Embedding, LastStep, Linear, MeanPool, Module, Sequential,
-)  # fmt: skip
+from fastrnn.layers import GRU, LSTM, RNN, Activation, Embedding, LastStep, Linear, MeanPool, Module, Sequential
 from fastrnn.trainer import Trainer
 
 N, T, D, H, M = 3, 23, 2, 5, 3
@@ -25,10 +23,11 @@ def stack(cell: Any = LSTM, *, pool: Any = None, batch_first: bool = True, dtype
     """Two recurrent layers in different depths of Sequential, and an output at each step or one for the sequence."""
     options = {"batch_first": batch_first, "dtype": dtype}
     return Sequential(
-        Sequential(cell(D, H, 2, rng=1, **options), Activation("tanh")), cell(H, H, rng=2, **options),
+        Sequential(cell(D, H, 2, rng=1, **options), Activation("tanh")),
+        cell(H, H, rng=2, **options),
         Sequential(Linear(H, 4, dtype=dtype, rng=3), *([pool(batch_first=batch_first)] if pool else [])),
         Linear(4, M, dtype=dtype, rng=4),
-    )  # fmt: skip
+    )
 
 
 def series(n: int = N, t: int = T, *, classes: bool = True, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -324,45 +323,60 @@ class Blur(Module):
     [
         *(
             (
-                [LSTM(D, H, bidirectional=True)], {name: value},
-                f"{name}: expected layers that read forward in time, came a bidirectional LSTM, whose reverse direction "
+                [LSTM(D, H, bidirectional=True)],
+                {name: value},
+                f"{name}: expected layers that read forward in time, got a bidirectional LSTM, whose reverse direction "
                 "begins at the end of the whole sequence",
             )
             for name, value in [("stateful", True), ("tbptt", 3), ("checkpoint_every", 3)]
         ),
         (
-            [LSTM(D, H, batch_first=True), Blur(True)], {"tbptt": 3},
-            "tbptt: expected layers that carry a state from step to step, came Blur, which has none",
+            [LSTM(D, H, batch_first=True), Blur(True)],
+            {"tbptt": 3},
+            "tbptt: expected layers that carry a state from step to step, got Blur, which has none",
         ),
         (
-            [LSTM(D, H, batch_first=True), Blur(False)], {"checkpoint_every": 3},
-            "checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, came Blur",
+            [LSTM(D, H, batch_first=True), Blur(False)],
+            {"checkpoint_every": 3},
+            "checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, got Blur",
         ),
         (
-            [LSTM(D, H), LastStep()], {"tbptt": 3},
-            "tbptt: expected a model with an output at every step, came one that does away with time; checkpoint_every "
+            [LSTM(D, H), LastStep()],
+            {"tbptt": 3},
+            "tbptt: expected a model with an output at every step, got one that does away with time; checkpoint_every "
             "trains it in bounded memory",
         ),
-        ([Linear(D, H)], {"stateful": True}, "stateful: expected a model with a layer that has a state, came one without"),
         (
-            [Linear(D, H)], {"checkpoint_every": 2},
-            "checkpoint_every: expected a model with a layer that has a state, came one without",
+            [Linear(D, H)],
+            {"stateful": True},
+            "stateful: expected a model with a layer that has a state, got one without",
         ),
         (
-            [LSTM(D, H)], {"tbptt": 3, "checkpoint_every": 3},
+            [Linear(D, H)],
+            {"checkpoint_every": 2},
+            "checkpoint_every: expected a model with a layer that has a state, got one without",
+        ),
+        (
+            [LSTM(D, H)],
+            {"tbptt": 3, "checkpoint_every": 3},
             "checkpoint_every: expected None beside tbptt, which bounds the memory already",
         ),
         (
-            [LSTM(D, H)], {"tbptt": (3, 2)},
-            "tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, came (3, 2)",
+            [LSTM(D, H)],
+            {"tbptt": (3, 2)},
+            "tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, got (3, 2)",
         ),
-        ([LSTM(D, H)], {"tbptt": (1, 2, 3)}, "tbptt: expected k or (k1, k2), came (1, 2, 3)"),
-        ([LSTM(D, H)], {"tbptt": 0}, "tbptt: expected a whole number of at least 1, came 0"),
-        ([LSTM(D, H)], {"checkpoint_every": 0}, "checkpoint_every: expected a whole number of at least 1, came 0"),
-        ([LSTM(D, H)], {"checkpoint_every": "log"}, "checkpoint_every: expected a number of steps or 'sqrt', came 'log'"),
-        ([LSTM(D, H)], {"window": 0}, "window: expected a whole number of at least 1, came 0"),
+        ([LSTM(D, H)], {"tbptt": (1, 2, 3)}, "tbptt: expected k or (k1, k2), got (1, 2, 3)"),
+        ([LSTM(D, H)], {"tbptt": 0}, "tbptt: expected a whole number of at least 1, got 0"),
+        ([LSTM(D, H)], {"checkpoint_every": 0}, "checkpoint_every: expected a whole number of at least 1, got 0"),
+        (
+            [LSTM(D, H)],
+            {"checkpoint_every": "log"},
+            "checkpoint_every: expected a number of steps or 'sqrt', got 'log'",
+        ),
+        ([LSTM(D, H)], {"window": 0}, "window: expected a whole number of at least 1, got 0"),
     ],
-)  # fmt: skip
+)
 def test_bad_constructor_arguments(layers, options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Trainer(Sequential(*layers), **options)
@@ -372,36 +386,53 @@ def test_bad_constructor_arguments(layers, options, message):
     "options, call, message",
     [
         (
-            {"stateful": True}, lambda t, x, y: t.fit(x, y, batch_size=2, progress=False),
-            "x: expected whole batches of 2, as sample i of one goes on in the next, came 3 samples",
+            {"stateful": True},
+            lambda t, x, y: t.fit(x, y, batch_size=2, progress=False),
+            "x: expected whole batches of 2, as sample i of one goes on in the next, got 3 samples",
         ),
         (
-            {"stateful": True}, lambda t, x, y: t.predict(x, 2),
-            "x: expected whole batches of 2, as sample i of one goes on in the next, came 3 samples",
+            {"stateful": True},
+            lambda t, x, y: t.predict(x, 2),
+            "x: expected whole batches of 2, as sample i of one goes on in the next, got 3 samples",
         ),
         (
-            {"stateful": True}, lambda t, x, y: t.fit(x, y, batch_size=3, shuffle=True),
+            {"stateful": True},
+            lambda t, x, y: t.fit(x, y, batch_size=3, shuffle=True),
             "shuffle, bucket: expected False, as a stateful trainer needs the order of the data",
         ),
         (
             {"stateful": True},
             lambda t, x, y: [t.fit(x, y, batch_size=size, progress=False) for size in (3, 1)],
-            "batch_size: expected 3 like the state that is carried on, came 1; reset_states() begins anew",
-        ),
-        ({"tbptt": 3}, lambda t, x, y: t.fit(x, y[:, 0]), "y: expected a target at each step, (3, 23, ...), came shape (3,)"),
-        ({"tbptt": 3}, lambda t, x, y: t.fit(x[:, 0, 0], y), "x: expected sequences (N, T, ...), came shape (3,)"),
-        ({}, lambda t, x, y: t.partial_fit(x, y), "x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), came shape (3, 23, 2)"),
-        ({}, lambda t, x, y: t.partial_fit(x[:, 0], y[:2, 0]), "y_t: expected one target per sample of x_t, 3 of them, came shape (2,)"),
-        (
-            {"window": 2}, lambda t, x, y: [t.partial_fit(x[:n, 0], y[:n, 0]) for n in (3, 2)],
-            "x_t: expected shape (3, 2) as before, came (2, 2); reset_states() begins anew",
+            "batch_size: expected 3 like the state that is carried on, got 1; reset_states() begins anew",
         ),
         (
-            {}, lambda t, x, y: [t.partial_fit(x[:n, 0], y[:n, 0]) for n in (3, 2)],
-            "x_t: expected shape (3, ...) as before, came (2, 2); reset_states() begins anew",
+            {"tbptt": 3},
+            lambda t, x, y: t.fit(x, y[:, 0]),
+            "y: expected a target at each step, (3, 23, ...), got shape (3,)",
+        ),
+        ({"tbptt": 3}, lambda t, x, y: t.fit(x[:, 0, 0], y), "x: expected sequences (N, T, ...), got shape (3,)"),
+        (
+            {},
+            lambda t, x, y: t.partial_fit(x, y),
+            "x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), got shape (3, 23, 2)",
+        ),
+        (
+            {},
+            lambda t, x, y: t.partial_fit(x[:, 0], y[:2, 0]),
+            "y_t: expected one target per sample of x_t, 3 of them, got shape (2,)",
+        ),
+        (
+            {"window": 2},
+            lambda t, x, y: [t.partial_fit(x[:n, 0], y[:n, 0]) for n in (3, 2)],
+            "x_t: expected shape (3, 2) as before, got (2, 2); reset_states() begins anew",
+        ),
+        (
+            {},
+            lambda t, x, y: [t.partial_fit(x[:n, 0], y[:n, 0]) for n in (3, 2)],
+            "x_t: expected shape (3, ...) as before, got (2, 2); reset_states() begins anew",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_data(options, call, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call(Trainer(stack(), **options), *series())
@@ -411,14 +442,19 @@ def test_a_model_that_is_fed_with_targets_is_not_run_in_segments():
     class Fed(LSTM):
         takes_targets = True
 
-    with pytest.raises(ValueError, match="^checkpoint_every: expected a model that is not fed with targets in training"):
+    with pytest.raises(
+        ValueError, match="^checkpoint_every: expected a model that is not fed with targets in training"
+    ):
         Trainer(Sequential(Fed(D, H)), checkpoint_every=3)
 
 
 def test_models_that_cannot_learn_online():
     for layers, message in [
-        ([LSTM(D, H, bidirectional=True)], "partial_fit: expected layers that read forward in time, came a bidirectional"),
-        ([LSTM(D, H), MeanPool()], "partial_fit: expected a model with an output at each step, came one with MeanPool"),
+        (
+            [LSTM(D, H, bidirectional=True)],
+            "partial_fit: expected layers that read forward in time, got a bidirectional",
+        ),
+        ([LSTM(D, H), MeanPool()], "partial_fit: expected a model with an output at each step, got one with MeanPool"),
     ]:
         with pytest.raises(ValueError, match=f"^{message}"):
             Trainer(Sequential(*layers)).partial_fit(np.zeros(D, np.float32), 0)
@@ -440,6 +476,6 @@ def test_a_loss_that_is_not_finite_stops_training(options):
     x, y = series(classes=False)
     y[1, 12] = np.nan
     trainer = Trainer(stack(), loss="mse", optimizer=optim.SGD(lr=0.1), **options)
-    with pytest.raises(FloatingPointError, match="^loss: expected a finite number, came nan in epoch 1/1, batch 1/1$"):
+    with pytest.raises(FloatingPointError, match="^loss: expected a finite number, got nan in epoch 1/1, batch 1/1$"):
         trainer.fit(x, y, progress=False)
     assert trainer.optimizer.steps == (2 if "tbptt" in options else 0)

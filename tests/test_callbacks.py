@@ -9,8 +9,8 @@ import pytest
 from trainer_cases import Recorder, classifier, sign_of_sum
 
 from fastrnn import optim
-from fastrnn.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 from fastrnn.trainer import Trainer
+from fastrnn.trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
 
 def test_callbacks_are_called_in_order():
@@ -20,9 +20,22 @@ def test_callbacks_are_called_in_order():
     trainer.fit(x, y, epochs=2, batch_size=5, validation_data=(x, y), progress=False)
     trainer.fit(x, y, epochs=1, batch_size=10, progress=False)
     assert recorder.events == [
-        "fit", "epoch 0", "batch 0", "batch 1", "end 0", "epoch 1", "batch 0", "batch 1", "end 1", "done",
-        "fit", "epoch 2", "batch 0", "end 2", "done",
-    ]  # fmt: skip
+        "fit",
+        "epoch 0",
+        "batch 0",
+        "batch 1",
+        "end 0",
+        "epoch 1",
+        "batch 0",
+        "batch 1",
+        "end 1",
+        "done",
+        "fit",
+        "epoch 2",
+        "batch 0",
+        "end 2",
+        "done",
+    ]
     assert [set(logs) for logs in recorder.batches] == [{"loss", "accuracy"}] * 5
     assert [logs["loss"] for logs in recorder.epochs] == trainer.history["loss"]
 
@@ -95,13 +108,13 @@ def test_learning_rate_schedule_goes_by_the_epoch():
 
 
 def test_callback_errors():
-    with pytest.raises(ValueError, match="^monitor: expected one of loss, accuracy, seconds, .*, came 'val_loss'$"):
+    with pytest.raises(ValueError, match="^monitor: expected one of loss, accuracy, seconds, .*, got 'val_loss'$"):
         Trainer(classifier(), callbacks=[EarlyStopping()]).fit(*sign_of_sum(4), progress=False)
     for make, message in [
-        (lambda: EarlyStopping(mode="most"), "mode: expected 'auto', 'min' or 'max', came 'most'"),
-        (lambda: EarlyStopping(patience=0), "patience: expected at least 1 epoch, came 0"),
-        (lambda: EarlyStopping(min_delta=-1), "min_delta: expected a number of at least 0, came -1"),
-        (lambda: ModelCheckpoint("x", save="all"), "save: expected 'best' or 'last', came 'all'"),
+        (lambda: EarlyStopping(mode="most"), "mode: expected 'auto', 'min' or 'max', got 'most'"),
+        (lambda: EarlyStopping(patience=0), "patience: expected at least 1 epoch, got 0"),
+        (lambda: EarlyStopping(min_delta=-1), "min_delta: expected a number of at least 0, got -1"),
+        (lambda: ModelCheckpoint("x", save="all"), "save: expected 'best' or 'last', got 'all'"),
     ]:
         with pytest.raises(ValueError) as caught:
             make()

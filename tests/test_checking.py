@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_custom import D, H, N, T, ElmanCell, LSTMCell, normal
+from test_custom import D, ElmanCell, H, LSTMCell, N, T, normal
 
 import fastrnn
 from fastrnn.layers import Linear, Module
@@ -98,9 +98,11 @@ def test_passes_what_is_right_and_leaves_it_as_it_was(make, shape):
 
 def test_states_lengths_and_tokens():
     report = fastrnn.check_gradients(
-        fastrnn.Recurrent(LSTMCell("float64")), normal(T, N, D), (normal(1, N, H), normal(1, N, H)),
+        fastrnn.Recurrent(LSTMCell("float64")),
+        normal(T, N, D),
+        (normal(1, N, H), normal(1, N, H)),
         lengths=np.array([1, 6, 0, 3]),
-    )  # fmt: skip
+    )
     assert {"x", "state0", "state1"} < set(report.checks)
     model = fastrnn.Sequential(fastrnn.Embedding(7, D), fastrnn.GRU(D, H))
     report = fastrnn.check_gradients(model, np.arange(6).reshape(3, 2))
@@ -141,7 +143,7 @@ def test_float32_targets_are_converted_as_x_is():
 
 def test_wrong_arguments():
     layer = fastrnn.Linear(D, 4, dtype="float64")
-    with pytest.raises(TypeError, match="layer: expected a layer, came function"):
+    with pytest.raises(TypeError, match="layer: expected a layer, got function"):
         fastrnn.check_gradients(lambda x: x, normal(N, D))
     with pytest.raises(ValueError, match="eps: expected a number above 0"):
         fastrnn.check_gradients(layer, normal(N, D), eps=0)

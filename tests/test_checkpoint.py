@@ -11,10 +11,10 @@ import pytest
 from trainer_cases import TIMES, assert_same_params, classifier, echo, numbers, sign_of_sum, tagger
 
 from fastrnn import losses, optim
-from fastrnn.callbacks import LearningRateSchedule
-from fastrnn.checkpoint import load_model, save_model
 from fastrnn.layers import LSTM, RNN, Dropout, LastStep, Linear, Module, Sequential
+from fastrnn.serialization import load_model, save_model
 from fastrnn.trainer import Trainer
+from fastrnn.trainer.callbacks import LearningRateSchedule
 
 
 def with_dropout() -> Sequential:
@@ -26,11 +26,15 @@ def with_dropout() -> Sequential:
 @pytest.mark.parametrize(
     "optimizer",
     [
-        optim.SGD(lr=0.1, momentum=0.9, nesterov=True), optim.SGD(lr=0.1), optim.RMSprop(lr=0.01),
-        optim.Adagrad(lr=0.1), optim.Adam(lr=0.01), optim.AdamW(lr=0.01),
+        optim.SGD(lr=0.1, momentum=0.9, nesterov=True),
+        optim.SGD(lr=0.1),
+        optim.RMSprop(lr=0.01),
+        optim.Adagrad(lr=0.1),
+        optim.Adam(lr=0.01),
+        optim.AdamW(lr=0.01),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_training_goes_on_exactly_after_load(tmp_path, optimizer):
     x, y = sign_of_sum(40)
     path = tmp_path / "trainer.safetensors"
@@ -59,9 +63,13 @@ def test_training_goes_on_exactly_after_load(tmp_path, optimizer):
 def test_everything_is_in_the_file(tmp_path):
     path = tmp_path / "trainer"
     trainer = Trainer(
-        tagger(dtype=np.float64), functools.partial(losses.cross_entropy, reduction="sequence", ignore_index=3),
-        optim.RMSprop(lr=0.02, momentum=0.5), clip_norm=2.0, clip_value=0.5, metrics=["accuracy"],
-    )  # fmt: skip
+        tagger(dtype=np.float64),
+        functools.partial(losses.cross_entropy, reduction="sequence", ignore_index=3),
+        optim.RMSprop(lr=0.02, momentum=0.5),
+        clip_norm=2.0,
+        clip_value=0.5,
+        metrics=["accuracy"],
+    )
     trainer.save(path)  # before the first step
     again = Trainer.load(path)
     assert repr(again.model) == repr(trainer.model) and repr(again.optimizer) == repr(trainer.optimizer)
@@ -92,8 +100,8 @@ def test_own_loss_and_metric_are_asked_for(tmp_path):
     assert set(history) == {"loss", "worst", *TIMES}
     trainer.save(path)
     for options, message in [
-        ({}, "loss: expected the function half_absolute that it was saved with, came None"),
-        ({"loss": half_absolute}, "metrics: expected the functions worst that it was saved with, came None"),
+        ({}, "loss: expected the function half_absolute that it was saved with, got None"),
+        ({"loss": half_absolute}, "metrics: expected the functions worst that it was saved with, got None"),
     ]:
         with pytest.raises(ValueError) as caught:
             Trainer.load(path, **options)
@@ -112,7 +120,7 @@ def test_model_files(tmp_path):
         assert_same_params(model, again)
         np.testing.assert_array_equal(again(x), model(x))
     np.testing.assert_array_equal(load_model(tmp_path / "model")(x, training=True), model(x, training=True))
-    with pytest.raises(ValueError, match="model: expected the checkpoint of a trainer, came one without 'trainer'$"):
+    with pytest.raises(ValueError, match="model: expected the checkpoint of a trainer, got one without 'trainer'$"):
         Trainer.load(tmp_path / "model")
 
 
@@ -167,7 +175,7 @@ def test_damaged_and_foreign_files(tmp_path):
     for what, content in damaged.items():
         path.write_bytes(content)
         for load in (Trainer.load, load_model):
-            with pytest.raises(ValueError, match="model.safetensors: expected a fastrnn checkpoint, came a") as caught:
+            with pytest.raises(ValueError, match="model.safetensors: expected a fastrnn checkpoint, got a") as caught:
                 load(path)
             assert str(caught.value).startswith(f"{path}: "), what
     for load in (Trainer.load, load_model):

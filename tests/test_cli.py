@@ -15,8 +15,8 @@ import pytest
 
 import fastrnn
 from fastrnn.bench.report import Report
-from fastrnn.cli import main
-from fastrnn.demo import load_digits
+from fastrnn.cli.demo import load_digits
+from fastrnn.cli.main import main
 
 DIGITS = Path(fastrnn.datasets.__file__).parent / "data"
 IMAGES, LABELS = "mnist2000-images-idx3-ubyte.gz", "mnist2000-labels-idx1-ubyte.gz"
@@ -51,9 +51,13 @@ def refusal(capsys, *arguments: str) -> str:
 def test_demo_learns_to_name_the_digits(run_demo, tmp_path, cell, least):
     lines = run_demo("--cell", cell, "--no-progress")
     assert lines[0].startswith("1600 digits to train on, 400 to test") and f"{cell} reads T=28 rows of D=28" in lines[0]
-    epochs = [line for line in lines if re.match(r"epoch +\d+/20 .* accuracy 0\.\d{4} .* test accuracy 0\.\d{4} ", line)]
+    epochs = [
+        line for line in lines if re.match(r"epoch +\d+/20 .* accuracy 0\.\d{4} .* test accuracy 0\.\d{4} ", line)
+    ]
     assert len(epochs) == 20
-    said = next(re.match(r"test accuracy (\d\.\d{4}); trained on (\d+) samples per second", line) for line in lines[21:])
+    said = next(
+        re.match(r"test accuracy (\d\.\d{4}); trained on (\d+) samples per second", line) for line in lines[21:]
+    )
     assert float(said[1]) >= least
     assert int(said[2]) > 0
 
@@ -155,7 +159,10 @@ def test_bench_prints_a_table_and_writes_json(capsys, tmp_path, monkeypatch):
     assert lines[-1] == f"numbers: {file}"
     report = Report.from_json(file.read_text())
     assert report.num_threads == 1
-    assert [(result.cell, result.mode) for result in report.results] == [("gru", "forward"), ("gru", "forward+backward")]
+    assert [(result.cell, result.mode) for result in report.results] == [
+        ("gru", "forward"),
+        ("gru", "forward+backward"),
+    ]
     forward = report.results[0]
     assert rows[0].split()[4] in (f"{forward.median_seconds() * 1e6:.2f}", f"{forward.median_seconds() * 1e3:.3f}")
     assert rows[0].split()[-1] == f"{forward.ratio('numpy'):.2f}"
@@ -179,17 +186,17 @@ def test_python_dash_m_is_the_same_command(tmp_path):
         ([], "COMMAND"),
         (["train"], "invalid choice: 'train'"),
         (["demo", "--cell", "transformer"], "invalid choice: 'transformer'"),
-        (["demo", "--epochs", "0"], "--epochs: expected a whole number of at least 1, came '0'"),
-        (["demo", "--hidden-size", "1.5"], "--hidden-size: expected a whole number of at least 1, came '1.5'"),
+        (["demo", "--epochs", "0"], "--epochs: expected a whole number of at least 1, got '0'"),
+        (["demo", "--hidden-size", "1.5"], "--hidden-size: expected a whole number of at least 1, got '1.5'"),
         (["demo", "--batch-size", "-3"], "--batch-size: expected"),
-        (["demo", "--lr", "nan"], "--lr: expected a number above 0, came 'nan'"),
-        (["demo", "--lr", "inf"], "--lr: expected a number above 0, came 'inf'"),
-        (["demo", "--seed", "-1"], "--seed: expected a whole number of at least 0, came '-1'"),
+        (["demo", "--lr", "nan"], "--lr: expected a number above 0, got 'nan'"),
+        (["demo", "--lr", "inf"], "--lr: expected a number above 0, got 'inf'"),
+        (["demo", "--seed", "-1"], "--seed: expected a whole number of at least 0, got '-1'"),
         (["demo", "--sed", "1"], "unrecognized arguments: --sed"),
-        (["bench", "--cell", "lstm,gro"], "--cell: expected lstm, gru, rnn (separated by commas), came 'gro'"),
+        (["bench", "--cell", "lstm,gro"], "--cell: expected lstm, gru, rnn (separated by commas), got 'gro'"),
         (["bench", "--shapes", "1,2,3"], "--shapes: shape: expected T,N,D,H"),
         (["bench", "--peers", "tensorflow"], "--peers: expected numpy, torch, torch-cell, onnxruntime, openvino, jax"),
-        (["bench", "--threads", "0"], "--threads: expected a whole number of at least 1, came '0'"),
+        (["bench", "--threads", "0"], "--threads: expected a whole number of at least 1, got '0'"),
         (["bench", "--threads", "100000"], "--threads: n: expected 1 to"),
     ],
 )

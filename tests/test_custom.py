@@ -281,7 +281,7 @@ CALLS = {
     "mask": (ValueError, "reset_mask: ", lambda layer: layer(normal(T, N, D), reset_mask=np.ones((N, T), bool))),
     "mask dtype": (TypeError, "reset_mask: ", lambda layer: layer(normal(T, N, D), reset_mask=np.ones((T, N)))),
     "no call": (RuntimeError, "training=True", lambda layer: layer.backward(normal(T, N, H))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("error, message, call", CALLS.values(), ids=CALLS)
@@ -306,7 +306,7 @@ def test_wrong_returns_of_step(value, error, message):
 
 BACKWARDS = {
     "no tuple": (None, TypeError, "cell.step_backward: expected a tuple"),
-    "name": ((None, None, {"V": 1}), ValueError, "cell.step_backward: expected dparams of W, U, b, came 'V'"),
+    "name": ((None, None, {"V": 1}), ValueError, "cell.step_backward: expected dparams of W, U, b, got 'V'"),
     "shape": ((None, None, {"W": np.ones(3)}), ValueError, r"cell.step_backward: expected dparams\['W'\] of shape"),
     "state": ((None, normal(2, 2), {}), ValueError, "cell.step_backward: expected dstate_prev of shape"),
 }
@@ -321,7 +321,7 @@ def test_wrong_returns_of_step_backward(value, error, message):
 
 
 def test_wrong_cells():
-    with pytest.raises(TypeError, match="cell: expected an object with step and step_backward, came int"):
+    with pytest.raises(TypeError, match="cell: expected an object with step and step_backward, got int"):
         fastrnn.Recurrent(3)
     cell = ElmanCell()
     cell.state_size = None

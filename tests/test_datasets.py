@@ -66,19 +66,19 @@ ZIPPED = gzip.compress(GOOD, mtime=0)
 @pytest.mark.parametrize(
     "content, message",
     [
-        (GOOD[:-1], "truncated IDX file, expected 112 bytes for shape (2, 3, 4), came 111"),
-        (GOOD[:16], "truncated IDX file, expected 112 bytes for shape (2, 3, 4), came 16"),
-        (GOOD[:15], "truncated IDX file, expected a header of 16 bytes, came 15"),
-        (gzip.compress(GOOD[:-1], mtime=0), "truncated IDX file, expected 112 bytes for shape (2, 3, 4), came 111"),
+        (GOOD[:-1], "truncated IDX file, expected 112 bytes for shape (2, 3, 4), got 111"),
+        (GOOD[:16], "truncated IDX file, expected 112 bytes for shape (2, 3, 4), got 16"),
+        (GOOD[:15], "truncated IDX file, expected a header of 16 bytes, got 15"),
+        (gzip.compress(GOOD[:-1], mtime=0), "truncated IDX file, expected 112 bytes for shape (2, 3, 4), got 111"),
         (GOOD + b"\0", "1 bytes beyond the 112 that shape (2, 3, 4) needs"),
-        (b"", "expected an IDX file, came one that begins with the bytes (none)"),
-        (GOOD[:3], "expected an IDX file, came one that begins with the bytes 00 00 0c"),
-        (b"\x89PNG\r\n\x1a\n", "expected an IDX file, came one that begins with the bytes 89 50 4e 47"),
-        (b"\0\0\x0a\x01" + GOOD[4:], "expected an IDX file, came one that begins with the bytes 00 00 0a 01"),
-        (b"\0\0\x08\0\x05", "expected an IDX file, came one that begins with the bytes 00 00 08 00"),
-        (b"\0\0\x08\xff" + bytes(1020), "expected an IDX file, came one that begins with the bytes 00 00 08 ff"),
+        (b"", "expected an IDX file, got one that begins with the bytes (none)"),
+        (GOOD[:3], "expected an IDX file, got one that begins with the bytes 00 00 0c"),
+        (b"\x89PNG\r\n\x1a\n", "expected an IDX file, got one that begins with the bytes 89 50 4e 47"),
+        (b"\0\0\x0a\x01" + GOOD[4:], "expected an IDX file, got one that begins with the bytes 00 00 0a 01"),
+        (b"\0\0\x08\0\x05", "expected an IDX file, got one that begins with the bytes 00 00 08 00"),
+        (b"\0\0\x08\xff" + bytes(1020), "expected an IDX file, got one that begins with the bytes 00 00 08 ff"),
         (b"\0\0\x08\x04" + b"\xff" * 16, f"truncated IDX file, expected {20 + (2**32 - 1) ** 4} bytes"),
-        (gzip.compress(b"hello", mtime=0), "expected an IDX file, came one that begins with the bytes 68 65 6c 6c"),
+        (gzip.compress(b"hello", mtime=0), "expected an IDX file, got one that begins with the bytes 68 65 6c 6c"),
         *[(ZIPPED[:size], "truncated or damaged gzip file") for size in (2, 9, 10, len(ZIPPED) // 2)],
         *[(ZIPPED[:-size], "truncated or damaged gzip file") for size in (1, 4, 8)],
         (ZIPPED[:-8] + bytes(4) + ZIPPED[-4:], "truncated or damaged gzip file"),  # checksum
@@ -205,7 +205,7 @@ def test_two_pairs_of_unknown_names(tmp_path):
     for prefix in ("a-", "b-"):
         write(tmp_path, f"{prefix}images-idx3-ubyte", idx(TRAIN[0]))
         write(tmp_path, f"{prefix}labels-idx1-ubyte", idx(TRAIN[1]))
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: expected one pair of images and labels, came a-, b-")):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: expected one pair of images and labels, got a-, b-")):
         mnist(tmp_path)
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_file_of_four_is_named(tmp_path):
 def test_train_and_test_of_different_sizes(tmp_path):
     write_four(tmp_path)
     write(tmp_path, "t10k-images-idx3-ubyte", idx(digits(3, size=(28, 27))[0]))
-    with pytest.raises(ValueError, match=re.escape("expected test images of (28, 28) as for training, came (28, 27)")):
+    with pytest.raises(ValueError, match=re.escape("expected test images of (28, 28) as for training, got (28, 27)")):
         mnist(tmp_path)
 
 
@@ -232,12 +232,12 @@ def test_files_that_do_not_fit_together(tmp_path):
     few = write(tmp_path, "few", idx(images[:4])), write(tmp_path, "few labels", idx(labels[:4]))
     for path, message in [
         ((a, short), f"{a} has 6 images, but {short} has 5 labels"),
-        ((b, a), f"{b}: expected images, unsigned bytes (N, rows, columns), came uint8 (6,)"),
-        ((a, a), f"{a}: expected labels, unsigned bytes (N,), came uint8 (6, 28, 28)"),
-        ((floats, b), f"{floats}: expected images, unsigned bytes (N, rows, columns), came float32 (6, 28, 28)"),
-        (few, f"{few[0]}: expected at least 5 images to keep a part for testing, came 4"),
-        ((a, b, b), "path: expected a pair (images_path, labels_path), came 3 paths"),
-        (a, f"path: expected a folder or a pair (images_path, labels_path), came the file {a}"),
+        ((b, a), f"{b}: expected images, unsigned bytes (N, rows, columns), got uint8 (6,)"),
+        ((a, a), f"{a}: expected labels, unsigned bytes (N,), got uint8 (6, 28, 28)"),
+        ((floats, b), f"{floats}: expected images, unsigned bytes (N, rows, columns), got float32 (6, 28, 28)"),
+        (few, f"{few[0]}: expected at least 5 images to keep a part for testing, got 4"),
+        ((a, b, b), "path: expected a pair (images_path, labels_path), got 3 paths"),
+        (a, f"path: expected a folder or a pair (images_path, labels_path), got the file {a}"),
     ]:
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             mnist(path)

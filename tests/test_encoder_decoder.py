@@ -37,9 +37,12 @@ def translator(kind="gru", dtype="float64", merge="concat", **options: Any) -> f
     wide = H * (2 if options.pop("bidirectional", False) and merge == "concat" else 1)
     both = {"bidirectional": True} if wide != H or merge != "concat" else {}
     return fastrnn.EncoderDecoder(
-        coder(kind, dtype=dtype, **options, **both), coder(kind, wide, writes=True, seed=5, dtype=dtype, **options),
-        start=1, end=2, merge=merge,
-    )  # fmt: skip
+        coder(kind, dtype=dtype, **options, **both),
+        coder(kind, wide, writes=True, seed=5, dtype=dtype, **options),
+        start=1,
+        end=2,
+        merge=merge,
+    )
 
 
 # --- Gradients --------------------------------------------------------------------------------------------------------
@@ -67,9 +70,10 @@ def test_gradients_of_vectors_time_major_and_of_other_layers():
         fastrnn.LastStep(),
     )
     decoder = fastrnn.Sequential(
-        fastrnn.RNN(2, H, dtype="float64", rng=2), fastrnn.GRU(H, 4, dtype="float64", rng=3),
+        fastrnn.RNN(2, H, dtype="float64", rng=2),
+        fastrnn.GRU(H, 4, dtype="float64", rng=3),
         fastrnn.Linear(4, 2, dtype="float64", rng=4),
-    )  # fmt: skip
+    )
     model = fastrnn.EncoderDecoder(encoder, decoder, start=None)
     rng = np.random.default_rng(0)
     x, targets = rng.standard_normal((T, N, D)), rng.standard_normal((3, N, 2))
@@ -121,9 +125,11 @@ def test_agrees_with_torch(dtype, kind, num_layers):
 def test_two_layers_are_one_of_two_levels():
     encoder = coder("lstm", num_layers=2)
     decoder = fastrnn.Sequential(
-        fastrnn.Embedding(V, D, dtype="float64"), fastrnn.LSTM(D, H, batch_first=True, dtype="float64", rng=3),
-        fastrnn.LSTM(H, H, batch_first=True, dtype="float64", rng=4), fastrnn.Linear(H, V, dtype="float64"),
-    )  # fmt: skip
+        fastrnn.Embedding(V, D, dtype="float64"),
+        fastrnn.LSTM(D, H, batch_first=True, dtype="float64", rng=3),
+        fastrnn.LSTM(H, H, batch_first=True, dtype="float64", rng=4),
+        fastrnn.Linear(H, V, dtype="float64"),
+    )
     model = fastrnn.EncoderDecoder(encoder, decoder, start=1)
     targets = tokens(steps=3, seed=1)
     _, (_, (h, c)) = encoder.run(tokens())
@@ -138,9 +144,10 @@ def test_directions_are_merged(merge):
     _, (_, h) = model.encoder.run(tokens())
     forward, backward = h[::2], h[1::2]
     joined = {
-        "concat": np.concatenate([forward, backward], axis=2), "sum": forward + backward,
+        "concat": np.concatenate([forward, backward], axis=2),
+        "sum": forward + backward,
         "mean": (forward + backward) / 2,
-    }[merge]  # fmt: skip
+    }[merge]
     y, _ = model.decoder.run(np.full((N, 1), 1), (None, joined, None))
     np.testing.assert_array_equal(model(tokens(), targets=tokens(steps=1)), y)
 
@@ -219,11 +226,14 @@ def learner(V_source: int, V_target: int, H: int) -> fastrnn.EncoderDecoder:
             fastrnn.Embedding(V_source, 16, rng=0), fastrnn.LSTM(16, H // 2, bidirectional=True, rng=1, **options)
         ),
         fastrnn.Sequential(
-            fastrnn.Embedding(V_target, 16, rng=2), fastrnn.LSTM(16, H, rng=3, **options),
+            fastrnn.Embedding(V_target, 16, rng=2),
+            fastrnn.LSTM(16, H, rng=3, **options),
             fastrnn.Linear(H, V_target, rng=4),
         ),
-        start=1, end=2, padding=0,
-    )  # fmt: skip
+        start=1,
+        end=2,
+        padding=0,
+    )
 
 
 def taught(model, source, targets, lr, epochs, batch_size):
@@ -264,17 +274,23 @@ def test_learns_to_write_dates(one_thread):
 # --- Errors -----------------------------------------------------------------------------------------------------------
 
 MAKES = {
-    "no layer": (TypeError, "encoder: expected a layer, came int", lambda: (3, coder(writes=True))),
+    "no layer": (TypeError, "encoder: expected a layer, got int", lambda: (3, coder(writes=True))),
     "layout": (ValueError, "decoder: expected batch_first=True like", lambda: (coder(), coder(batch_first=False))),
     "size": (ValueError, r"decoder: expected states of sizes .*5.* like .*6", lambda: (coder(), coder(width=6))),
     "kind": (ValueError, r"decoder: expected states of sizes \[\(5,\)\]", lambda: (coder(), coder("lstm"))),
     "levels": (ValueError, "decoder: expected states of sizes", lambda: (coder(num_layers=2), coder())),
     "direction": (ValueError, "decoder: expected .* read forward", lambda: (coder(), coder(bidirectional=True))),
-    "stateless": (ValueError, "encoder: expected a layer with a state", lambda: (
-        fastrnn.Linear(2, 2), fastrnn.Linear(2, 2))),
-    "time": (ValueError, "decoder: expected an output at every step", lambda: (
-        coder(), fastrnn.Sequential(coder(), fastrnn.LastStep(batch_first=True)))),
-}  # fmt: skip
+    "stateless": (
+        ValueError,
+        "encoder: expected a layer with a state",
+        lambda: (fastrnn.Linear(2, 2), fastrnn.Linear(2, 2)),
+    ),
+    "time": (
+        ValueError,
+        "decoder: expected an output at every step",
+        lambda: (coder(), fastrnn.Sequential(coder(), fastrnn.LastStep(batch_first=True))),
+    ),
+}
 
 
 @pytest.mark.parametrize("error, message, make", MAKES.values(), ids=MAKES)
@@ -292,9 +308,12 @@ CALLS = {
     "scores": (ValueError, "return_scores: ", lambda m: m.generate(tokens(), 3, return_scores=True)),
     "beams": (ValueError, "beam_size: ", lambda m: m.generate(tokens(), 3, mode="beam", beam_size=0)),
     "predict": (ValueError, "targets: expected what", lambda m: fastrnn.Trainer(m).predict(tokens())),
-    "trainer": (ValueError, "lengths: expected samples of one length", lambda m: fastrnn.Trainer(m).fit(
-        tokens(), tokens(), lengths=np.full(N, 3))),
-}  # fmt: skip
+    "trainer": (
+        ValueError,
+        "lengths: expected samples of one length",
+        lambda m: fastrnn.Trainer(m).fit(tokens(), tokens(), lengths=np.full(N, 3)),
+    ),
+}
 
 
 @pytest.mark.parametrize("error, message, call", CALLS.values(), ids=CALLS)

@@ -32,7 +32,7 @@ def test_repeat_refuses():
         fastrnn.Repeat(0)
     with pytest.raises(ValueError, match=r"x: expected an array of shape \(N, D\)"):
         fastrnn.Repeat(2)(np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match="such as LastStep.*before layer 1 .Repeat.*came layer 0 .GRU"):
+    with pytest.raises(ValueError, match="such as LastStep.*before layer 1 .Repeat.*got layer 0 .GRU"):
         fastrnn.Sequential(fastrnn.GRU(D, H), fastrnn.Repeat(3))
 
 

@@ -127,9 +127,11 @@ def test_cells_match_reference(cell, options, dtype, output_activation, isa):
         return dict(zip(names, outputs, strict=True)) | {"d" + name: grad for name, grad in grads.items()}
 
     for bias in (bias_y, None):
-        head = {} if output_activation is None else dict(
-            weight_hy=weight_hy, bias_y=bias, output_activation=output_activation
-        )  # fmt: skip
+        head = (
+            {}
+            if output_activation is None
+            else dict(weight_hy=weight_hy, bias_y=bias, output_activation=output_activation)
+        )
         head64 = {k: v.astype(np.float64) if isinstance(v, np.ndarray) else v for k, v in head.items()}
         expected = run(reference, case.astype(np.float64), head64)
         assert_results_close(run(functional, case, head), expected, dtype)
@@ -331,8 +333,13 @@ def test_arguments_are_left_alone(cell, options, isa):
     case = make_case(cell, options, (4, 3, 5, 6), "float32")
     copy = case.astype(np.float32)
     case.run(functional)
-    for ours, theirs in [(case.x, copy.x), (case.doutput, copy.doutput), *zip(case.state, copy.state),
-                         *zip(case.dstate, copy.dstate), *zip(case.weights, copy.weights)]:  # fmt: skip
+    for ours, theirs in [
+        (case.x, copy.x),
+        (case.doutput, copy.doutput),
+        *zip(case.state, copy.state),
+        *zip(case.dstate, copy.dstate),
+        *zip(case.weights, copy.weights),
+    ]:
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -477,8 +484,16 @@ def test_denormals(cell, options, isa):
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell, options", [("rnn", {"nonlinearity": "tanh"}), ("rnn", {"nonlinearity": "relu"}),
-                                           ("gru", {"reset_after": True}), ("lstm", {})], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, options",
+    [
+        ("rnn", {"nonlinearity": "tanh"}),
+        ("rnn", {"nonlinearity": "relu"}),
+        ("gru", {"reset_after": True}),
+        ("lstm", {}),
+    ],
+    ids=str,
+)
 @every_dtype
 def test_matches_pytorch(cell, options, dtype):
     torch = pytest.importorskip("torch")

@@ -16,8 +16,8 @@ from conftest import assert_output_close, assert_results_close, every_dtype
 from tree_cases import FORM_IDS, FORMS, make_tree_case, random_trees
 
 from fastrnn import Trees, _native, functional, get_num_threads, set_num_threads
-from fastrnn.functional import trees as compiled
-from fastrnn.reference import trees as reference
+from fastrnn.functional import tree as compiled
+from fastrnn.reference import tree as reference
 
 every_form = pytest.mark.parametrize("cell, children", FORMS, ids=FORM_IDS)
 WEIGHTS = ("weight_ih", "weight_hh", "bias")
@@ -27,7 +27,14 @@ def expect(case: Any) -> dict[str, Any]:
     return case.astype(np.float64).run(reference)
 
 
-SHAPES = [([1], 1, 1), ([1, 1, 1], 3, 5), ([2], 4, 8), ([9, 1, 30, 14], 5, 17), ([25, 60, 33, 7, 1], 19, 33), ([6] * 30, 7, 50)]
+SHAPES = [
+    ([1], 1, 1),
+    ([1, 1, 1], 3, 5),
+    ([2], 4, 8),
+    ([9, 1, 30, 14], 5, 17),
+    ([25, 60, 33, 7, 1], 19, 33),
+    ([6] * 30, 7, 50),
+]
 
 
 @lru_cache(maxsize=None)
@@ -127,7 +134,9 @@ def test_torch_autograd_of_a_recursion(cell, children):
         def recurrent(gate):
             if children == "sum":
                 return U_[gate, :, 0] @ sum((h for h, _ in states), torch.zeros(H, dtype=x.dtype))
-            return sum((U_[gate, :, trees.position[k]] @ h for k, (h, _) in zip(below, states)), torch.zeros(H, dtype=x.dtype))
+            return sum(
+                (U_[gate, :, trees.position[k]] @ h for k, (h, _) in zip(below, states)), torch.zeros(H, dtype=x.dtype)
+            )
 
         if cell == "rnn":
             h, c = torch.tanh(W_[0] @ x[j] + recurrent(0) + b_[0]), None
@@ -292,7 +301,9 @@ def test_inference_keeps_nothing():
 def test_the_twin():
     """Same names, same parameters, kinds and defaults."""
     for name in reference.__all__:
-        ours, theirs = (inspect.signature(getattr(module, name)).parameters.values() for module in (reference, compiled))
+        ours, theirs = (
+            inspect.signature(getattr(module, name)).parameters.values() for module in (reference, compiled)
+        )
         assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs], name
 
 
@@ -303,22 +314,30 @@ def refusals():
     case = make_tree_case("lstm", 2, [5, 3], 4, 6, "float32")
     trees, (w_ih, w_hh, bias), x = case.trees, case.weights, case.x
     V, leaves = trees.num_nodes, trees.num_leaves
-    yield (x[:-1], trees, w_ih, w_hh, bias, 2), ValueError, f"x: expected shape ({V}, 4), a row per node, or ({leaves}, 4)"
+    yield (
+        (x[:-1], trees, w_ih, w_hh, bias, 2),
+        ValueError,
+        f"x: expected shape ({V}, 4), a row per node, or ({leaves}, 4)",
+    )
     yield (x[:, :3], trees, w_ih, w_hh, bias, 2), ValueError, "x: expected shape"
     yield (x[None], trees, w_ih, w_hh, bias, 2), ValueError, "x: expected shape"
     yield (x.astype(float), trees, w_ih, w_hh, bias, 2), TypeError, "x: expected float32"
-    yield (x.tolist(), trees, w_ih, w_hh, bias, 2), TypeError, "x: expected a NumPy array, came list"
-    yield (x, [[1, -1]], w_ih, w_hh, bias, 2), TypeError, "trees: expected fastrnn.Trees, came list"
+    yield (x.tolist(), trees, w_ih, w_hh, bias, 2), TypeError, "x: expected a NumPy array, got list"
+    yield (x, [[1, -1]], w_ih, w_hh, bias, 2), TypeError, "trees: expected fastrnn.Trees, got list"
     yield (x, trees, w_ih[:-1], w_hh, bias, 2), ValueError, "weight_ih: expected shape (4*H, D)"
     yield (x, trees, w_ih, w_hh[:-6], bias, 2), ValueError, "weight_hh: expected shape (30, 12)"
     yield (x, trees, w_ih, w_hh, bias, "sum"), ValueError, "weight_hh: expected shape (24, 6)"
-    yield (x, trees, w_ih, None, bias, 2), TypeError, "weight_hh: expected a NumPy array, came NoneType"
+    yield (x, trees, w_ih, None, bias, 2), TypeError, "weight_hh: expected a NumPy array, got NoneType"
     yield (x, trees, w_ih, w_hh, bias[1:], 2), ValueError, "bias: expected shape (24,)"
-    yield (x, trees, w_ih, w_hh, bias, 0), ValueError, "children: expected 'sum' or a whole number of at least 1, came 0"
+    yield (x, trees, w_ih, w_hh, bias, 0), ValueError, "children: expected 'sum' or a whole number of at least 1, got 0"
     yield (x, trees, w_ih, w_hh, bias, "two"), ValueError, "children: expected 'sum'"
     yield (x, trees, w_ih, w_hh, bias, 1.5), ValueError, "children: expected 'sum'"
     three = Trees([[3, 3, 3, -1]])
-    yield (x, three, w_ih, w_hh, bias, 2), ValueError, "trees: expected at most 2 children, in positions below 2, came position 2 for node 2 of tree 0"
+    yield (
+        (x, three, w_ih, w_hh, bias, 2),
+        ValueError,
+        "trees: expected at most 2 children, in positions below 2, got position 2 for node 2 of tree 0",
+    )
 
 
 @pytest.mark.parametrize("arguments, error, said", list(refusals()))
@@ -333,16 +352,22 @@ def test_wrong_gradients_and_caches():
     case = make_tree_case("lstm", 2, [5, 3], 4, 6, "float32")
     cache = case.forward(compiled)[-1]
     backward = compiled.tree_lstm_backward
-    for arguments, name in (((case.dh[1:], None, None), "dh"), ((None, case.dh, None), "dh_root"), ((None, None, case.dh), "dc_root")):
+    for arguments, name in (
+        ((case.dh[1:], None, None), "dh"),
+        ((None, case.dh, None), "dh_root"),
+        ((None, None, case.dh), "dc_root"),
+    ):
         with pytest.raises(ValueError, match=f"^{name}: expected shape"):
             backward(*arguments, cache)
-    with pytest.raises(ValueError, match="^into: expected keys among x, weight_ih, weight_hh, bias, came 'h0'"):
+    with pytest.raises(ValueError, match="^into: expected keys among x, weight_ih, weight_hh, bias, got 'h0'"):
         backward(case.dh, None, None, cache, into={"h0": case.dh})
     with pytest.raises(ValueError, match=r"^into\['bias'\]: expected shape"):
         backward(case.dh, None, None, cache, into={"bias": case.dh})
-    with pytest.raises(TypeError, match="^cache: expected the cache of tree_rnn_forward in training, came TreeTape of another cell"):
+    with pytest.raises(
+        TypeError, match="^cache: expected the cache of tree_rnn_forward in training, got TreeTape of another cell"
+    ):
         compiled.tree_rnn_backward(None, None, cache)
-    with pytest.raises(TypeError, match="^cache: expected the cache of tree_lstm_forward in training, came TreeTape"):
+    with pytest.raises(TypeError, match="^cache: expected the cache of tree_lstm_forward in training, got TreeTape"):
         backward(None, None, None, _native.TreeTape())
     backward(case.dh, None, None, cache)  # the refusals left it unused
     with pytest.raises(RuntimeError, match="already consumed"):

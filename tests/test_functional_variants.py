@@ -258,8 +258,11 @@ def test_lengths_of_any_kind(cell, options, isa):
     """Integers of any width, a list, a strided view; lengths that are all T or all 0."""
     case = make_case(cell, options, (4, 3, 5, 6), "float64")
     expected = expect(replace(case, lengths=np.array([2, 0, 4])))
-    for lengths in ([2, 0, 4], *(np.array([2, 0, 4], kind) for kind in ("i1", "u2", "i4", "u8")),
-                    np.array([2, 9, 0, 9, 4, 9])[::2]):  # fmt: skip
+    for lengths in (
+        [2, 0, 4],
+        *(np.array([2, 0, 4], kind) for kind in ("i1", "u2", "i4", "u8")),
+        np.array([2, 9, 0, 9, 4, 9])[::2],
+    ):
         assert_results_close(replace(case, lengths=lengths).run(functional), expected, "float64")
     same = replace(case, lengths=[4, 4, 4], reset_mask=np.zeros((4, 3), bool)).run(functional)
     for name, array in case.run(functional).items():
@@ -316,7 +319,11 @@ def plan() -> Iterator[Any]:
 @pytest.mark.parametrize("shape", [(3, 70, 28, 64), (5, 1, 40, 96), (2, 3, 40, 320), (12, 17, 8, 12)], ids=str)
 @every_cell_and_variant
 def test_bitwise_equal_however_work_is_shared(cell, options, shape, plan):
-    plans = [{"threads": 2}, {"threads": 3, "by_units": True}, {"threads": 3, "by_units": False, "shares": 4, "chunk": 1}]
+    plans = [
+        {"threads": 2},
+        {"threads": 3, "by_units": True},
+        {"threads": 3, "by_units": False, "shares": 4, "chunk": 1},
+    ]
     for ways in ("", "all"):
         case = make_case(cell, options, shape, "float32")
         case = with_ways(case, ways) if ways else case

@@ -12,7 +12,7 @@ import pytest
 from conftest import every_dtype
 
 import fastrnn
-from fastrnn.layers.decoding import beam_search, log_softmax, sample
+from fastrnn.streaming.decode import beam_search, log_softmax, sample
 
 N, V, H = 3, 6, 8
 
@@ -147,9 +147,9 @@ WRONG = {
     "start axes": (ValueError, "start: expected shape", {"start": np.ones((1, 2, 3), int)}),
     "empty": (ValueError, "start: expected shape", {"start": np.ones((3, 0), int)}),
     "vectors": (TypeError, "start: expected vectors", {"mode": "feedback"}),
-    "token": (IndexError, r"start: expected tokens 0\.\.5, came", {"start": np.array([6])}),
-    "end type": (TypeError, "end: expected a whole number, came 'x'", {"end": "x"}),
-    "end size": (ValueError, "end: expected a whole number of at least 0, came -1", {"end": -1}),
+    "token": (IndexError, r"start: expected tokens 0\.\.5, got", {"start": np.array([6])}),
+    "end type": (TypeError, "end: expected a whole number, got 'x'", {"end": "x"}),
+    "end size": (ValueError, "end: expected a whole number of at least 0, got -1", {"end": -1}),
     "mode": (ValueError, "mode: expected one of 'greedy', 'sample', 'feedback'", {"mode": "beam"}),
     "steps": (ValueError, "steps: expected", {"steps": 0}),
     "temperature": (ValueError, "temperature: expected", {"temperature": -1.0}),
@@ -177,7 +177,7 @@ def test_the_chain_looks_at_what_it_is_given():
 
 
 def test_start_in_another_dtype_is_named():
-    with pytest.raises(TypeError, match="^start: expected float32 like weight_ih, came float64$"):
+    with pytest.raises(TypeError, match="^start: expected float32 like weight_ih, got float64$"):
         fastrnn.Sequential(fastrnn.GRU(2, H), fastrnn.Linear(H, 2)).generate(np.zeros((1, 2)), 3, mode="feedback")
 
 
@@ -224,7 +224,12 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(end, penalty):
     for seed in range(3):
         step = random_step(vocabulary, seed)
         tokens, scores = beam_search(
-            step, np.zeros(2, int), np.array([[5, 7]]), steps, beam_size=vocabulary**steps, end=end,
+            step,
+            np.zeros(2, int),
+            np.array([[5, 7]]),
+            steps,
+            beam_size=vocabulary**steps,
+            end=end,
             length_penalty=penalty,
         )
         for n, row in enumerate([5, 7]):

@@ -13,7 +13,9 @@ from fastrnn.datasets import japanese_vowels
 
 def test_without_aeon(monkeypatch):
     monkeypatch.setitem(sys.modules, "aeon.datasets", None)
-    with pytest.raises(ImportError, match=r'^japanese_vowels: expected the package aeon; pip install "fastrnn\[datasets\]"$'):
+    with pytest.raises(
+        ImportError, match=r'^japanese_vowels: expected the package aeon; pip install "fastrnn\[datasets\]"$'
+    ):
         japanese_vowels()
 
 
@@ -34,9 +36,11 @@ def test_who_is_speaking():
     accuracies = []
     for seed in range(3):
         model = Sequential(
-            GRU(12, 32, bidirectional=True, batch_first=True, rng=seed), MeanPool(batch_first=True),
-            Dropout(0.3, rng=seed), Linear(64, 9, rng=seed),
-        )  # fmt: skip
+            GRU(12, 32, bidirectional=True, batch_first=True, rng=seed),
+            MeanPool(batch_first=True),
+            Dropout(0.3, rng=seed),
+            Linear(64, 9, rng=seed),
+        )
         trainer = Trainer(model, optimizer=AdamW(lr=0.01), clip_norm=5.0, rng=seed)
         trainer.fit(x, y, epochs=15, batch_size=30, progress=False)
         accuracies.append(trainer.evaluate(x_test, y_test)["accuracy"])

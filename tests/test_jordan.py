@@ -12,7 +12,7 @@ import pytest
 from conftest import assert_output_close, every_dtype
 
 import fastrnn
-from fastrnn.activations import ACTIVATIONS
+from fastrnn.functional.activations import ACTIVATIONS
 from fastrnn.layers import build
 
 T, N, D, H, M = 6, 4, 3, 7, 2
@@ -92,9 +92,13 @@ def test_gradients(share, lengths, resets):
     layer = jordan(output_activation="softmax" if resets else "identity")
     options = {} if share is None else {"targets": normal(T, N, M), "teacher_forcing": share}
     report = fastrnn.check_gradients(
-        layer, normal(T, N, D), normal(1, N, M), lengths=None if lengths is None else np.array(lengths),
-        reset_mask=np.random.default_rng(1).random((T, N)) < 0.3 if resets else None, **options,
-    )  # fmt: skip
+        layer,
+        normal(T, N, D),
+        normal(1, N, M),
+        lengths=None if lengths is None else np.array(lengths),
+        reset_mask=np.random.default_rng(1).random((T, N)) < 0.3 if resets else None,
+        **options,
+    )
     assert list(report.checks) == ["x", "state0", *layer.params]
 
 
@@ -234,7 +238,7 @@ CALLS = {
     "mask": (ValueError, "reset_mask: ", lambda layer: layer(normal(T, N, D), reset_mask=np.ones((2, 2), bool))),
     "steps": (ValueError, "steps: expected a number", lambda layer: layer(None, normal(1, N, M))),
     "backward": (RuntimeError, "training=True", lambda layer: layer.backward(normal(T, N, M))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("error, message, call", CALLS.values(), ids=CALLS)

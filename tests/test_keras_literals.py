@@ -24,7 +24,9 @@ TOLERANCE = {"rtol": 2e-6, "atol": 1e-6}  # Keras's own tolerance is 1e-6 or wid
 
 
 def identify(case: dict[str, Any]) -> str:
-    extra = [name for name in ("go_backwards", "sequences", "reset_after", "use_bias", "unit_forget_bias") if name in case]
+    extra = [
+        name for name in ("go_backwards", "sequences", "reset_after", "use_bias", "unit_forget_bias") if name in case
+    ]
     return "-".join([case["layer"], case["test"].split(".")[1], *extra])
 
 

@@ -82,7 +82,16 @@ def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray],
 def torch_twin(torch: Any, layer: Any, dtype: Any) -> Any:
     """PyTorch's layer of the same arguments, with other weights."""
     cls = {"RNN": torch.nn.RNN, "GRU": torch.nn.GRU, "LSTM": torch.nn.LSTM}[type(layer).__name__]
-    names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional", "nonlinearity", "proj_size")
+    names = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "bias",
+        "batch_first",
+        "bidirectional",
+        "nonlinearity",
+        "proj_size",
+    )
     known = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     torch.manual_seed(3)
     return cls(**known, dtype=dtype)
@@ -189,8 +198,13 @@ def test_unbatched_is_a_batch_of_one(kind):
     layer = LAYERS[kind](D, H, 2, bidirectional=True, rng=1)
     x, state, doutput, dstate = random_arguments(layer, batched=False)
     alone = run(layer, x, state, doutput, dstate)
-    batch = run(layer, x[:, None], joined(a[:, None] for a in parts(state)), doutput[:, None],
-                joined(a[:, None] for a in parts(dstate)))  # fmt: skip
+    batch = run(
+        layer,
+        x[:, None],
+        joined(a[:, None] for a in parts(state)),
+        doutput[:, None],
+        joined(a[:, None] for a in parts(dstate)),
+    )
     for name, value in alone.items():
         expected = batch[name]
         if name in ("output", "dx") or name.endswith(("_n", "0")) and not name.endswith("_l0"):
@@ -228,8 +242,13 @@ def test_none_is_zeros(kind):
     x, state, doutput, dstate = random_arguments(layer)
     zero_state, zero_dstate = (joined(np.zeros_like(a) for a in parts(s)) for s in (state, dstate))
     for doutput_or_none, dstate_or_none in [(doutput, None), (None, dstate), (None, None)]:
-        expected = run(layer, x, zero_state, np.zeros_like(doutput) if doutput_or_none is None else doutput,
-                       zero_dstate if dstate_or_none is None else dstate)  # fmt: skip
+        expected = run(
+            layer,
+            x,
+            zero_state,
+            np.zeros_like(doutput) if doutput_or_none is None else doutput,
+            zero_dstate if dstate_or_none is None else dstate,
+        )
         actual = run(layer, x, None, doutput_or_none, dstate_or_none)
         for name, value in expected.items():
             np.testing.assert_array_equal(actual[name], value, err_msg=name)
@@ -378,7 +397,7 @@ def test_forget_bias():
         np.testing.assert_array_equal(param[others], plain.params[name][others])
     with pytest.raises(ValueError, match="^forget_bias: expected None, as bias is False$"):
         LSTM(D, H, bias=False, forget_bias=1.0)
-    with pytest.raises(TypeError, match="^forget_bias: expected a number, came 'open'$"):
+    with pytest.raises(TypeError, match="^forget_bias: expected a number, got 'open'$"):
         LSTM(D, H, forget_bias="open")
 
 
@@ -457,11 +476,11 @@ def test_load_state_dict_is_strict_and_all_or_nothing():
     before = layer.state_dict()
     without = {name: value for name, value in good.items() if name != "bias_hh_l0"}
     for bad, error, message in [
-        (without, ValueError, "mapping: expected the parameters of GRU, came missing bias_hh_l0$"),
-        (good | {"extra": good["bias_hh_l0"]}, ValueError, "mapping: .* came unknown extra$"),
-        (without | {"other": 1}, ValueError, "mapping: .* came missing bias_hh_l0; unknown other$"),
-        (good | {"bias_hh_l0": np.zeros(H, "f4")}, ValueError, r"bias_hh_l0: expected shape \(18,\), came \(6,\)$"),
-        (good | {"bias_hh_l0": np.zeros(3 * H, int)}, TypeError, "bias_hh_l0: expected floating point, came int64$"),
+        (without, ValueError, "mapping: expected the parameters of GRU, got missing bias_hh_l0$"),
+        (good | {"extra": good["bias_hh_l0"]}, ValueError, "mapping: .* got unknown extra$"),
+        (without | {"other": 1}, ValueError, "mapping: .* got missing bias_hh_l0; unknown other$"),
+        (good | {"bias_hh_l0": np.zeros(H, "f4")}, ValueError, r"bias_hh_l0: expected shape \(18,\), got \(6,\)$"),
+        (good | {"bias_hh_l0": np.zeros(3 * H, int)}, TypeError, "bias_hh_l0: expected floating point, got int64$"),
     ]:
         with pytest.raises(error, match=message):
             layer.load_state_dict(bad)
@@ -474,19 +493,19 @@ def test_load_state_dict_is_strict_and_all_or_nothing():
 @pytest.mark.parametrize(
     "arguments, options, error, message",
     [
-        ((0, H), {}, ValueError, "input_size: expected a whole number of at least 1, came 0"),
-        ((D, -2), {}, ValueError, "hidden_size: expected a whole number of at least 1, came -2"),
-        ((D, 2.5), {}, TypeError, "hidden_size: expected a whole number, came 2.5"),
-        ((D, True), {}, ValueError, "hidden_size: expected a whole number of at least 1, came True"),
-        ((D, H, 0), {}, ValueError, "num_layers: expected a whole number of at least 1, came 0"),
-        ((D, H), {"dropout": 1.0}, ValueError, "dropout: expected a probability 0 <= p < 1, came 1.0"),
-        ((D, H), {"dropout": float("nan")}, ValueError, "dropout: expected a probability 0 <= p < 1, came nan"),
-        ((D, H), {"dropout": "half"}, TypeError, "dropout: expected a probability, came 'half'"),
-        ((D, H), {"dtype": np.float16}, TypeError, "dtype: expected float32 or float64, came float16"),
-        ((D, H), {"dtype": "floating"}, TypeError, "dtype: expected float32 or float64, came 'floating'"),
-        ((D, H), {"init": "zeros"}, ValueError, "init: expected one of 'uniform', 'orthogonal', came 'zeros'"),
-        ((D, H), {"rng": "seed"}, TypeError, "rng: expected None, a whole number or a numpy Generator, came 'seed'"),
-        ((D, H), {"rng": -1}, ValueError, "rng: expected a seed of at least 0, came -1"),
+        ((0, H), {}, ValueError, "input_size: expected a whole number of at least 1, got 0"),
+        ((D, -2), {}, ValueError, "hidden_size: expected a whole number of at least 1, got -2"),
+        ((D, 2.5), {}, TypeError, "hidden_size: expected a whole number, got 2.5"),
+        ((D, True), {}, ValueError, "hidden_size: expected a whole number of at least 1, got True"),
+        ((D, H, 0), {}, ValueError, "num_layers: expected a whole number of at least 1, got 0"),
+        ((D, H), {"dropout": 1.0}, ValueError, "dropout: expected a probability 0 <= p < 1, got 1.0"),
+        ((D, H), {"dropout": float("nan")}, ValueError, "dropout: expected a probability 0 <= p < 1, got nan"),
+        ((D, H), {"dropout": "half"}, TypeError, "dropout: expected a probability, got 'half'"),
+        ((D, H), {"dtype": np.float16}, TypeError, "dtype: expected float32 or float64, got float16"),
+        ((D, H), {"dtype": "floating"}, TypeError, "dtype: expected float32 or float64, got 'floating'"),
+        ((D, H), {"init": "zeros"}, ValueError, "init: expected one of 'uniform', 'orthogonal', got 'zeros'"),
+        ((D, H), {"rng": "seed"}, TypeError, "rng: expected None, a whole number or a numpy Generator, got 'seed'"),
+        ((D, H), {"rng": -1}, ValueError, "rng: expected a seed of at least 0, got -1"),
     ],
 )
 @every_layer
@@ -497,7 +516,7 @@ def test_bad_constructor_arguments(kind, arguments, options, error, message):
 
 
 def test_unknown_nonlinearity():
-    with pytest.raises(ValueError, match="^nonlinearity: expected one of 'tanh', .*, came 'softplus'$"):
+    with pytest.raises(ValueError, match="^nonlinearity: expected one of 'tanh', .*, got 'softplus'$"):
         RNN(D, H, nonlinearity="softplus")
 
 
@@ -508,33 +527,38 @@ def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda la: la([[0.0] * D]), TypeError, "x: expected a NumPy array, came list"),
-        (lambda la: la(zeros(T, N, D + 1)), ValueError, "x: expected shape (N, T, 5) or (T, 5), came (7, 3, 6)"),
-        (lambda la: la(zeros(D)), ValueError, "x: expected shape (N, T, 5) or (T, 5), came (5,)"),
-        (lambda la: la(zeros(2, T, N, D)), ValueError, "x: expected shape (N, T, 5) or (T, 5), came (2, 7, 3, 5)"),
-        (lambda la: la(zeros(N, T, D), zeros(2, N, H)), TypeError, "state: expected a tuple (h, c), came ndarray"),
+        (lambda la: la([[0.0] * D]), TypeError, "x: expected a NumPy array, got list"),
+        (lambda la: la(zeros(T, N, D + 1)), ValueError, "x: expected shape (N, T, 5) or (T, 5), got (7, 3, 6)"),
+        (lambda la: la(zeros(D)), ValueError, "x: expected shape (N, T, 5) or (T, 5), got (5,)"),
+        (lambda la: la(zeros(2, T, N, D)), ValueError, "x: expected shape (N, T, 5) or (T, 5), got (2, 7, 3, 5)"),
+        (lambda la: la(zeros(N, T, D), zeros(2, N, H)), TypeError, "state: expected a tuple (h, c), got ndarray"),
         (
             lambda la: la(zeros(N, T, D), (zeros(2, N, H),)),
-            TypeError, "state: expected a tuple (h, c), came a tuple of 1",
+            TypeError,
+            "state: expected a tuple (h, c), got a tuple of 1",
         ),
         (
             lambda la: la(zeros(N, T, D), (zeros(2, N, H), zeros(1, N, H))),
-            ValueError, "c of state: expected shape (2, 3, 6), came (1, 3, 6)",
+            ValueError,
+            "c of state: expected shape (2, 3, 6), got (1, 3, 6)",
         ),
         (
             lambda la: la(zeros(T, D), (zeros(2, N, H), zeros(2, N, H))),
-            ValueError, "h of state: expected shape (2, 6), came (2, 3, 6)",
+            ValueError,
+            "h of state: expected shape (2, 6), got (2, 3, 6)",
         ),
         (
             lambda la: la(zeros(N, T, D), (zeros(2, N, H), zeros(2, N, H, dtype="f8"))),
-            TypeError, "c of state: expected float32 like the parameters, came float64",
+            TypeError,
+            "c of state: expected float32 like the parameters, got float64",
         ),
         (
             lambda la: la(zeros(N, T, D), (zeros(2, N, H), None)),
-            TypeError, "c of state: expected a NumPy array, came NoneType",
+            TypeError,
+            "c of state: expected a NumPy array, got NoneType",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_call(call, error, message):
     layer = LSTM(D, H, bidirectional=True, batch_first=True)
     with pytest.raises(error) as caught:
@@ -545,7 +569,7 @@ def test_bad_call(call, error, message):
 @every_layer
 def test_wrong_dtype_and_empty_batch(kind):
     layer = LAYERS[kind](D, H)
-    with pytest.raises(TypeError, match="^x: expected float32 .*, came float64$"):
+    with pytest.raises(TypeError, match="^x: expected float32 .*, got float64$"):
         layer(zeros(T, N, D, dtype="f8"))
     with pytest.raises(ValueError, match="^x: expected"):
         layer(zeros(T, 0, D))
@@ -554,8 +578,8 @@ def test_wrong_dtype_and_empty_batch(kind):
 def test_state_of_a_one_state_layer():
     layer = GRU(D, H)
     for state, error, message in [
-        (zeros(2, N, H), ValueError, "state: expected shape (1, 3, 6), came (2, 3, 6)"),
-        ((zeros(1, N, H), zeros(1, N, H)), TypeError, "state: expected a NumPy array, came a tuple of 2"),
+        (zeros(2, N, H), ValueError, "state: expected shape (1, 3, 6), got (2, 3, 6)"),
+        ((zeros(1, N, H), zeros(1, N, H)), TypeError, "state: expected a NumPy array, got a tuple of 2"),
     ]:
         with pytest.raises(error) as caught:
             layer(zeros(T, N, D), state)
@@ -566,7 +590,7 @@ def test_state_of_a_one_state_layer():
 def test_backward_needs_a_training_call_and_uses_it_up(kind):
     layer = LAYERS[kind](D, H, rng=1)
     x, state, doutput, dstate = random_arguments(layer)
-    message = f"^{type(layer).__name__}.backward: expected a call with training=True before each backward, came none"
+    message = f"^{type(layer).__name__}.backward: expected a call with training=True before each backward, got none"
     with pytest.raises(RuntimeError, match=message):
         layer.backward(doutput)
     layer(x, state)
@@ -586,12 +610,12 @@ def test_a_refused_backward_can_be_repeated(kind):
     layer.zero_grad()
     layer(x, state, training=True)
     for bad, error, message in [
-        (doutput[:, :-1], ValueError, r"doutput: expected shape \(3, 7, 6\) like output, came \(3, 6, 6\)"),
-        (doutput[:-1], ValueError, r"doutput: expected shape \(3, 7, 6\) like output, came \(2, 7, 6\)"),
-        (doutput[0], ValueError, r"doutput: expected shape \(3, 7, 6\) like output, came \(7, 6\)"),
-        (doutput[..., 1:], ValueError, r"doutput: expected shape \(N, T, 6\) or \(T, 6\), came \(3, 7, 5\)"),
-        (doutput.astype("f8"), TypeError, "doutput: expected float32 like output, came float64"),
-        (1.0, TypeError, "doutput: expected a NumPy array, came float"),
+        (doutput[:, :-1], ValueError, r"doutput: expected shape \(3, 7, 6\) like output, got \(3, 6, 6\)"),
+        (doutput[:-1], ValueError, r"doutput: expected shape \(3, 7, 6\) like output, got \(2, 7, 6\)"),
+        (doutput[0], ValueError, r"doutput: expected shape \(3, 7, 6\) like output, got \(7, 6\)"),
+        (doutput[..., 1:], ValueError, r"doutput: expected shape \(N, T, 6\) or \(T, 6\), got \(3, 7, 5\)"),
+        (doutput.astype("f8"), TypeError, "doutput: expected float32 like output, got float64"),
+        (1.0, TypeError, "doutput: expected a NumPy array, got float"),
     ]:
         with pytest.raises(error, match=f"^{message}$"):
             layer.backward(bad, dstate)
@@ -614,5 +638,5 @@ def test_nan_stays_in_its_batch_row(kind):
 
 
 def test_build_refuses_an_unknown_class():
-    with pytest.raises(ValueError, match="^class: expected a layer of fastrnn or a subclass .*, came 'Nope'$"):
+    with pytest.raises(ValueError, match="^class: expected a layer of fastrnn or a subclass .*, got 'Nope'$"):
         build({"class": "Nope"})

@@ -34,7 +34,13 @@ OPTIONS = [
     ("lstm", {"gate_activation": "hard_sigmoid_6", "activation": "relu"}),
     ("lstm", {"peephole": True, "cell_clip": 1.0, "gate_activation": "hard_sigmoid", "activation": "sigmoid"}),
 ]
-NAMES = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "hard_sigmoid": "HardSigmoid", "hard_sigmoid_6": "HardSigmoid"}
+NAMES = {
+    "tanh": "Tanh",
+    "relu": "Relu",
+    "sigmoid": "Sigmoid",
+    "hard_sigmoid": "HardSigmoid",
+    "hard_sigmoid_6": "HardSigmoid",
+}
 
 
 def identify(options: Any) -> str:
@@ -50,8 +56,11 @@ def make_node(onnx: Any, cell: str, layer: Any, options: dict[str, Any], lengths
         both = [layer.params[name + suffix] for suffix in ("", "_reverse")[:S]]
         return np.stack([np.concatenate([np.split(a, len(gates))[k] for k in gates]) for a in both])
 
-    inputs = {"W": rows("weight_ih_l0"), "R": rows("weight_hh_l0"),
-              "B": np.concatenate([rows("bias_ih_l0"), rows("bias_hh_l0")], axis=1)}  # fmt: skip
+    inputs = {
+        "W": rows("weight_ih_l0"),
+        "R": rows("weight_hh_l0"),
+        "B": np.concatenate([rows("bias_ih_l0"), rows("bias_hh_l0")], axis=1),
+    }
     names = ["X", "W", "R", "B", "sequence_lens" if lengths is not None else "", "initial_h"]
     attributes: dict[str, Any] = {"hidden_size": H, "direction": "bidirectional" if S == 2 else "forward"}
     if cell == "lstm":
@@ -76,20 +85,30 @@ def make_node(onnx: Any, cell: str, layer: Any, options: dict[str, Any], lengths
     node = helper.make_node(cell.upper(), names, outputs, **attributes)
     kinds = {np.dtype("f4"): onnx.TensorProto.FLOAT, np.dtype("i4"): onnx.TensorProto.INT32}
     graph = helper.make_graph(
-        [node], "one layer",
-        [helper.make_tensor_value_info(n, kinds[np.dtype("i4" if n == "sequence_lens" else "f4")], None)
-         for n in names if n],
+        [node],
+        "one layer",
+        [
+            helper.make_tensor_value_info(n, kinds[np.dtype("i4" if n == "sequence_lens" else "f4")], None)
+            for n in names
+            if n
+        ],
         [helper.make_tensor_value_info(n, kinds[np.dtype("f4")], None) for n in outputs],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
     model.ir_version = 8
     return model, inputs
 
 
 def compare(
-    onnx: Any, evaluate: Any, cell: str, options: dict[str, Any], *, lengths: Any = None, bidirectional: bool = False,
+    onnx: Any,
+    evaluate: Any,
+    cell: str,
+    options: dict[str, Any],
+    *,
+    lengths: Any = None,
+    bidirectional: bool = False,
     small_cells: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """With small_cells the cell states stay within the clip, and only what goes into the gates is clipped."""
     layer = LAYERS[cell](D, H, bidirectional=bidirectional, rng=1, **options)
     rng = np.random.default_rng(2)
@@ -157,4 +176,6 @@ def test_agree_with_onnx_runtime(cell, options, bidirectional, lengths):
         )
         return session.run(None, inputs)
 
-    compare(onnx, evaluate, cell, options, lengths=lengths, bidirectional=bidirectional, small_cells="cell_clip" in options)
+    compare(
+        onnx, evaluate, cell, options, lengths=lengths, bidirectional=bidirectional, small_cells="cell_clip" in options
+    )

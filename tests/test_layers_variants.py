@@ -113,8 +113,9 @@ def test_lengths_agree_with_packed_sequences(dtype, kind, form, torch):
     module = with_torchs_weights(torch, layer)
     for lengths in ([3, 7, 2, 1, 5], [7, 6, 4, 4, 2], [5, 5, 5, 5, 5], [7] * 5):
         x, state, doutput, dstate = arguments(layer, np.array(lengths))
-        expected = run_torch(torch, packed(torch, module, lengths), layer, np.nan_to_num(x), state,
-                             np.nan_to_num(doutput), dstate)  # fmt: skip
+        expected = run_torch(
+            torch, packed(torch, module, lengths), layer, np.nan_to_num(x), state, np.nan_to_num(doutput), dstate
+        )
         assert_close(run(layer, x, state, doutput, dstate, lengths=lengths), expected, dtype)
         module.zero_grad()
 
@@ -145,9 +146,17 @@ def test_resets_agree_with_a_loop_in_torch(dtype, kind, num_layers, torch):
 
 
 def by_hand(
-    layer: Any, cell: str, options: dict[str, Any], x: Any, state: Any, doutput: Any, dstate: Any, *,
-    lengths: Any = None, reset_mask: Any = None,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    layer: Any,
+    cell: str,
+    options: dict[str, Any],
+    x: Any,
+    state: Any,
+    doutput: Any,
+    dstate: Any,
+    *,
+    lengths: Any = None,
+    reset_mask: Any = None,
+) -> dict[str, np.ndarray]:
     """What `run` gives, from `fastrnn.reference` in float64. Resets of a reverse direction come one step later for it."""
     S = 2 if layer.bidirectional else 1
     x, doutput = (np.asarray(a.swapaxes(0, 1) if layer.batch_first else a, np.float64) for a in (x, doutput))
@@ -165,12 +174,18 @@ def by_hand(
         outputs = []
         for s in range(S):
             names = {kind: f"{kind}_l{k}{'_reverse' * s}" for kind in kinds}
-            weights = {kind: np.asarray(layer.params[name], np.float64) for kind, name in names.items()
-                       if name in layer.params}  # fmt: skip
+            weights = {
+                kind: np.asarray(layer.params[name], np.float64) for kind, name in names.items() if name in layer.params
+            }
             output, *final, cache = getattr(reference, cell + "_forward")(
-                y, *(a[k * S + s] for a in state), **dict.fromkeys(("bias_ih", "bias_hh")) | weights, **options,
-                lengths=lengths, reset_mask=resets[s], reverse=bool(s),
-            )  # fmt: skip
+                y,
+                *(a[k * S + s] for a in state),
+                **dict.fromkeys(("bias_ih", "bias_hh")) | weights,
+                **options,
+                lengths=lengths,
+                reset_mask=resets[s],
+                reverse=bool(s),
+            )
             outputs.append(output)
             last.append(final)
             caches.append((names, cache))
@@ -224,8 +239,14 @@ def test_lengths_and_resets_of_one_sequence(cell, options):
     for length in range(T + 1):
         keywords = {"lengths": [length], "reset_mask": mask}
         batch = run(layer, x, state, doutput, dstate, **keywords)
-        alone = run(layer, x[:, 0], joined(a[:, 0] for a in parts(state)), doutput[:, 0],
-                    joined(a[:, 0] for a in parts(dstate)), **keywords)  # fmt: skip
+        alone = run(
+            layer,
+            x[:, 0],
+            joined(a[:, 0] for a in parts(state)),
+            doutput[:, 0],
+            joined(a[:, 0] for a in parts(dstate)),
+            **keywords,
+        )
         for name, value in alone.items():
             expected = batch[name] if value.shape == batch[name].shape else batch[name].squeeze(1)
             np.testing.assert_array_equal(value, expected, err_msg=name)
@@ -269,8 +290,13 @@ def test_resets_cut_a_sequence_into_sequences_of_their_own(cell, options, bidire
                         zero[rows[s]] = which[s] * a[rows[s], n]
                 return joined(part)
 
-            piece = run(layer, x[start:stop, n], of_this_piece(parts(state), given), doutput[start:stop, n],
-                        of_this_piece(parts(dstate), taken))  # fmt: skip
+            piece = run(
+                layer,
+                x[start:stop, n],
+                of_this_piece(parts(state), given),
+                doutput[start:stop, n],
+                of_this_piece(parts(dstate), taken),
+            )
             for name in ("output", "dx"):
                 assert_output_close(actual[name][start:stop, n], piece[name], "float64", name)
             for s in range(S):
@@ -367,9 +393,11 @@ def ragged(seed: int, count: int, longest: int = 9) -> tuple[list[np.ndarray], l
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch-first"])
 def test_a_trainer_gives_each_sequence_what_it_would_get_alone(batch_first):
     model = Sequential(
-        LSTM(2, 6, 2, bidirectional=True, batch_first=batch_first, rng=0), Activation("tanh"),
-        GRU(12, 5, bidirectional=True, batch_first=batch_first, rng=1), Linear(10, 3, rng=2),
-    )  # fmt: skip
+        LSTM(2, 6, 2, bidirectional=True, batch_first=batch_first, rng=0),
+        Activation("tanh"),
+        GRU(12, 5, bidirectional=True, batch_first=batch_first, rng=1),
+        Linear(10, 3, rng=2),
+    )
     x, masks = ragged(1, 11)
     outputs = Trainer(model, loss="mse").predict(x, batch_size=4, reset_mask=masks)
     for sequence, mask, output in zip(x, masks, outputs, strict=True):
@@ -419,27 +447,31 @@ ONE = np.zeros((T, D), np.float32)
 @pytest.mark.parametrize(
     "keywords, error, message",
     [
-        ({"lengths": [1, 2]}, ValueError, r"lengths: expected shape \(5,\).*, came \(2,\)"),
-        ({"lengths": 3}, ValueError, r"lengths: expected shape \(5,\).*, came \(\)"),
-        ({"lengths": [1, 2, 3, 4, 8]}, ValueError, "lengths: expected .*7, came 8"),
-        ({"lengths": [1, 2, 3, 4, -1]}, ValueError, "lengths: expected .*7, came -1"),
-        ({"lengths": [1.0, 2, 3, 4, 5]}, TypeError, "lengths: expected integers, came float64"),
-        ({"lengths": [True] * 5}, TypeError, "lengths: expected integers, came bool"),
-        ({"lengths": "short"}, TypeError, "lengths: expected integers, came <U5"),
-        ({"reset_mask": MASK.T.copy()}, ValueError, r"reset_mask: expected shape \(7, 5\) = \(T, N\), came \(5, 7\)"),
-        ({"reset_mask": MASK.astype(int)}, TypeError, "reset_mask: expected a NumPy array of bool, came int64"),
-        ({"reset_mask": MASK.tolist()}, TypeError, "reset_mask: expected a NumPy array of bool, came list"),
+        ({"lengths": [1, 2]}, ValueError, r"lengths: expected shape \(5,\).*, got \(2,\)"),
+        ({"lengths": 3}, ValueError, r"lengths: expected shape \(5,\).*, got \(\)"),
+        ({"lengths": [1, 2, 3, 4, 8]}, ValueError, "lengths: expected .*7, got 8"),
+        ({"lengths": [1, 2, 3, 4, -1]}, ValueError, "lengths: expected .*7, got -1"),
+        ({"lengths": [1.0, 2, 3, 4, 5]}, TypeError, "lengths: expected integers, got float64"),
+        ({"lengths": [True] * 5}, TypeError, "lengths: expected integers, got bool"),
+        ({"lengths": "short"}, TypeError, "lengths: expected integers, got <U5"),
+        ({"reset_mask": MASK.T.copy()}, ValueError, r"reset_mask: expected shape \(7, 5\) = \(T, N\), got \(5, 7\)"),
+        ({"reset_mask": MASK.astype(int)}, TypeError, "reset_mask: expected a NumPy array of bool, got int64"),
+        ({"reset_mask": MASK.tolist()}, TypeError, "reset_mask: expected a NumPy array of bool, got list"),
         ({"steps": 3}, ValueError, "steps: expected a number of steps with x None, and None with an x"),
         ({"x": None}, ValueError, "steps: expected a number of steps with x None, and None with an x"),
-        ({"x": None, "steps": 0}, ValueError, "steps: expected a whole number of at least 1, came 0"),
-        ({"x": None, "steps": 2.5}, TypeError, "steps: expected a whole number, came 2.5"),
-        ({"x": None, "steps": 3, "lengths": [4]}, ValueError, "lengths: expected .*3, came 4"),
-        ({"x": None, "steps": 3, "state": [[0.0] * H]}, TypeError, "state: expected a NumPy array, came a list of 1"),
-        ({"x": None, "steps": 3, "state": np.zeros((9, H), "f4")}, ValueError, r"state: expected shape .*, came \(9, 6\)"),
-        ({"x": ONE, "lengths": [3, 3]}, ValueError, r"lengths: expected shape \(1,\).*, came \(2,\)"),
-        ({"x": ONE, "reset_mask": MASK[:, 0]}, ValueError, r"reset_mask: expected shape \(7, 1\).*, came \(7,\)"),
+        ({"x": None, "steps": 0}, ValueError, "steps: expected a whole number of at least 1, got 0"),
+        ({"x": None, "steps": 2.5}, TypeError, "steps: expected a whole number, got 2.5"),
+        ({"x": None, "steps": 3, "lengths": [4]}, ValueError, "lengths: expected .*3, got 4"),
+        ({"x": None, "steps": 3, "state": [[0.0] * H]}, TypeError, "state: expected a NumPy array, got a list of 1"),
+        (
+            {"x": None, "steps": 3, "state": np.zeros((9, H), "f4")},
+            ValueError,
+            r"state: expected shape .*, got \(9, 6\)",
+        ),
+        ({"x": ONE, "lengths": [3, 3]}, ValueError, r"lengths: expected shape \(1,\).*, got \(2,\)"),
+        ({"x": ONE, "reset_mask": MASK[:, 0]}, ValueError, r"reset_mask: expected shape \(7, 1\).*, got \(7,\)"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
 def test_errors_name_the_argument(bidirectional, keywords, error, message):
     layer = GRU(D, H, bidirectional=bidirectional)
@@ -454,21 +486,21 @@ def test_errors_name_the_argument(bidirectional, keywords, error, message):
 
 @pytest.mark.parametrize("state", [(), [], np.zeros((1, N, H), "f4"), (np.zeros((1, N, H), "f4"),)])
 def test_a_state_of_the_wrong_kind_without_input(state):
-    with pytest.raises(TypeError, match=r"^state: expected a tuple \(h, c\), came "):
+    with pytest.raises(TypeError, match=r"^state: expected a tuple \(h, c\), got "):
         LSTM(D, H)(None, state, steps=3)
 
 
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"proj_size": H}, ValueError, "proj_size: expected less than hidden_size, 6, came 6"),
-        ({"proj_size": -1}, ValueError, "proj_size: expected a whole number of at least 0, came -1"),
-        ({"proj_size": 1.5}, TypeError, "proj_size: expected a whole number, came 1.5"),
-        ({"cell_clip": 0}, ValueError, "cell_clip: expected a positive number, came 0"),
-        ({"cell_clip": float("nan")}, ValueError, "cell_clip: expected a positive number, came nan"),
-        ({"cell_clip": "3"}, TypeError, "cell_clip: expected a positive number, came '3'"),
-        ({"gate_activation": "tanh"}, ValueError, "gate_activation: expected one of 'sigmoid', .*, came 'tanh'"),
-        ({"activation": "elu"}, ValueError, "activation: expected one of 'tanh', .*, came 'elu'"),
+        ({"proj_size": H}, ValueError, "proj_size: expected less than hidden_size, 6, got 6"),
+        ({"proj_size": -1}, ValueError, "proj_size: expected a whole number of at least 0, got -1"),
+        ({"proj_size": 1.5}, TypeError, "proj_size: expected a whole number, got 1.5"),
+        ({"cell_clip": 0}, ValueError, "cell_clip: expected a positive number, got 0"),
+        ({"cell_clip": float("nan")}, ValueError, "cell_clip: expected a positive number, got nan"),
+        ({"cell_clip": "3"}, TypeError, "cell_clip: expected a positive number, got '3'"),
+        ({"gate_activation": "tanh"}, ValueError, "gate_activation: expected one of 'sigmoid', .*, got 'tanh'"),
+        ({"activation": "elu"}, ValueError, "activation: expected one of 'tanh', .*, got 'elu'"),
     ],
 )
 def test_bad_options(options, error, message):

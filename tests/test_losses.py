@@ -293,7 +293,8 @@ def test_masked_classes():
 
 # An infinite logit is no error to binary cross entropy, but a certain prediction.
 @pytest.mark.parametrize(
-    "name, bad", [("cross_entropy", np.nan), ("cross_entropy", np.inf), ("bce", np.nan), ("mse", np.nan), ("mse", np.inf)]
+    "name, bad",
+    [("cross_entropy", np.nan), ("cross_entropy", np.inf), ("bce", np.nan), ("mse", np.nan), ("mse", np.inf)],
 )
 def test_nan_stays_in_its_row_and_is_not_swallowed(name, bad):
     logits, targets = make(name, "float32", (4, 5))
@@ -367,39 +368,116 @@ TARGETS = np.array([0, 3, 1])
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: cross_entropy(LOGITS.astype("float16"), TARGETS), TypeError, "logits: expected float32 or float64, came float16"),
-        (lambda: cross_entropy(np.float32(0), 0), ValueError, "logits: expected shape (..., M) with M >= 1 classes, came ()"),
-        (lambda: cross_entropy(LOGITS[:, :0], TARGETS), ValueError, "logits: expected shape (..., M) with M >= 1 classes, came (3, 0)"),
-        (lambda: cross_entropy(LOGITS, TARGETS.astype("float32")), TypeError, "targets: expected integer classes, came float32"),
-        (lambda: cross_entropy(LOGITS, TARGETS > 1), TypeError, "targets: expected integer classes, came bool"),
-        (lambda: cross_entropy(LOGITS, LOGITS.astype(int)), ValueError, "targets: expected shape (3,) for logits of shape (3, 4), came (3, 4)"),
-        (lambda: cross_entropy(LOGITS, TARGETS[:2]), ValueError, "targets: expected shape (3,) for logits of shape (3, 4), came (2,)"),
-        (lambda: cross_entropy(LOGITS, TARGETS + 1), ValueError, "targets: expected classes 0..3 (or ignore_index -100), came 4"),
-        (lambda: cross_entropy(LOGITS, -TARGETS), ValueError, "targets: expected classes 0..3 (or ignore_index -100), came -3"),
-        (lambda: cross_entropy(LOGITS, TARGETS + 1, ignore_index=2), ValueError, "targets: expected classes 0..3 (or ignore_index 2), came 4"),
-        (lambda: cross_entropy(LOGITS, TARGETS, reduction="avg"), ValueError, "reduction: expected one of mean, sum, none, sequence, came 'avg'"),
-        (lambda: cross_entropy(LOGITS, TARGETS, reduction="sequence"), ValueError, 'reduction: "sequence" needs a time and a batch axis, came elements of shape (3,)'),
-        (lambda: mse(LOGITS, LOGITS, reduction="sequence", time_axis=2), ValueError, "time_axis: expected an axis 0..1, came 2"),
-        (lambda: mse(LOGITS, LOGITS, reduction="sequence", time_axis=-1), ValueError, "time_axis: expected an axis 0..1, came -1"),
-        (lambda: mse(TARGETS, TARGETS), TypeError, "prediction: expected float32 or float64, came int64"),
-        (lambda: mse(LOGITS, LOGITS[0]), ValueError, "targets: expected shape (3, 4) like prediction, came (4,)"),
-        (lambda: mse(LOGITS, LOGITS + 0j), TypeError, "targets: expected real numbers like prediction, came complex64"),
-        (lambda: mse(LOGITS, LOGITS, reduction=None), ValueError, "reduction: expected one of mean, sum, none, sequence, came None"),
-        (lambda: binary_cross_entropy_with_logits(TARGETS, TARGETS), TypeError, "logits: expected float32 or float64, came int64"),
-        (lambda: binary_cross_entropy_with_logits(LOGITS[:, :1], LOGITS[:, 0]), ValueError, "targets: expected shape (3, 1) like logits, came (3,)"),
-        (lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS + 2), ValueError, "targets: expected probabilities in [0, 1], came values in [2.0, 2.0]"),
-        (lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS * np.nan), ValueError, "targets: expected probabilities in [0, 1], came values in [nan, nan]"),
-        (lambda: mse(LOGITS, LOGITS, lengths=[1.0, 2, 3, 3]), TypeError, "lengths: expected integers, came float64"),
-        (lambda: mse(LOGITS, LOGITS, lengths=np.ones(3, int)), ValueError, "lengths: expected shape (4,), came (3,)"),
-        (lambda: mse(LOGITS, LOGITS, lengths=np.array([0, 1, 2, 4])), ValueError, "lengths: expected 0..3, came 4"),
         (
-            lambda: cross_entropy(LOGITS, TARGETS, lengths=np.array([1])), ValueError,
-            "lengths: expected None without axes of time and batch in front, came elements of shape (3,) with time_axis=0",
+            lambda: cross_entropy(LOGITS.astype("float16"), TARGETS),
+            TypeError,
+            "logits: expected float32 or float64, got float16",
         ),
-        (lambda: losses.get("hinge"), ValueError, "loss: expected one of cross_entropy, bce, binary_cross_entropy_with_logits, mse, came 'hinge'"),
-        (lambda: losses.get(None), TypeError, "loss: expected a name or a callable, came NoneType"),
+        (
+            lambda: cross_entropy(np.float32(0), 0),
+            ValueError,
+            "logits: expected shape (..., M) with M >= 1 classes, got ()",
+        ),
+        (
+            lambda: cross_entropy(LOGITS[:, :0], TARGETS),
+            ValueError,
+            "logits: expected shape (..., M) with M >= 1 classes, got (3, 0)",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS.astype("float32")),
+            TypeError,
+            "targets: expected integer classes, got float32",
+        ),
+        (lambda: cross_entropy(LOGITS, TARGETS > 1), TypeError, "targets: expected integer classes, got bool"),
+        (
+            lambda: cross_entropy(LOGITS, LOGITS.astype(int)),
+            ValueError,
+            "targets: expected shape (3,) for logits of shape (3, 4), got (3, 4)",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS[:2]),
+            ValueError,
+            "targets: expected shape (3,) for logits of shape (3, 4), got (2,)",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS + 1),
+            ValueError,
+            "targets: expected classes 0..3 (or ignore_index -100), got 4",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, -TARGETS),
+            ValueError,
+            "targets: expected classes 0..3 (or ignore_index -100), got -3",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS + 1, ignore_index=2),
+            ValueError,
+            "targets: expected classes 0..3 (or ignore_index 2), got 4",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS, reduction="avg"),
+            ValueError,
+            "reduction: expected one of mean, sum, none, sequence, got 'avg'",
+        ),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS, reduction="sequence"),
+            ValueError,
+            'reduction: "sequence" needs a time and a batch axis, got elements of shape (3,)',
+        ),
+        (
+            lambda: mse(LOGITS, LOGITS, reduction="sequence", time_axis=2),
+            ValueError,
+            "time_axis: expected an axis 0..1, got 2",
+        ),
+        (
+            lambda: mse(LOGITS, LOGITS, reduction="sequence", time_axis=-1),
+            ValueError,
+            "time_axis: expected an axis 0..1, got -1",
+        ),
+        (lambda: mse(TARGETS, TARGETS), TypeError, "prediction: expected float32 or float64, got int64"),
+        (lambda: mse(LOGITS, LOGITS[0]), ValueError, "targets: expected shape (3, 4) like prediction, got (4,)"),
+        (lambda: mse(LOGITS, LOGITS + 0j), TypeError, "targets: expected real numbers like prediction, got complex64"),
+        (
+            lambda: mse(LOGITS, LOGITS, reduction=None),
+            ValueError,
+            "reduction: expected one of mean, sum, none, sequence, got None",
+        ),
+        (
+            lambda: binary_cross_entropy_with_logits(TARGETS, TARGETS),
+            TypeError,
+            "logits: expected float32 or float64, got int64",
+        ),
+        (
+            lambda: binary_cross_entropy_with_logits(LOGITS[:, :1], LOGITS[:, 0]),
+            ValueError,
+            "targets: expected shape (3, 1) like logits, got (3,)",
+        ),
+        (
+            lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS + 2),
+            ValueError,
+            "targets: expected probabilities in [0, 1], got values in [2.0, 2.0]",
+        ),
+        (
+            lambda: binary_cross_entropy_with_logits(LOGITS, LOGITS * np.nan),
+            ValueError,
+            "targets: expected probabilities in [0, 1], got values in [nan, nan]",
+        ),
+        (lambda: mse(LOGITS, LOGITS, lengths=[1.0, 2, 3, 3]), TypeError, "lengths: expected integers, got float64"),
+        (lambda: mse(LOGITS, LOGITS, lengths=np.ones(3, int)), ValueError, "lengths: expected shape (4,), got (3,)"),
+        (lambda: mse(LOGITS, LOGITS, lengths=np.array([0, 1, 2, 4])), ValueError, "lengths: expected 0..3, got 4"),
+        (
+            lambda: cross_entropy(LOGITS, TARGETS, lengths=np.array([1])),
+            ValueError,
+            "lengths: expected None without axes of time and batch in front, got elements of shape (3,) with time_axis=0",
+        ),
+        (
+            lambda: losses.get("hinge"),
+            ValueError,
+            "loss: expected one of cross_entropy, bce, binary_cross_entropy_with_logits, mse, got 'hinge'",
+        ),
+        (lambda: losses.get(None), TypeError, "loss: expected a name or a callable, got NoneType"),
     ],
-)  # fmt: skip
+)
 def test_errors(call, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()

@@ -74,10 +74,10 @@ def test_the_setting_is_kept(precision):
 def test_another_word_changes_nothing():
     fastrnn.set_matmul_precision("medium")
     for word in ("High", "low", "", "highest "):
-        with pytest.raises(ValueError, match=r"^precision: expected 'highest', 'high' or 'medium', came"):
+        with pytest.raises(ValueError, match=r"^precision: expected 'highest', 'high' or 'medium', got"):
             fastrnn.set_matmul_precision(word)
     for thing in (None, 2, b"high", ["high"]):
-        with pytest.raises(TypeError, match=r"^precision: expected a str, came"):
+        with pytest.raises(TypeError, match=r"^precision: expected a str, got"):
             fastrnn.set_matmul_precision(thing)
     assert fastrnn.get_matmul_precision() == "medium"
 
@@ -187,9 +187,7 @@ MEETING = [*CELLS[-3:], ("lstm", {"peephole": True, "projection": True})]
 @pytest.mark.parametrize("shape", [(7, 41, 20, 100), (16, 41, 32, 24)], ids=str)
 @pytest.mark.parametrize("by_units", [False, True])
 @EVERY_PRECISION
-@pytest.mark.parametrize(
-    ("cell", "options"), MEETING, ids=[cell_id(*c) for c in MEETING]
-)
+@pytest.mark.parametrize(("cell", "options"), MEETING, ids=[cell_id(*c) for c in MEETING])
 def test_bitwise_equal_for_every_thread_count(cell, options, precision, by_units, shape):
     case = tame(make_case(cell, options, shape, "float32"))
     case = replace(case, **over_time(case))
@@ -267,11 +265,15 @@ def test_layers_with_strided_arrays_train():
     results = []
     for dtype in (np.float64, np.float32):
         layer = fastrnn.LSTM(9, 35, 2, batch_first=True, bidirectional=True, rng=1, dtype=np.float64)
-        layer = fastrnn.LSTM(9, 35, 2, batch_first=True, bidirectional=True, dtype=dtype) if dtype is np.float32 else layer
+        layer = (
+            fastrnn.LSTM(9, 35, 2, batch_first=True, bidirectional=True, dtype=dtype) if dtype is np.float32 else layer
+        )
         if results:
             layer.load_state_dict({name: value.astype(dtype) for name, value in results[0][0].items()})
             on_tiles("high")
         output, _ = layer(x.astype(dtype), training=True)
         dx, _ = layer.backward(doutput.astype(dtype))
-        results.append((layer.state_dict(), {"output": output, "dx": dx, **{"d" + k: v for k, v in layer.grads.items()}}))
+        results.append(
+            (layer.state_dict(), {"output": output, "dx": dx, **{"d" + k: v for k, v in layer.grads.items()}})
+        )
     assert_within(results[1][1], results[0][1], TOLERANCE["high"])

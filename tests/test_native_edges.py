@@ -105,7 +105,9 @@ def wrong_state_sums():
     yield "integers", np.zeros((3, 5), np.int32), TypeError
 
 
-@pytest.mark.parametrize(("array", "error"), [case[1:] for case in wrong_state_sums()], ids=[c[0] for c in wrong_state_sums()])
+@pytest.mark.parametrize(
+    ("array", "error"), [case[1:] for case in wrong_state_sums()], ids=[c[0] for c in wrong_state_sums()]
+)
 def test_wrong_into_h0_leaves_the_cache_unused(array, error):
     case = small("lstm")
     cache = forward(case)[-1]
@@ -174,13 +176,20 @@ def test_workers_leave_signals_to_the_program():
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("FASTRNN_ISA", "mmx", "FASTRNN_ISA"), ("FASTRNN_NUM_THREADS", "0", "FASTRNN_NUM_THREADS"),
-     ("FASTRNN_NUM_THREADS", "many", "FASTRNN_NUM_THREADS")],
-)  # fmt: skip
+    [
+        ("FASTRNN_ISA", "mmx", "FASTRNN_ISA"),
+        ("FASTRNN_NUM_THREADS", "0", "FASTRNN_NUM_THREADS"),
+        ("FASTRNN_NUM_THREADS", "many", "FASTRNN_NUM_THREADS"),
+    ],
+)
 def test_wrong_environment_is_an_error(name, value, said):
     run = subprocess.run(
-        [sys.executable, "-c", "import fastrnn"], capture_output=True, text=True, timeout=60,
-        env=os.environ | {name: value}, cwd=ELSEWHERE,
-    )  # fmt: skip
+        [sys.executable, "-c", "import fastrnn"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {name: value},
+        cwd=ELSEWHERE,
+    )
     assert run.returncode != 0
     assert f"environment variable {said}: " in run.stderr and repr(value) in run.stderr

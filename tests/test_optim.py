@@ -307,10 +307,10 @@ def bad_states():
     wrong_dtype["exp_avg.1.weight"] = np.zeros((2, 3, 4))
     without = {name: value for name, value in good.items() if name != "exp_avg.1.weight"}
     return [
-        (without, ValueError, "came without ['exp_avg.1.weight'] and with [] besides"),
-        (good | {"exp_avg.2.weight": np.zeros(3)}, ValueError, "came without [] and with ['exp_avg.2.weight'] besides"),
-        (wrong_shape, ValueError, "state['exp_avg.1.weight']: expected shape (2, 3, 4), came (3, 4)"),
-        (wrong_dtype, TypeError, "state['exp_avg.1.weight']: expected float32, came float64"),
+        (without, ValueError, "got without ['exp_avg.1.weight'] and with [] besides"),
+        (good | {"exp_avg.2.weight": np.zeros(3)}, ValueError, "got without [] and with ['exp_avg.2.weight'] besides"),
+        (wrong_shape, ValueError, "state['exp_avg.1.weight']: expected shape (2, 3, 4), got (3, 4)"),
+        (wrong_dtype, TypeError, "state['exp_avg.1.weight']: expected float32, got float64"),
     ]
 
 
@@ -333,11 +333,11 @@ def test_states_that_do_not_fit_the_parameters(state, error, message):
 @pytest.mark.parametrize(
     "state, message",
     [
-        ({}, "state['step']: expected an integer >= 0, came None"),
-        ({"step": -1}, "state['step']: expected an integer >= 0, came -1"),
-        ({"step": 1.5}, "state['step']: expected an integer >= 0, came 1.5"),
-        ({"step": 2}, "state: expected arrays of exp_avg, exp_avg_sq after 2 steps, came none"),
-        ({"step": 2, "sum.a": np.zeros(2)}, "keeps exp_avg, exp_avg_sq, came 'sum.a'"),
+        ({}, "state['step']: expected an integer >= 0, got None"),
+        ({"step": -1}, "state['step']: expected an integer >= 0, got -1"),
+        ({"step": 1.5}, "state['step']: expected an integer >= 0, got 1.5"),
+        ({"step": 2}, "state: expected arrays of exp_avg, exp_avg_sq after 2 steps, got none"),
+        ({"step": 2, "sum.a": np.zeros(2)}, "keeps exp_avg, exp_avg_sq, got 'sum.a'"),
     ],
 )
 def test_states_of_something_else(state, message):
@@ -351,18 +351,50 @@ def test_states_of_something_else(state, message):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (lambda p, g: p.pop("1.weight"), ValueError, "params: expected those of the first step, came without ['1.weight'] and with [] besides"),
-        (lambda p, g: p.update(new=np.zeros(2)), ValueError, "params: expected those of the first step, came without [] and with ['new'] besides"),
-        (lambda p, g: g.pop("1.weight"), ValueError, "grads: expected a gradient for '1.weight', came none"),
-        (lambda p, g: g.update({"1.weight": None}), ValueError, "grads: expected a gradient for '1.weight', came none"),
-        (lambda p, g: g.update({"1.weight": np.zeros((2, 3), "f")}), ValueError, "grads['1.weight']: expected shape (2, 3, 4), came (2, 3)"),
-        (lambda p, g: g.update({"1.weight": np.zeros((2, 3, 4))}), TypeError, "grads['1.weight']: expected float32, came float64"),
-        (lambda p, g: p.update({"1.weight": np.zeros((4, 3), "f")}), ValueError, "params['1.weight']: expected shape (2, 3, 4), came (4, 3)"),
-        (lambda p, g: p.update({"1.weight": np.zeros((2, 3, 4))}), TypeError, "params['1.weight']: expected float32, came float64"),
-        (lambda p, g: p.update({"1.weight": np.zeros((4, 3, 2), "f").T}), ValueError, "params['1.weight']: expected a C-contiguous, writeable array, came a strided one"),
-        (lambda p, g: p["1.weight"].setflags(write=False), ValueError, "params['1.weight']: expected a C-contiguous, writeable array, came a read-only one"),
+        (
+            lambda p, g: p.pop("1.weight"),
+            ValueError,
+            "params: expected those of the first step, got without ['1.weight'] and with [] besides",
+        ),
+        (
+            lambda p, g: p.update(new=np.zeros(2)),
+            ValueError,
+            "params: expected those of the first step, got without [] and with ['new'] besides",
+        ),
+        (lambda p, g: g.pop("1.weight"), ValueError, "grads: expected a gradient for '1.weight', got none"),
+        (lambda p, g: g.update({"1.weight": None}), ValueError, "grads: expected a gradient for '1.weight', got none"),
+        (
+            lambda p, g: g.update({"1.weight": np.zeros((2, 3), "f")}),
+            ValueError,
+            "grads['1.weight']: expected shape (2, 3, 4), got (2, 3)",
+        ),
+        (
+            lambda p, g: g.update({"1.weight": np.zeros((2, 3, 4))}),
+            TypeError,
+            "grads['1.weight']: expected float32, got float64",
+        ),
+        (
+            lambda p, g: p.update({"1.weight": np.zeros((4, 3), "f")}),
+            ValueError,
+            "params['1.weight']: expected shape (2, 3, 4), got (4, 3)",
+        ),
+        (
+            lambda p, g: p.update({"1.weight": np.zeros((2, 3, 4))}),
+            TypeError,
+            "params['1.weight']: expected float32, got float64",
+        ),
+        (
+            lambda p, g: p.update({"1.weight": np.zeros((4, 3, 2), "f").T}),
+            ValueError,
+            "params['1.weight']: expected a C-contiguous, writeable array, got a strided one",
+        ),
+        (
+            lambda p, g: p["1.weight"].setflags(write=False),
+            ValueError,
+            "params['1.weight']: expected a C-contiguous, writeable array, got a read-only one",
+        ),
     ],
-)  # fmt: skip
+)
 def test_step_errors_leave_all_as_it_was(change, error, message):
     params, grads, optimizer = make("float32"), make("float32", seed=1), Adam()
     optimizer.step(params, grads)
@@ -378,10 +410,10 @@ def test_step_errors_leave_all_as_it_was(change, error, message):
 @pytest.mark.parametrize(
     "params, error, message",
     [
-        ({}, ValueError, "params: expected at least one array, came none"),
-        ({"a": np.arange(3)}, TypeError, "params['a']: expected an array of float32 or float64, came int64"),
-        ({"a": [1.0]}, TypeError, "params['a']: expected an array of float32 or float64, came list"),
-        ({"a": np.zeros(2), "b": np.zeros(2, "f")}, TypeError, "params['b']: expected float64, came float32"),
+        ({}, ValueError, "params: expected at least one array, got none"),
+        ({"a": np.arange(3)}, TypeError, "params['a']: expected an array of float32 or float64, got int64"),
+        ({"a": [1.0]}, TypeError, "params['a']: expected an array of float32 or float64, got list"),
+        ({"a": np.zeros(2), "b": np.zeros(2, "f")}, TypeError, "params['b']: expected float64, got float32"),
     ],
 )
 def test_first_step_errors(params, error, message):
@@ -392,34 +424,46 @@ def test_first_step_errors(params, error, message):
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: SGD(lr=-0.1), ValueError, "lr: expected a number >= 0, came -0.1"),
-        (lambda: SGD(lr="0.1"), TypeError, "lr: expected a number >= 0, came '0.1'"),
-        (lambda: SGD(lr=math.nan), ValueError, "lr: expected a number >= 0, came nan"),
-        (lambda: SGD(lr=math.inf), ValueError, "lr: expected a number >= 0, came inf"),
-        (lambda: SGD(lr=True), TypeError, "lr: expected a number >= 0, came True"),
-        (lambda: setattr(SGD(), "lr", -1), ValueError, "lr: expected a number >= 0, came -1"),
-        (lambda: SGD(momentum=-1), ValueError, "momentum: expected a number >= 0, came -1"),
-        (lambda: SGD(nesterov=True), ValueError, "nesterov: expected a momentum > 0 with it, came momentum=0"),
-        (lambda: SGD(nesterov=0.9), TypeError, "nesterov: expected True or False, came 0.9"),
-        (lambda: SGD(weight_decay=-1), ValueError, "weight_decay: expected a number >= 0, came -1"),
-        (lambda: RMSprop(alpha=1.0), ValueError, "alpha: expected a number in [0, 1), came 1.0"),
-        (lambda: RMSprop(eps=-1), ValueError, "eps: expected a number >= 0, came -1"),
-        (lambda: RMSprop(momentum=-1), ValueError, "momentum: expected a number >= 0, came -1"),
-        (lambda: Adagrad(lr_decay=-1), ValueError, "lr_decay: expected a number >= 0, came -1"),
-        (lambda: Adagrad(eps=None), TypeError, "eps: expected a number >= 0, came None"),
-        (lambda: Adagrad(initial_accumulator_value=-1), ValueError, "initial_accumulator_value: expected a number >= 0, came -1"),
-        (lambda: Adam(betas=(0.9, 1)), ValueError, "betas[1]: expected a number in [0, 1), came 1"),
-        (lambda: Adam(betas=(-0.1, 0.9)), ValueError, "betas[0]: expected a number in [0, 1), came -0.1"),
-        (lambda: Adam(betas=0.9), ValueError, "betas: expected two numbers, came 0.9"),
-        (lambda: AdamW(eps=-1), ValueError, "eps: expected a number >= 0, came -1"),
-        (lambda: clip_grad_norm({}, -1), ValueError, "max_norm: expected a number >= 0, came -1"),
-        (lambda: clip_grad_norm({}, math.nan), ValueError, "max_norm: expected a number >= 0, came nan"),
-        (lambda: clip_grad_value({}, None), TypeError, "value: expected a number >= 0, came None"),
-        (lambda: optim.get("nadam"), ValueError, "optimizer: expected one of sgd, rmsprop, adagrad, adam, adamw, came 'nadam'"),
-        (lambda: optim.get(Adam), TypeError, "optimizer: expected a name or an Optimizer, came type"),
-        (lambda: optim.get(SGD(), lr=1), TypeError, "lr: SGD(lr=0.001, momentum=0.0, nesterov=False, weight_decay=0.0) has its hyperparameters already"),
+        (lambda: SGD(lr=-0.1), ValueError, "lr: expected a number >= 0, got -0.1"),
+        (lambda: SGD(lr="0.1"), TypeError, "lr: expected a number >= 0, got '0.1'"),
+        (lambda: SGD(lr=math.nan), ValueError, "lr: expected a number >= 0, got nan"),
+        (lambda: SGD(lr=math.inf), ValueError, "lr: expected a number >= 0, got inf"),
+        (lambda: SGD(lr=True), TypeError, "lr: expected a number >= 0, got True"),
+        (lambda: setattr(SGD(), "lr", -1), ValueError, "lr: expected a number >= 0, got -1"),
+        (lambda: SGD(momentum=-1), ValueError, "momentum: expected a number >= 0, got -1"),
+        (lambda: SGD(nesterov=True), ValueError, "nesterov: expected a momentum > 0 with it, got momentum=0"),
+        (lambda: SGD(nesterov=0.9), TypeError, "nesterov: expected True or False, got 0.9"),
+        (lambda: SGD(weight_decay=-1), ValueError, "weight_decay: expected a number >= 0, got -1"),
+        (lambda: RMSprop(alpha=1.0), ValueError, "alpha: expected a number in [0, 1), got 1.0"),
+        (lambda: RMSprop(eps=-1), ValueError, "eps: expected a number >= 0, got -1"),
+        (lambda: RMSprop(momentum=-1), ValueError, "momentum: expected a number >= 0, got -1"),
+        (lambda: Adagrad(lr_decay=-1), ValueError, "lr_decay: expected a number >= 0, got -1"),
+        (lambda: Adagrad(eps=None), TypeError, "eps: expected a number >= 0, got None"),
+        (
+            lambda: Adagrad(initial_accumulator_value=-1),
+            ValueError,
+            "initial_accumulator_value: expected a number >= 0, got -1",
+        ),
+        (lambda: Adam(betas=(0.9, 1)), ValueError, "betas[1]: expected a number in [0, 1), got 1"),
+        (lambda: Adam(betas=(-0.1, 0.9)), ValueError, "betas[0]: expected a number in [0, 1), got -0.1"),
+        (lambda: Adam(betas=0.9), ValueError, "betas: expected two numbers, got 0.9"),
+        (lambda: AdamW(eps=-1), ValueError, "eps: expected a number >= 0, got -1"),
+        (lambda: clip_grad_norm({}, -1), ValueError, "max_norm: expected a number >= 0, got -1"),
+        (lambda: clip_grad_norm({}, math.nan), ValueError, "max_norm: expected a number >= 0, got nan"),
+        (lambda: clip_grad_value({}, None), TypeError, "value: expected a number >= 0, got None"),
+        (
+            lambda: optim.get("nadam"),
+            ValueError,
+            "optimizer: expected one of sgd, rmsprop, adagrad, adam, adamw, got 'nadam'",
+        ),
+        (lambda: optim.get(Adam), TypeError, "optimizer: expected a name or an Optimizer, got type"),
+        (
+            lambda: optim.get(SGD(), lr=1),
+            TypeError,
+            "lr: SGD(lr=0.001, momentum=0.0, nesterov=False, weight_decay=0.0) has its hyperparameters already",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors(call, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()

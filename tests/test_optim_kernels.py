@@ -91,7 +91,9 @@ def test_not_a_number_and_infinity_stay_in_their_entries(cls, options, isa):
 
 @every_dtype
 @every_variant
-@pytest.mark.parametrize("limits", [{"clip_norm": 2.5}, {"clip_value": 0.5}, {"clip_norm": 90.0, "clip_value": 0.3}], ids=repr)
+@pytest.mark.parametrize(
+    "limits", [{"clip_norm": 2.5}, {"clip_value": 0.5}, {"clip_norm": 90.0, "clip_value": 0.3}], ids=repr
+)
 def test_clipping_in_the_step_is_bitwise_clipping_before_it(cls, options, dtype, limits, isa):
     sizes = (5, 37, 130, 8197)
     together, apart, (a, b) = arrays(dtype, 0, sizes), arrays(dtype, 0, sizes), (cls(**options), cls(**options))
@@ -116,17 +118,20 @@ def test_a_norm_that_is_not_finite_changes_nothing(bad):
     optimizer.step(params, grads)
     before, state = {name: p.copy() for name, p in params.items()}, optimizer.state_dict()
     grads["p31"][30] = bad
-    with pytest.raises(FloatingPointError, match=f"^gradient: expected a finite norm, came {abs(bad)}$"):
+    with pytest.raises(FloatingPointError, match=f"^gradient: expected a finite norm, got {abs(bad)}$"):
         optimizer.step(params, grads, clip_norm=1.0)
     np.testing.assert_equal(params, before)
     np.testing.assert_equal(optimizer.state_dict(), state)
 
 
-@pytest.mark.parametrize("limits, message", [
-    ({"clip_norm": -1}, "clip_norm: expected a number >= 0, came -1"),
-    ({"clip_norm": math.nan}, "clip_norm: expected a number >= 0, came nan"),
-    ({"clip_value": -0.5}, "clip_value: expected a number >= 0, came -0.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "limits, message",
+    [
+        ({"clip_norm": -1}, "clip_norm: expected a number >= 0, got -1"),
+        ({"clip_norm": math.nan}, "clip_norm: expected a number >= 0, got nan"),
+        ({"clip_value": -0.5}, "clip_value: expected a number >= 0, got -0.5"),
+    ],
+)
 def test_limits_that_are_none(limits, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         optim.SGD().step(arrays("float32", 0), arrays("float32", 1), **limits)
@@ -191,7 +196,9 @@ def test_clip_to_norm_and_value_against_numpy(dtype, isa):
     grads["p9"][8], grads["p7"][3] = np.nan, -np.inf
     expected["p9"][8], expected["p7"][3] = np.nan, -np.inf
     optim.clip_grad_value(grads, 0.01)
-    np.testing.assert_equal(grads, {name: np.clip(g, g.dtype.type(-0.01), g.dtype.type(0.01)) for name, g in expected.items()})
+    np.testing.assert_equal(
+        grads, {name: np.clip(g, g.dtype.type(-0.01), g.dtype.type(0.01)) for name, g in expected.items()}
+    )
 
 
 def test_float32_norms_do_not_overflow():
@@ -204,11 +211,14 @@ def test_clip_dtypes_together():
     np.testing.assert_allclose([grads["a"][0], grads["b"][0]], [1.5, 2.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("grad, error, message", [
-    (np.zeros(2, int), TypeError, r"grads\['a'\]: expected float32 or float64, came int64"),
-    ([1.0], TypeError, r"grads\['a'\]: expected a NumPy array, came list"),
-    (np.frombuffer(b"12345678"), ValueError, r"grads\['a'\]: expected a writable array, came a read-only one"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "grad, error, message",
+    [
+        (np.zeros(2, int), TypeError, r"grads\['a'\]: expected float32 or float64, got int64"),
+        ([1.0], TypeError, r"grads\['a'\]: expected a NumPy array, got list"),
+        (np.frombuffer(b"12345678"), ValueError, r"grads\['a'\]: expected a writable array, got a read-only one"),
+    ],
+)
 def test_gradients_that_cannot_be_clipped(grad, error, message):
     for call in (optim.clip_grad_norm, optim.clip_grad_value):
         with pytest.raises(error, match=f"^{message}$"):

@@ -126,15 +126,20 @@ def test_without_steps(pool):
 @pytest.mark.parametrize(
     "x, lengths, error, message",
     [
-        (np.zeros((0, N, H)), None, ValueError, "x: expected at least one time step, came (0, 4, 5)"),
-        (np.zeros(H), None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), came (5,)"),
-        ([1.0], None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), came list"),
-        (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), came (3,)"),
-        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, came 7"),
-        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, came -1"),
-        (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected integers, came float64"),
-        (np.zeros((T, N, H)), ["1", "2", "3", "4"], TypeError, "lengths: expected integers, came <U1"),
-        (np.zeros((T, H)), np.array([2]), ValueError, "lengths: expected None for x without a batch axis, came array([2])"),
+        (np.zeros((0, N, H)), None, ValueError, "x: expected at least one time step, got (0, 4, 5)"),
+        (np.zeros(H), None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), got (5,)"),
+        ([1.0], None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), got list"),
+        (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), got (3,)"),
+        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, got 7"),
+        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, got -1"),
+        (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected integers, got float64"),
+        (np.zeros((T, N, H)), ["1", "2", "3", "4"], TypeError, "lengths: expected integers, got <U1"),
+        (
+            np.zeros((T, H)),
+            np.array([2]),
+            ValueError,
+            "lengths: expected None for x without a batch axis, got array([2])",
+        ),
     ],
 )
 @every_pool
@@ -148,5 +153,5 @@ def test_errors(pool, x, lengths, error, message):
 def test_backward_shape(pool):
     layer = pool()
     layer(np.zeros((T, N, H)), training=True)
-    with pytest.raises(ValueError, match=r"^dy: expected shape \(4, 5\), came \(6, 4, 5\)$"):
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(4, 5\), got \(6, 4, 5\)$"):
         layer.backward(np.zeros((T, N, H)))

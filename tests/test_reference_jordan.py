@@ -42,15 +42,23 @@ def test_by_hand():
     h1 = math.tanh(W * x[0] + U * y0 + b)
     y1 = V * h1 + c
     h2 = math.tanh(W * x[1] + U * y1 + b)
-    inputs = {name: np.array(value).reshape(shape) for name, value, shape in zip(
-        NAMES, (x, y0, W, U, b, V, c), [(2, 1, 1), (1, 1), (1, 1), (1, 1), 1, (1, 1), 1])}  # fmt: skip
+    inputs = {
+        name: np.array(value).reshape(shape)
+        for name, value, shape in zip(NAMES, (x, y0, W, U, b, V, c), [(2, 1, 1), (1, 1), (1, 1), (1, 1), 1, (1, 1), 1])
+    }
     results = run(inputs, None, np.ones((1, 1)))
     np.testing.assert_allclose(results["y"].ravel(), [y1, V * h2 + c], rtol=1e-15)
     da2 = V * (1 - h2**2)
     da1 = U * da2 * V * (1 - h1**2)
-    expected = {"x": [W * da1, W * da2], "y0": U * da1, "weight_ih": da1 * x[0] + da2 * x[1],
-                "weight_yh": da1 * y0 + da2 * y1, "bias_h": da1 + da2,
-                "weight_hy": h2 + U * da2 * h1, "bias_y": 1 + U * da2}  # fmt: skip
+    expected = {
+        "x": [W * da1, W * da2],
+        "y0": U * da1,
+        "weight_ih": da1 * x[0] + da2 * x[1],
+        "weight_yh": da1 * y0 + da2 * y1,
+        "bias_h": da1 + da2,
+        "weight_hy": h2 + U * da2 * h1,
+        "bias_y": 1 + U * da2,
+    }
     for name, value in expected.items():
         np.testing.assert_allclose(results["d" + name].ravel(), value, rtol=1e-14, err_msg=name)
 
@@ -143,16 +151,16 @@ def test_into_accumulates_and_the_cache_is_spent():
 
 
 WRONG = [
-    ("x", np.zeros((T, N, D + 1)), ValueError, r"expected shape \(T, N, 2\).*, came \(4, 3, 3\)"),
-    ("y0", np.zeros((N, H)), ValueError, r"expected shape \(3, 3\).*, came \(3, 4\)"),
-    ("weight_yh", np.zeros((H, M + 1)), ValueError, r"expected shape \(4, 3\).*, came \(4, 4\)"),
-    ("weight_hy", np.zeros((M, H + 1)), ValueError, r"expected shape \(\w+, 4\).*, came \(3, 5\)"),
-    ("bias_h", np.zeros(M), ValueError, r"expected shape \(4,\).*, came \(3,\)"),
-    ("bias_y", np.zeros(M, np.float32), TypeError, "expected float64.*, came float32"),
-    ("nonlinearity", "softmax", ValueError, "expected one of .*'tanh'.*, came 'softmax'"),
-    ("output_activation", "argmax", ValueError, "expected one of .*'tanh'.*, came 'argmax'"),
-    ("lengths", [1, 2, 5], ValueError, "expected values from 0 to 4, came 5"),
-    ("reset_mask", np.zeros((N, T), bool), ValueError, r"expected shape \(4, 3\).*, came \(3, 4\)"),
+    ("x", np.zeros((T, N, D + 1)), ValueError, r"expected shape \(T, N, 2\).*, got \(4, 3, 3\)"),
+    ("y0", np.zeros((N, H)), ValueError, r"expected shape \(3, 3\).*, got \(3, 4\)"),
+    ("weight_yh", np.zeros((H, M + 1)), ValueError, r"expected shape \(4, 3\).*, got \(4, 4\)"),
+    ("weight_hy", np.zeros((M, H + 1)), ValueError, r"expected shape \(\w+, 4\).*, got \(3, 5\)"),
+    ("bias_h", np.zeros(M), ValueError, r"expected shape \(4,\).*, got \(3,\)"),
+    ("bias_y", np.zeros(M, np.float32), TypeError, "expected float64.*, got float32"),
+    ("nonlinearity", "softmax", ValueError, "expected one of .*'tanh'.*, got 'softmax'"),
+    ("output_activation", "argmax", ValueError, "expected one of .*'tanh'.*, got 'argmax'"),
+    ("lengths", [1, 2, 5], ValueError, "expected values from 0 to 4, got 5"),
+    ("reset_mask", np.zeros((N, T), bool), ValueError, r"expected shape \(4, 3\).*, got \(3, 4\)"),
 ]
 
 
@@ -170,8 +178,10 @@ def test_wrong_argument(module, name, wrong, error, message):
 @both_twins
 def test_wrong_gradients(module):
     inputs, dy, dy_n = inputs_and_gradients()
-    for message, given in [(r"^dy: expected shape \(4, 3, 3\).*, came \(3, 3\)", (dy_n, dy_n)),
-                           (r"^dy_n: expected shape \(3, 3\).*, came \(4, 3, 3\)", (dy, dy))]:  # fmt: skip
+    for message, given in [
+        (r"^dy: expected shape \(4, 3, 3\).*, got \(3, 3\)", (dy_n, dy_n)),
+        (r"^dy_n: expected shape \(3, 3\).*, got \(4, 3, 3\)", (dy, dy)),
+    ]:
         *_, cache = module.jordan_forward(**inputs)
         with pytest.raises(ValueError, match=message):
             module.jordan_backward(*given, cache)

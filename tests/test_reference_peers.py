@@ -58,8 +58,11 @@ def test_projection_matches_pytorch(H):
     assert_results_close(case.run(reference), torch_results(case), "float64")
 
 
-@pytest.mark.parametrize("cell, options", [("rnn", {}), ("rnn", {"nonlinearity": "relu"}), ("gru", {}), ("lstm", {}),
-                                           ("lstm", {"projection": True})], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, options",
+    [("rnn", {}), ("rnn", {"nonlinearity": "relu"}), ("gru", {}), ("lstm", {}), ("lstm", {"projection": True})],
+    ids=str,
+)
 def test_lengths_match_packed_sequences(cell, options):
     """enforce_sorted=False; torch knows no lengths of 0."""
     case = make_case(cell, options, (7, 5, 3, 6), "float64")
@@ -115,8 +118,9 @@ def onnx_model(case: Case) -> tuple[Any, dict[str, np.ndarray]]:
         kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         return onnx.helper.make_tensor_value_info(name, kind, array.shape if name in inputs else None)
 
-    graph = onnx.helper.make_graph([node], "cell", [info(name, array) for name, array in inputs.items()],
-                                   [info(name, case.x) for name in outputs])  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [node], "cell", [info(name, array) for name, array in inputs.items()], [info(name, case.x) for name in outputs]
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
     return model, inputs
 
@@ -130,8 +134,17 @@ def assert_onnx_results(case: Case, results: list[np.ndarray], tol: float) -> No
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("cell, options", [("rnn", {}), ("gru", {"reset_after": True}), ("gru", {"reset_after": False}),
-                                           ("lstm", {}), ("lstm", {"peephole": True})], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, options",
+    [
+        ("rnn", {}),
+        ("gru", {"reset_after": True}),
+        ("gru", {"reset_after": False}),
+        ("lstm", {}),
+        ("lstm", {"peephole": True}),
+    ],
+    ids=str,
+)
 def test_onnx_reference_evaluator(cell, options, reverse):
     """All that it implements: it takes clip, activations of the LSTM and GRU, and sequence_lens and ignores them."""
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator

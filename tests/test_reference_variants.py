@@ -153,9 +153,17 @@ def test_lstm_by_hand():
     assert a_g > clip and c > clip, "neither clip would show"
     m = sigmoid(clipped(a_o + p_o * c)) * math.tanh(clip)
     h_next, c_next, _ = reference.lstm_cell_forward(
-        column(x), np.array([h]), column(c0), column(*W), np.array(R), np.array(b), None,
-        weight_hr=column(2.0, -3.0), weight_peephole=np.array([p_i, p_f, p_o]), cell_clip=clip,
-    )  # fmt: skip
+        column(x),
+        np.array([h]),
+        column(c0),
+        column(*W),
+        np.array(R),
+        np.array(b),
+        None,
+        weight_hr=column(2.0, -3.0),
+        weight_peephole=np.array([p_i, p_f, p_o]),
+        cell_clip=clip,
+    )
     np.testing.assert_allclose(c_next, [[c]], rtol=1e-15)  # carried on as it is
     np.testing.assert_allclose(h_next, [[2 * m, -3 * m]], rtol=1e-15)
 
@@ -166,9 +174,15 @@ def test_hard_sigmoids_by_hand(name, slope):
     a = np.array([-20000.0, -3.1, -2.6, -1, 0, 0.5, 2.4, 2.9, 3.1, 1e300, np.nan])
     weight = column(0.0, 1.0, 0.0)
     h, cache = reference.gru_cell_forward(
-        a[:, None], np.ones((len(a), 1)), weight, np.zeros((3, 1)), None, None,
-        gate_activation=name, activation="identity",
-    )  # fmt: skip
+        a[:, None],
+        np.ones((len(a), 1)),
+        weight,
+        np.zeros((3, 1)),
+        None,
+        None,
+        gate_activation=name,
+        activation="identity",
+    )
     np.testing.assert_allclose(h[:, 0], np.clip(slope * a + 0.5, 0, 1), rtol=1e-15)
     dx = reference.gru_cell_backward(np.ones_like(h), cache)["x"][:-1, 0]
     np.testing.assert_allclose(dx, slope * (np.abs(a[:-1]) < 0.5 / slope), rtol=1e-15)
@@ -179,9 +193,15 @@ def test_activation_is_candidate_and_cell_output(activation):
     g = {"tanh": math.tanh, "relu": lambda a: max(a, 0), "sigmoid": sigmoid, "identity": lambda a: a}[activation]
     for x in (-1.5, 0.7):
         h, c, _ = reference.lstm_cell_forward(
-            column(x), None, column(0.3), column(0.5, 1.0, 2.0, -0.4), np.zeros((4, 1)), None, None,
+            column(x),
+            None,
+            column(0.3),
+            column(0.5, 1.0, 2.0, -0.4),
+            np.zeros((4, 1)),
+            None,
+            None,
             activation=activation,
-        )  # fmt: skip
+        )
         expected = sigmoid(x) * 0.3 + sigmoid(0.5 * x) * g(2 * x)
         np.testing.assert_allclose(c.item(), expected, rtol=1e-15)
         np.testing.assert_allclose(h.item(), sigmoid(-0.4 * x) * g(expected), rtol=1e-15)

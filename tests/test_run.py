@@ -32,10 +32,12 @@ def stack(batch_first: bool = False) -> Sequential:
     """Layers with and without a state, some of them in a Sequential of their own."""
     options = {"batch_first": batch_first, "dtype": np.float64}
     return Sequential(
-        Linear(D, H, dtype="f8", rng=0), LSTM(H, H, 2, rng=1, **options),
-        Sequential(GRU(H, H, rng=2, **options), Activation("tanh")), RNN(H, H, rng=3, **options),
+        Linear(D, H, dtype="f8", rng=0),
+        LSTM(H, H, 2, rng=1, **options),
+        Sequential(GRU(H, H, rng=2, **options), Activation("tanh")),
+        RNN(H, H, rng=3, **options),
         Linear(H, M, dtype="f8", rng=4),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch-first"])
@@ -106,15 +108,21 @@ def test_a_recurrent_layer_runs_as_it_is_called():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("layer", [Linear(D, M, dtype="f8"), Activation("tanh"), Dropout(0.5, rng=0), LastStep()], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [Linear(D, M, dtype="f8"), Activation("tanh"), Dropout(0.5, rng=0), LastStep()], ids=repr
+)
 def test_a_layer_without_a_state_has_none(layer):
     x = normal(T, N, D)
     y, state_n = layer.run(x, training=True)
     dx, dstate0 = layer.run_backward(np.ones_like(y))
     assert state_n is dstate0 is None and dx.shape == x.shape
-    with pytest.raises(ValueError, match=f"^state: expected None, as {type(layer).__name__} has no state, came ndarray$"):
+    with pytest.raises(
+        ValueError, match=f"^state: expected None, as {type(layer).__name__} has no state, got ndarray$"
+    ):
         layer.run(x, np.zeros((1, N, H)))
-    with pytest.raises(ValueError, match=f"^dstate_n: expected None, as {type(layer).__name__} has no state, came ndarray"):
+    with pytest.raises(
+        ValueError, match=f"^dstate_n: expected None, as {type(layer).__name__} has no state, got ndarray"
+    ):
         layer.run_backward(y, np.zeros((1, N, H)))
 
 
@@ -151,18 +159,24 @@ def test_layers_of_ones_own_with_a_state():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda x: stack().run(x, 3), "state: expected None or a tuple with an entry per layer, 5, came int"),
-        (lambda x: stack().run(x, (None,)), "state: expected None or a tuple with an entry per layer, 5, came one of 1"),
-        (lambda x: stack().run(x, (x,) * 5), "state: expected None, as Linear has no state, came ndarray"),
-        (lambda x: stack().run_backward(x, ()), "dstate_n: expected None or a tuple with an entry per layer, 5, came one of 0"),
+        (lambda x: stack().run(x, 3), "state: expected None or a tuple with an entry per layer, 5, got int"),
+        (lambda x: stack().run(x, (None,)), "state: expected None or a tuple with an entry per layer, 5, got one of 1"),
+        (lambda x: stack().run(x, (x,) * 5), "state: expected None, as Linear has no state, got ndarray"),
+        (
+            lambda x: stack().run_backward(x, ()),
+            "dstate_n: expected None or a tuple with an entry per layer, 5, got one of 0",
+        ),
         (lambda x: Counter().run(x, lengths=np.array([1])), "lengths: expected None, as Counter takes no lengths"),
-        (lambda x: Counter().run(x, reset_mask=np.array([1])), "reset_mask: expected None, as Counter takes no reset_mask"),
+        (
+            lambda x: Counter().run(x, reset_mask=np.array([1])),
+            "reset_mask: expected None, as Counter takes no reset_mask",
+        ),
         (
             lambda x: Sequential(Linear(D, M))(x, reset_mask=np.zeros((T, N), bool)),
             "reset_mask: expected None, as no layer of this Sequential takes resets",
         ),
     ],
-)  # fmt: skip
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call(normal(T, N, D))

@@ -13,14 +13,12 @@ import pytest
 from test_bptt import D, H, M, N, T, assert_params_close, assert_same_gradients, series, stack
 
 from fastrnn import losses
-from fastrnn.layers import (
-    GRU, LSTM, RNN, Dropout, LastStep, Linear, MaxPool, MeanPool, Sequential,
-)  # fmt: skip
+from fastrnn.layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, MaxPool, MeanPool, Sequential
 from fastrnn.trainer import Trainer
-from fastrnn.trainer.batches import Batch, Data
 from fastrnn.trainer.bptt import Propagation
+from fastrnn.trainer.checkpointing import Segments, cut
+from fastrnn.trainer.data import Batch, Data
 from fastrnn.trainer.objective import Objective
-from fastrnn.trainer.segments import Segments, cut
 
 
 def take(items: Any) -> tuple[dict[str, Any], bool]:
@@ -97,11 +95,14 @@ def log_cosh(outputs, targets):
 @pytest.mark.parametrize(
     "loss",
     [
-        "mse", "bce", functools.partial(losses.mse, reduction="sum"), functools.partial(losses.mse, reduction="sequence"),
+        "mse",
+        "bce",
+        functools.partial(losses.mse, reduction="sum"),
+        functools.partial(losses.mse, reduction="sequence"),
         log_cosh,
     ],
     ids=["mse", "bce", "sum", "sequence", "own"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time-major", "batch-first"])
 def test_segments_with_every_loss(loss, batch_first):
     x, y = series(classes=False)
@@ -145,7 +146,9 @@ def test_segments_grow_as_the_root_of_the_sequence():
     assert cut(7, 3) == [(0, 3), (3, 6), (6, 7)] and cut(6, 3) == [(0, 3), (3, 6)] and cut(2, 3) == [(0, 2)]
     for steps in (1, 100, 10_000, 1_000_000):
         segments = cut(steps, "sqrt")
-        assert [start for start, _ in segments] == [0, *(stop for _, stop in segments[:-1])] and segments[-1][1] == steps
+        assert [start for start, _ in segments] == [0, *(stop for _, stop in segments[:-1])] and segments[-1][
+            1
+        ] == steps
         assert len(segments) <= steps**0.5 and segments[0][1] <= max(256, 4 * steps**0.5)
 
 
@@ -168,10 +171,13 @@ def test_dropout_draws_the_same_masks_again(pool):
 
     def make():
         return Sequential(
-            GRU(D, H, 2, dropout=0.4, batch_first=True, dtype="f8", rng=1), Dropout(0.3, rng=5),
-            LSTM(H, 4, batch_first=True, dtype="f8", rng=2), *([pool(batch_first=True)] if pool else []),
-            Dropout(0.2, rng=6), Linear(4, M, dtype="f8", rng=3),
-        )  # fmt: skip
+            GRU(D, H, 2, dropout=0.4, batch_first=True, dtype="f8", rng=1),
+            Dropout(0.3, rng=5),
+            LSTM(H, 4, batch_first=True, dtype="f8", rng=2),
+            *([pool(batch_first=True)] if pool else []),
+            Dropout(0.2, rng=6),
+            Linear(4, M, dtype="f8", rng=3),
+        )
 
     def run(change: Any = None) -> Any:
         model = make()
@@ -196,7 +202,11 @@ def test_as_much_is_drawn_as_in_full_backpropagation():
     made: list[Sequential] = []
 
     def make():
-        made.append(Sequential(GRU(D, H, 2, dropout=0.4, dtype="f8", rng=1), Dropout(0.3, rng=2), Linear(H, M, dtype="f8", rng=3)))
+        made.append(
+            Sequential(
+                GRU(D, H, 2, dropout=0.4, dtype="f8", rng=1), Dropout(0.3, rng=2), Linear(H, M, dtype="f8", rng=3)
+            )
+        )
         return made[-1]
 
     assert_equal_results(*whole_and_segments(make, "cross_entropy", x, y, T))

@@ -69,8 +69,8 @@ def test_characters():
     assert characters.texts(np.array([[3, 4, 2, 3], [1, 5, 0, 4]])) == ["ab", "cb"]
     for error, call in [
         ("alphabet: expected", lambda: Characters("aa")),
-        ("texts: expected characters of 'abc', came 'd'", lambda: characters.source(["ad"])),
-        ("width: expected at least 2, came 1", lambda: characters.source(["ab"], width=1)),
+        ("texts: expected characters of 'abc', got 'd'", lambda: characters.source(["ad"])),
+        ("width: expected at least 2, got 1", lambda: characters.source(["ab"], width=1)),
     ]:
         with pytest.raises(ValueError, match=error):
             call()

@@ -15,9 +15,7 @@ import pytest
 from conftest import assert_gradient_close, assert_output_close
 from test_basic_layers import D, H, M, N, T, V, check_differences, normal
 
-from fastrnn.layers import (
-    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, build,
-)  # fmt: skip
+from fastrnn.layers import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, build
 
 
 @pytest.mark.parametrize(
@@ -25,17 +23,22 @@ from fastrnn.layers import (
     [
         (
             Sequential(
-                LSTM(D, H, bidirectional=True, init="orthogonal", dtype=np.float64, rng=0), Activation("sigmoid"),
-                GRU(2 * H, H, init="orthogonal", dtype=np.float64, rng=1), LastStep(),
-                Linear(H, M, dtype=np.float64, rng=2), Activation("tanh"),
+                LSTM(D, H, bidirectional=True, init="orthogonal", dtype=np.float64, rng=0),
+                Activation("sigmoid"),
+                GRU(2 * H, H, init="orthogonal", dtype=np.float64, rng=1),
+                LastStep(),
+                Linear(H, M, dtype=np.float64, rng=2),
+                Activation("tanh"),
             ),
             normal(T, N, D),
         ),
         (
             Sequential(
-                Linear(D, 4, dtype=np.float64, rng=0), Activation("tanh"),
+                Linear(D, 4, dtype=np.float64, rng=0),
+                Activation("tanh"),
                 GRU(4, H, batch_first=True, dtype=np.float64, rng=1),
-                RNN(H, 3, batch_first=True, dtype=np.float64, rng=2), Linear(3, M, dtype=np.float64, rng=3),
+                RNN(H, 3, batch_first=True, dtype=np.float64, rng=2),
+                Linear(3, M, dtype=np.float64, rng=3),
             ),
             normal(N, T, D),
         ),
@@ -49,7 +52,7 @@ from fastrnn.layers import (
         ),
     ],
     ids=["time major", "sequence out", "tokens"],
-)  # fmt: skip
+)
 def test_sequential_gradients(model, x):
     y = model(x)
     check_differences(model, x, normal(*y.shape))
@@ -81,9 +84,11 @@ def test_sequential_agrees_with_torch():
     torch.manual_seed(0)
     twin = Twin().double()
     model = Sequential(
-        Embedding(V, D, dtype="f8"), LSTM(D, H, 2, batch_first=True, dtype="f8"), LastStep(batch_first=True),
+        Embedding(V, D, dtype="f8"),
+        LSTM(D, H, 2, batch_first=True, dtype="f8"),
+        LastStep(batch_first=True),
         Linear(H, M, dtype="f8"),
-    )  # fmt: skip
+    )
     places = {"embed": 0, "lstm": 1, "head": 3}
 
     def ours(name: str) -> str:
@@ -105,8 +110,13 @@ def test_sequential_names_and_parts():
     inner = Sequential(Linear(H, H, bias=False), Activation("relu"))
     model = Sequential(Embedding(V, D), LSTM(D, H), LastStep(), inner)
     assert list(model.params) == [
-        "0.weight", "1.weight_ih_l0", "1.weight_hh_l0", "1.bias_ih_l0", "1.bias_hh_l0", "3.0.weight",
-    ]  # fmt: skip
+        "0.weight",
+        "1.weight_ih_l0",
+        "1.weight_hh_l0",
+        "1.bias_ih_l0",
+        "1.bias_hh_l0",
+        "3.0.weight",
+    ]
     assert list(model.grads) == list(model.params)
     assert model.params["3.0.weight"] is inner[0].params["weight"]
     assert len(model) == 4 and model[1].hidden_size == H and [type(layer).__name__ for layer in model][2] == "LastStep"
@@ -116,7 +126,7 @@ def test_sequential_names_and_parts():
     model[1].grads["bias_ih_l0"][...] = 1
     model.zero_grad()
     assert not model[1].grads["bias_ih_l0"].any()
-    with pytest.raises(ValueError, match="^mapping: .* came missing 0.weight$"):
+    with pytest.raises(ValueError, match="^mapping: .* got missing 0.weight$"):
         model.load_state_dict({name: value for name, value in state.items() if name != "0.weight"})
 
 
@@ -151,24 +161,31 @@ SHARED = Linear(2, 2)
 @pytest.mark.parametrize(
     "layers, error, message",
     [
-        ((), ValueError, "layers: expected at least one layer, came none"),
-        ((Linear(2, 2), np.tanh), TypeError, "layers: expected layers, came ufunc at 1"),
-        ((SHARED, Dropout(), SHARED), ValueError, "layers: expected each layer once, came the same layer 2 (Linear) twice"),
+        ((), ValueError, "layers: expected at least one layer, got none"),
+        ((Linear(2, 2), np.tanh), TypeError, "layers: expected layers, got ufunc at 1"),
         (
-            (Linear(2, 2), LSTM(2, 2, batch_first=True), LastStep()), ValueError,
-            "layers: expected one layout, came batch_first=True in layer 1 (LSTM) and batch_first=False in layer 2 (LastStep)",
+            (SHARED, Dropout(), SHARED),
+            ValueError,
+            "layers: expected each layer once, got the same layer 2 (Linear) twice",
         ),
         (
-            (LSTM(2, 2), Sequential(Linear(2, 2), GRU(2, 2, batch_first=True))), ValueError,
-            "layers: expected one layout, came batch_first=False in layer 0 (LSTM) and batch_first=True in "
+            (Linear(2, 2), LSTM(2, 2, batch_first=True), LastStep()),
+            ValueError,
+            "layers: expected one layout, got batch_first=True in layer 1 (LSTM) and batch_first=False in layer 2 (LastStep)",
+        ),
+        (
+            (LSTM(2, 2), Sequential(Linear(2, 2), GRU(2, 2, batch_first=True))),
+            ValueError,
+            "layers: expected one layout, got batch_first=False in layer 0 (LSTM) and batch_first=True in "
             "layer 1 (Sequential)",
         ),
         (
-            (LSTM(2, 2), LastStep(), Linear(2, 2), LSTM(2, 2)), ValueError,
-            "layers: expected no layer that reads time after layer 1 (LastStep), came layer 3 (LSTM)",
+            (LSTM(2, 2), LastStep(), Linear(2, 2), LSTM(2, 2)),
+            ValueError,
+            "layers: expected no layer that reads time after layer 1 (LastStep), got layer 3 (LSTM)",
         ),
     ],
-)  # fmt: skip
+)
 def test_sequential_refuses(layers, error, message):
     with pytest.raises(error) as caught:
         Sequential(*layers)
@@ -179,7 +196,7 @@ def test_sequential_lengths_errors():
     x, lengths = np.zeros((T, N, D), np.float32), np.full(N, 2)
     with pytest.raises(ValueError, match="^lengths: expected None, as no layer of this Sequential takes lengths$"):
         Sequential(Linear(D, H))(x, lengths=lengths)
-    with pytest.raises(ValueError, match="^lengths: expected values from 0 to 6, came 8$"):
+    with pytest.raises(ValueError, match="^lengths: expected values from 0 to 6, got 8$"):
         Sequential(LSTM(D, H), LastStep())(x, lengths=lengths * 4)
 
 

@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 from conftest import every_cell, make_case
 
-from fastrnn import GRU, LSTM, RNN, Dropout, Embedding, LastStep, Linear, Module, Sequential, Trainer, functional, reference
+from fastrnn import (
+    GRU,
+    LSTM,
+    RNN,
+    Dropout,
+    Embedding,
+    LastStep,
+    Linear,
+    Module,
+    Sequential,
+    Trainer,
+    functional,
+    reference,
+)
 
 T, N, D, H = 5, 3, 4, 6
 
@@ -100,7 +113,9 @@ def test_sequential(name):
 @pytest.mark.parametrize("options", [{}, {"tbptt": 2}, {"checkpoint_every": 2}], ids=repr)
 def test_trainer_asks_for_no_dx(options, monkeypatch):
     asked, backward = [], GRU.backward
-    monkeypatch.setattr(GRU, "backward", lambda self, *args, **kw: asked.append(kw.get("need_dx", True)) or backward(self, *args, **kw))
+    monkeypatch.setattr(
+        GRU, "backward", lambda self, *args, **kw: asked.append(kw.get("need_dx", True)) or backward(self, *args, **kw)
+    )
     x, y = normal(N, T, D), np.zeros((N, T), int)
     model = Sequential(GRU(D, H, rng=0), GRU(H, H, rng=0), Linear(H, 2, rng=1))
     Trainer(model, **options).fit(x, y, progress=False)

@@ -14,7 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MeanPool, Module, Sequential
-from fastrnn.streaming import PiecewiseStream, Stream
+from fastrnn.streaming.stream import PiecewiseStream, Stream
 
 T, D, H = 9, 5, 7
 LAYERS = {
@@ -157,9 +157,13 @@ def test_weights_are_those_at_the_opening():
 
 def character_model(**options):
     return Sequential(
-        Embedding(20, 6, rng=0), GRU(6, 9, 2, rng=1, **options), Dropout(0.5), Linear(9, 8, rng=2), Activation("tanh"),
+        Embedding(20, 6, rng=0),
+        GRU(6, 9, 2, rng=1, **options),
+        Dropout(0.5),
+        Linear(9, 8, rng=2),
+        Activation("tanh"),
         Linear(8, 20, rng=3),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -259,9 +263,11 @@ def test_pieces_end_in_a_last_step_too():
 
 def test_pieces_refuse_another_batch():
     stream = fastrnn.Recurrent(Wide()).stream(2)
-    with pytest.raises(ValueError, match=r"^x: expected shape \(N, D\), or tokens \(N\), N = 2, came \(3, 5\)$"):
+    with pytest.raises(ValueError, match=r"^x: expected shape \(N, D\), or tokens \(N\), N = 2, got \(3, 5\)$"):
         stream.step(normal(3, D))
-    with pytest.raises(ValueError, match=r"^x: expected shape \(T, N, D\), or tokens \(T, N\), N = 2, came \(2, 3, 5\)$"):
+    with pytest.raises(
+        ValueError, match=r"^x: expected shape \(T, N, D\), or tokens \(T, N\), N = 2, got \(2, 3, 5\)$"
+    ):
         stream.run(normal(2, 3, D))
 
 
@@ -317,7 +323,10 @@ def test_streams_of_one_layer_in_several_threads():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: LSTM(D, H, bidirectional=True), "^LSTM: expected one direction for a stream, came a bidirectional layer"),
+        (
+            lambda: LSTM(D, H, bidirectional=True),
+            "^LSTM: expected one direction for a stream, got a bidirectional layer",
+        ),
         (lambda: Sequential(GRU(D, H, bidirectional=True)), "^GRU: expected one direction for a stream"),
         (lambda: Sequential(GRU(D, H), MeanPool()), "^MeanPool: expected a layer with an output at every step"),
         (lambda: fastrnn.TreeLSTM(D, H), "^TreeLSTM: expected a layer with an output at every step"),
@@ -331,15 +340,23 @@ def test_what_cannot_stream_says_so(model, message):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda s: s.step(np.zeros((2, D + 1), "f")), ValueError, r"^x: expected shape \(2, 5\) = \(N, D\), came \(2, 6\)$"),
+        (
+            lambda s: s.step(np.zeros((2, D + 1), "f")),
+            ValueError,
+            r"^x: expected shape \(2, 5\) = \(N, D\), got \(2, 6\)$",
+        ),
         (lambda s: s.step(np.zeros(D, "f")), ValueError, r"^x: expected shape \(2, 5\)"),
         (lambda s: s.step(np.zeros((2, D))), TypeError, "^x: expected float32"),
-        (lambda s: s.step([1.0]), TypeError, "^x: expected a NumPy array, came list$"),
-        (lambda s: s.step(np.zeros((2, D), "f"), np.zeros((2, H))), TypeError, "^out: expected float32, came float64$"),
+        (lambda s: s.step([1.0]), TypeError, "^x: expected a NumPy array, got list$"),
+        (lambda s: s.step(np.zeros((2, D), "f"), np.zeros((2, H))), TypeError, "^out: expected float32, got float64$"),
         (lambda s: s.step(np.zeros((2, D), "f"), np.zeros((2, D), "f")), ValueError, r"^out: expected shape \(2, 7\)"),
         (lambda s: s.run(np.zeros((4, 3, D), "f")), ValueError, r"^x: expected shape \(T, 2, 5\)"),
         (lambda s: setattr(s, "state", np.zeros((1, 2, H), "f")), ValueError, r"^state: expected h \(1, 2, ...\), c"),
-        (lambda s: setattr(s, "state", (np.zeros((1, 2, H), "f"), np.zeros((1, 2, D), "f"))), ValueError, "^c of state: "),
+        (
+            lambda s: setattr(s, "state", (np.zeros((1, 2, H), "f"), np.zeros((1, 2, D), "f"))),
+            ValueError,
+            "^c of state: ",
+        ),
         (lambda s: s.reset([5]), IndexError, "index 5 is out of bounds"),
     ],
 )
@@ -354,15 +371,15 @@ def test_errors(call, error, message):
 def test_token_errors():
     stream = character_model().stream(2)
     for tokens, error, message in (
-        (np.array([0.0, 1.0]), TypeError, "^x: expected integer tokens, came float64$"),
-        (np.array([1, 20]), IndexError, r"^x: expected tokens 0\.\.19, came values from 1 to 20$"),
-        (np.array([1]), ValueError, r"^x: expected shape \(2,\), came \(1,\)$"),
+        (np.array([0.0, 1.0]), TypeError, "^x: expected integer tokens, got float64$"),
+        (np.array([1, 20]), IndexError, r"^x: expected tokens 0\.\.19, got values from 1 to 20$"),
+        (np.array([1]), ValueError, r"^x: expected shape \(2,\), got \(1,\)$"),
     ):
         with pytest.raises(error, match=message):
             stream.step(tokens)
-    with pytest.raises(ValueError, match="^batch_size: expected a whole number of at least 1, came 0$"):
+    with pytest.raises(ValueError, match="^batch_size: expected a whole number of at least 1, got 0$"):
         character_model().stream(0)
-    with pytest.raises(TypeError, match="^batch_size: expected a whole number, came '2'$"):
+    with pytest.raises(TypeError, match="^batch_size: expected a whole number, got '2'$"):
         character_model().stream("2")
 
 
@@ -384,7 +401,7 @@ def test_a_stream_refuses_a_second_thread():
             except RuntimeError as error:
                 refused.append(str(error))
             running.result()
-    assert set(refused) == {"stream: expected one thread at a time, came a call while another one runs"}
+    assert set(refused) == {"stream: expected one thread at a time, got a call while another one runs"}
     stream.reset()
     np.testing.assert_array_equal(stream.step(x[0]), GRU(16, 64, rng=0).stream().step(x[0]))
 

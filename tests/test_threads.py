@@ -12,14 +12,7 @@ from typing import Any, Iterator
 
 import numpy as np
 import pytest
-from conftest import (
-    assert_output_close,
-    assert_results_close,
-    every_cell,
-    every_dtype,
-    expect,
-    make_case,
-)
+from conftest import assert_output_close, assert_results_close, every_cell, every_dtype, expect, make_case
 
 import fastrnn
 from fastrnn import functional, reference
@@ -48,10 +41,14 @@ def plan() -> Iterator[Any]:
 THREAD_SHAPES = [(6, 70, 28, 64), (9, 1, 40, 96), (4, 3, 40, 320), (40, 17, 8, 12)]
 # More threads than cores; rows in more shares than threads, in chunks of steps; units, which meet after each step.
 PLANS = [
-    {"threads": 2}, {"threads": 3}, {"threads": 8}, {"threads": 2, "by_units": False, "shares": 5, "chunk": 1},
-    {"threads": 3, "by_units": False, "shares": 3, "chunk": 4, "fused": False}, {"threads": 3, "by_units": True},
+    {"threads": 2},
+    {"threads": 3},
+    {"threads": 8},
+    {"threads": 2, "by_units": False, "shares": 5, "chunk": 1},
+    {"threads": 3, "by_units": False, "shares": 3, "chunk": 4, "fused": False},
+    {"threads": 3, "by_units": True},
     {"threads": 2, "by_units": True, "fused": False},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("shape", THREAD_SHAPES, ids=str)

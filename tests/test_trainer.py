@@ -11,19 +11,26 @@ import math
 
 import numpy as np
 import pytest
-from trainer_cases import (
-    TIMES, Recorder, assert_same_params, classifier, echo, numbers, sign_of_sum, tagger,
-)  # fmt: skip
+from trainer_cases import TIMES, Recorder, assert_same_params, classifier, echo, numbers, sign_of_sum, tagger
 
 from fastrnn import losses, optim
-from fastrnn.callbacks import EarlyStopping
 from fastrnn.layers import (
-    GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, Module, Sequential, TreeLSTM,
-)  # fmt: skip
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    Dropout,
+    Embedding,
+    LastStep,
+    Linear,
+    Module,
+    Sequential,
+    TreeLSTM,
+)
 from fastrnn.trainer import Trainer
+from fastrnn.trainer.callbacks import EarlyStopping
 from fastrnn.trainer.history import History
 from fastrnn.trainer.objective import Objective, accuracy
-
 
 # --- Learning ---------------------------------------------------------------------------------------------------------
 
@@ -71,12 +78,14 @@ def test_agrees_with_training_in_torch():
     torch = pytest.importorskip("torch")
     x, y = echo(40)
     model = Sequential(
-        Embedding(4, 5, dtype="f8"), LSTM(5, 6, 2, bidirectional=True, batch_first=True, dtype="f8"),
+        Embedding(4, 5, dtype="f8"),
+        LSTM(5, 6, 2, bidirectional=True, batch_first=True, dtype="f8"),
         Linear(12, 4, dtype="f8"),
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
-    twin = torch.nn.ModuleList([torch.nn.Embedding(4, 5), torch.nn.LSTM(5, 6, 2, bidirectional=True, batch_first=True),
-                                torch.nn.Linear(12, 4)]).double()  # fmt: skip
+    twin = torch.nn.ModuleList(
+        [torch.nn.Embedding(4, 5), torch.nn.LSTM(5, 6, 2, bidirectional=True, batch_first=True), torch.nn.Linear(12, 4)]
+    ).double()
     model.load_state_dict({name: value.numpy() for name, value in twin.state_dict().items()})
     recorder = Recorder()
     trainer = Trainer(model, optimizer=optim.Adam(lr=1e-2), clip_norm=0.03, callbacks=[recorder])
@@ -265,7 +274,7 @@ def test_a_loss_that_is_not_finite_stops_training(value):
     expected.fit(x, good, epochs=1, batch_size=8, shuffle=False, progress=False)
     for _ in range(2):
         expected.fit(x[:8], good[:8], epochs=1, batch_size=8, shuffle=False, progress=False)
-    message = f"^loss: expected a finite number, came {value} in epoch 3/4, batch 2/3$"
+    message = f"^loss: expected a finite number, got {value} in epoch 3/4, batch 2/3$"
     with pytest.raises(FloatingPointError, match=message):
         trainer.fit(x, totals, epochs=2, batch_size=8, shuffle=False, progress=False)
     assert_same_params(trainer.model, expected.model)
@@ -278,7 +287,7 @@ def test_a_gradient_that_is_not_finite_stops_training():
 
     trainer = Trainer(classifier(), loss=loss, clip_norm=1.0)
     before = trainer.model.state_dict()
-    message = "^gradient: expected a finite norm, came nan in epoch 1/1, batch 1/2$"
+    message = "^gradient: expected a finite norm, got nan in epoch 1/1, batch 1/2$"
     with pytest.raises(FloatingPointError, match=message):
         trainer.fit(*sign_of_sum(10), batch_size=5, progress=False)
     for name, param in trainer.model.params.items():
@@ -324,21 +333,25 @@ def test_accuracy():
     logits = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
     assert accuracy(logits, np.array([1, 0, 0, 0])) == 0.75
     assert accuracy(logits[:, :1] - 2, np.array([[0], [1], [1], [1]])) == 0.75
-    with pytest.raises(ValueError, match=r"^targets: expected shape \(4,\) or \(4, 2\), came \(3,\)$"):
+    with pytest.raises(ValueError, match=r"^targets: expected shape \(4,\) or \(4, 2\), got \(3,\)$"):
         accuracy(logits, np.array([1, 0, 0]))
 
 
 def test_objective_errors():
     for make, error, message in [
-        (lambda: Objective("hinge"), ValueError, "loss: expected one of cross_entropy, .*, came 'hinge'"),
-        (lambda: Objective(3), TypeError, "loss: expected a name or a callable, came int"),
-        (lambda: Objective("mse", ["recall"]), ValueError, "metrics: expected a function or one of accuracy, came 'recall'"),
-        (lambda: Objective("mse", [3]), TypeError, "metrics: expected names and functions, came 3"),
+        (lambda: Objective("hinge"), ValueError, "loss: expected one of cross_entropy, .*, got 'hinge'"),
+        (lambda: Objective(3), TypeError, "loss: expected a name or a callable, got int"),
+        (
+            lambda: Objective("mse", ["recall"]),
+            ValueError,
+            "metrics: expected a function or one of accuracy, got 'recall'",
+        ),
+        (lambda: Objective("mse", [3]), TypeError, "metrics: expected names and functions, got 3"),
     ]:
         with pytest.raises(error, match=f"^{message}$"):
             make()
     objective = Objective(functools.partial(losses.mse, reduction="none"))
-    with pytest.raises(ValueError, match=r"^loss: expected one number, came an array of shape \(3,\)$"):
+    with pytest.raises(ValueError, match=r"^loss: expected one number, got an array of shape \(3,\)$"):
         objective(np.zeros(3), np.zeros(3), 3)
 
 
@@ -348,25 +361,46 @@ def test_objective_errors():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda t, x, y: t.fit(x, y[:-1]), ValueError, "y: expected one target per sample of x, 6 of them, came shape (5,)"),
-        (lambda t, x, y: t.fit(x, None), ValueError, "y: expected one target per sample of x, came None"),
-        (lambda t, x, y: t.evaluate(x, None), ValueError, "y: expected one target per sample of x, came None"),
-        (lambda t, x, y: t.fit(x[:0], y[:0]), ValueError, "x: expected samples first, at least one, came shape (0, 8, 1)"),
-        (lambda t, x, y: t.fit(x, y, epochs=0), ValueError, "epochs: expected a whole number of at least 1, came 0"),
-        (lambda t, x, y: t.fit(x, y, batch_size=0), ValueError, "batch_size: expected a whole number of at least 1, came 0"),
+        (
+            lambda t, x, y: t.fit(x, y[:-1]),
+            ValueError,
+            "y: expected one target per sample of x, 6 of them, got shape (5,)",
+        ),
+        (lambda t, x, y: t.fit(x, None), ValueError, "y: expected one target per sample of x, got None"),
+        (lambda t, x, y: t.evaluate(x, None), ValueError, "y: expected one target per sample of x, got None"),
+        (
+            lambda t, x, y: t.fit(x[:0], y[:0]),
+            ValueError,
+            "x: expected samples first, at least one, got shape (0, 8, 1)",
+        ),
+        (lambda t, x, y: t.fit(x, y, epochs=0), ValueError, "epochs: expected a whole number of at least 1, got 0"),
+        (
+            lambda t, x, y: t.fit(x, y, batch_size=0),
+            ValueError,
+            "batch_size: expected a whole number of at least 1, got 0",
+        ),
         (lambda t, x, y: t.fit(x, y, validation_data=x), TypeError, "validation_data: expected a tuple (x, y)"),
         (
-            lambda t, x, y: t.fit(x, y, validation_data=(x, y[:2])), ValueError,
-            "y: expected one target per sample of x, 6 of them, came shape (2,)",
+            lambda t, x, y: t.fit(x, y, validation_data=(x, y[:2])),
+            ValueError,
+            "y: expected one target per sample of x, 6 of them, got shape (2,)",
         ),
-        (lambda t, x, y: t.evaluate(x, y, batch_size=-1), ValueError, "batch_size: expected a whole number of at least 1, came -1"),
-        (lambda t, x, y: t.predict(x[:0]), ValueError, "x: expected samples first, at least one, came shape (0, 8, 1)"),
-        (lambda t, x, y: t.fit(x, y + 5), ValueError, "targets: expected classes 0..1 (or ignore_index -100), came "),
-        (lambda t, x, y: t.fit(x, y[:, None]), ValueError, "targets: expected shape (6,) for logits of shape (6, 2), came (6, 1)"),
-        (lambda t, x, y: t.fit(x[..., [0, 0]], y), ValueError, "x: expected shape (T, N, 1) or (T, 1), came (8, 6, 2)"),
+        (
+            lambda t, x, y: t.evaluate(x, y, batch_size=-1),
+            ValueError,
+            "batch_size: expected a whole number of at least 1, got -1",
+        ),
+        (lambda t, x, y: t.predict(x[:0]), ValueError, "x: expected samples first, at least one, got shape (0, 8, 1)"),
+        (lambda t, x, y: t.fit(x, y + 5), ValueError, "targets: expected classes 0..1 (or ignore_index -100), got "),
+        (
+            lambda t, x, y: t.fit(x, y[:, None]),
+            ValueError,
+            "targets: expected shape (6,) for logits of shape (6, 2), got (6, 1)",
+        ),
+        (lambda t, x, y: t.fit(x[..., [0, 0]], y), ValueError, "x: expected shape (T, N, 1) or (T, 1), got (8, 6, 2)"),
         (lambda t, x, y: t.predict(x.astype(float)), TypeError, "x: expected float32"),
     ],
-)  # fmt: skip
+)
 def test_bad_data(call, error, message):
     with pytest.raises(error) as caught:
         call(Trainer(classifier()), *sign_of_sum(6))
@@ -376,19 +410,23 @@ def test_bad_data(call, error, message):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"model": np.tanh}, TypeError, "model: expected a layer such as Sequential, came ufunc"),
-        ({"model": LSTM(1, 2)}, TypeError, "model: expected a layer that returns one array, came LSTM; put it in a Sequential"),
-        ({"model": TreeLSTM(1, 2)}, TypeError, "model: expected layers that read arrays, came TreeLSTM"),
+        ({"model": np.tanh}, TypeError, "model: expected a layer such as Sequential, got ufunc"),
+        (
+            {"model": LSTM(1, 2)},
+            TypeError,
+            "model: expected a layer that returns one array, got LSTM; put it in a Sequential",
+        ),
+        ({"model": TreeLSTM(1, 2)}, TypeError, "model: expected layers that read arrays, got TreeLSTM"),
         ({"loss": "hinge"}, ValueError, "loss: expected one of "),
         ({"optimizer": "lion"}, ValueError, "optimizer: expected one of "),
-        ({"optimizer": 1e-3}, TypeError, "optimizer: expected a name or an Optimizer, came float"),
-        ({"clip_norm": 0}, ValueError, "clip_norm: expected None or a number above 0, came 0"),
-        ({"clip_value": math.nan}, ValueError, "clip_value: expected None or a number above 0, came nan"),
-        ({"clip_norm": "5"}, ValueError, "clip_norm: expected None or a number above 0, came '5'"),
-        ({"callbacks": EarlyStopping()}, TypeError, "callbacks: expected a list of Callback objects, came "),
-        ({"callbacks": [print]}, TypeError, "callbacks: expected Callback objects, came builtin"),
-        ({"metrics": "accuracy"}, TypeError, "metrics: expected None or a list of names and functions, came "),
-        ({"rng": "a"}, TypeError, "rng: expected None, a whole number or a numpy Generator, came 'a'"),
+        ({"optimizer": 1e-3}, TypeError, "optimizer: expected a name or an Optimizer, got float"),
+        ({"clip_norm": 0}, ValueError, "clip_norm: expected None or a number above 0, got 0"),
+        ({"clip_value": math.nan}, ValueError, "clip_value: expected None or a number above 0, got nan"),
+        ({"clip_norm": "5"}, ValueError, "clip_norm: expected None or a number above 0, got '5'"),
+        ({"callbacks": EarlyStopping()}, TypeError, "callbacks: expected a list of Callback objects, got "),
+        ({"callbacks": [print]}, TypeError, "callbacks: expected Callback objects, got builtin"),
+        ({"metrics": "accuracy"}, TypeError, "metrics: expected None or a list of names and functions, got "),
+        ({"rng": "a"}, TypeError, "rng: expected None, a whole number or a numpy Generator, got 'a'"),
     ],
 )
 def test_bad_constructor_arguments(options, error, message):

@@ -13,7 +13,7 @@ from tree_cases import FORM_IDS, FORMS, make_tree_case
 
 import fastrnn
 from fastrnn.layers import build
-from fastrnn.reference import trees as reference
+from fastrnn.reference import tree as reference
 
 every_form = pytest.mark.parametrize("cell, children", FORMS, ids=FORM_IDS)
 
@@ -78,7 +78,11 @@ def test_shapes_and_options():
 @pytest.mark.parametrize(
     ("construct", "error", "said"),
     [
-        (lambda: fastrnn.TreeLSTM(4, 6, children=0), ValueError, "children: expected 'sum' or a whole number of at least 1"),
+        (
+            lambda: fastrnn.TreeLSTM(4, 6, children=0),
+            ValueError,
+            "children: expected 'sum' or a whole number of at least 1",
+        ),
         (lambda: fastrnn.TreeLSTM(4, 6, children=True), ValueError, "children: expected 'sum'"),
         (lambda: fastrnn.TreeRNN(4, 6, nonlinearity="softsign"), ValueError, "nonlinearity: expected one of"),
         (lambda: fastrnn.TreeLSTM(0, 6), ValueError, "input_size: expected"),
@@ -99,7 +103,7 @@ def test_backward_needs_a_training_call():
     with pytest.raises(RuntimeError, match="^TreeLSTM.backward: expected a call with training=True"):
         layer.backward(case.dh)
     layer(case.x, case.trees, training=True)
-    with pytest.raises(ValueError, match=r"^droot: expected \(dh_root, dc_root\), came 3 entries"):
+    with pytest.raises(ValueError, match=r"^droot: expected \(dh_root, dc_root\), got 3 entries"):
         layer.backward(case.dh, (None, None, None))
     layer.backward(case.dh)
     with pytest.raises(RuntimeError):
@@ -125,7 +129,9 @@ def random_expression(rng, operators):
 
 
 @pytest.mark.parametrize(
-    ("children", "every_node"), [("sum", False), (3, False), (3, True)], ids=["sum-root", "ternary-root", "ternary-nodes"]
+    ("children", "every_node"),
+    [("sum", False), (3, False), (3, True)],
+    ids=["sum-root", "ternary-root", "ternary-nodes"],
 )
 def test_boolean_expressions_are_learned(children, every_node):
     """Trained on expressions of 1 to 4 operators, tested on other ones of up to 6: over 99% of the roots are right."""

@@ -13,9 +13,9 @@ from fastrnn import Trees
 
 
 def test_what_a_small_batch_holds():
-    """        4            1
-              3   2        |
-             0 1           0      with nodes in no particular order: the root of the first tree is node 1"""
+    """4            1
+     3   2        |
+    0 1           0      with nodes in no particular order: the root of the first tree is node 1"""
     trees = Trees([[4, -1, 1, 4, 1], [1, -1]])
     assert (trees.num_trees, trees.num_nodes, trees.num_leaves, trees.max_children) == (2, 7, 4, 2)
     np.testing.assert_array_equal(trees.parent, [4, -1, 1, 4, 1, 6, -1])
@@ -99,16 +99,16 @@ def test_from_nested_deeper_than_pythons_stack():
 @pytest.mark.parametrize(
     ("nested", "error", "said"),
     [
-        ([()], ValueError, "a child in every node, came () in tree 0"),
-        ([1, (None, None)], ValueError, "a child in every node, came (None, None) in tree 1"),
-        (["word"], TypeError, "whole numbers or vectors, came 'word'"),
-        ([(1, 2.5)], TypeError, "whole numbers or vectors, came 2.5"),
-        ([(True, 1)], TypeError, "whole numbers or vectors, came True"),
+        ([()], ValueError, "a child in every node, got () in tree 0"),
+        ([1, (None, None)], ValueError, "a child in every node, got (None, None) in tree 1"),
+        (["word"], TypeError, "whole numbers or vectors, got 'word'"),
+        ([(1, 2.5)], TypeError, "whole numbers or vectors, got 2.5"),
+        ([(True, 1)], TypeError, "whole numbers or vectors, got True"),
         ([(1, np.ones(2))], ValueError, "all whole numbers or all vectors of one length"),
         ([(np.ones(3), np.ones(2))], ValueError, "all whole numbers or all vectors of one length"),
-        ([None], TypeError, "whole numbers or vectors, came None"),
-        (5, TypeError, "a sequence of nested trees, came int"),
-        ("(1 2)", TypeError, "a sequence of nested trees, came str"),
+        ([None], TypeError, "whole numbers or vectors, got None"),
+        (5, TypeError, "a sequence of nested trees, got int"),
+        ("(1 2)", TypeError, "a sequence of nested trees, got str"),
         ([], ValueError, "at least one tree"),
     ],
 )
@@ -124,21 +124,21 @@ def test_from_nested_refuses(nested, error, said):
 @pytest.mark.parametrize(
     ("parents", "error", "said"),
     [
-        ([], ValueError, "parents: expected at least one tree, came none"),
-        ([[-1], []], ValueError, "parents: expected at least one node in every tree, came none in tree 1"),
-        ([[-1], [-1, 2]], ValueError, "parents: expected -1 or an index in 0..1, came 2 for node 1 of tree 1"),
-        ([[-2]], ValueError, "parents: expected -1 or an index in 0..0, came -2 for node 0 of tree 0"),
-        ([[-1], [1, 0]], ValueError, "parents: expected one root (-1) in every tree, came 0 in tree 1"),
-        ([[-1, -1]], ValueError, "parents: expected one root (-1) in every tree, came 2 in tree 0"),
-        ([[1, -1], [-1, 2, 1]], ValueError, "parents: expected trees, came a cycle through node 2 of tree 1"),
-        ([[-1, 1]], ValueError, "parents: expected trees, came a cycle through node 1 of tree 0"),
-        ([[2, 0, 1, 0, -1]], ValueError, "parents: expected trees, came a cycle through node 2 of tree 0"),
-        ([[0.0, -1.0]], TypeError, "parents: expected one sequence of integers per tree, came list of float64"),
-        ([["a"]], TypeError, "parents: expected one sequence of integers per tree, came list"),
+        ([], ValueError, "parents: expected at least one tree, got none"),
+        ([[-1], []], ValueError, "parents: expected at least one node in every tree, got none in tree 1"),
+        ([[-1], [-1, 2]], ValueError, "parents: expected -1 or an index in 0..1, got 2 for node 1 of tree 1"),
+        ([[-2]], ValueError, "parents: expected -1 or an index in 0..0, got -2 for node 0 of tree 0"),
+        ([[-1], [1, 0]], ValueError, "parents: expected one root (-1) in every tree, got 0 in tree 1"),
+        ([[-1, -1]], ValueError, "parents: expected one root (-1) in every tree, got 2 in tree 0"),
+        ([[1, -1], [-1, 2, 1]], ValueError, "parents: expected trees, got a cycle through node 2 of tree 1"),
+        ([[-1, 1]], ValueError, "parents: expected trees, got a cycle through node 1 of tree 0"),
+        ([[2, 0, 1, 0, -1]], ValueError, "parents: expected trees, got a cycle through node 2 of tree 0"),
+        ([[0.0, -1.0]], TypeError, "parents: expected one sequence of integers per tree, got list of float64"),
+        ([["a"]], TypeError, "parents: expected one sequence of integers per tree, got list"),
         ([[[-1]]], TypeError, "with 2 axes for tree 0"),
         ([[-1, [0]]], TypeError, "parents: expected one sequence of integers per tree"),
-        (3, TypeError, "parents: expected one sequence of integers per tree, came int"),
-        (None, TypeError, "parents: expected one sequence of integers per tree, came NoneType"),
+        (3, TypeError, "parents: expected one sequence of integers per tree, got int"),
+        (None, TypeError, "parents: expected one sequence of integers per tree, got NoneType"),
     ],
 )
 def test_wrong_parents(parents, error, said):
@@ -150,8 +150,8 @@ def test_wrong_parents(parents, error, said):
 @pytest.mark.parametrize(
     ("positions", "error", "said"),
     [
-        ([[0, 0, 9], [0]], ValueError, "positions: expected one child in each, came two in 0 of node 2 of tree 0"),
-        ([[0, -1, 9], [0]], ValueError, "positions: expected 0 or more, came -1 for node 1 of tree 0"),
+        ([[0, 0, 9], [0]], ValueError, "positions: expected one child in each, got two in 0 of node 2 of tree 0"),
+        ([[0, -1, 9], [0]], ValueError, "positions: expected 0 or more, got -1 for node 1 of tree 0"),
         ([[0, 1, 9]], ValueError, "positions: expected as many trees and nodes as in parents"),
         ([[0, 1], [0]], ValueError, "positions: expected as many trees and nodes as in parents"),
         ([[0, 1.5, 0], [0]], TypeError, "positions: expected one sequence of integers per tree"),

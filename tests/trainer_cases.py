@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.callbacks import Callback
 from fastrnn.layers import GRU, LSTM, Embedding, LastStep, Linear, Module, Sequential
+from fastrnn.trainer.callbacks import Callback
 
 TIMES = ("seconds", "samples_per_second")
 
@@ -37,9 +37,10 @@ def classifier(cell: Any = LSTM, *, H: int = 12, batch_first: bool = False, seed
 
 def tagger(*, V: int = 4, H: int = 12, batch_first: bool = False, dtype: Any = np.float32) -> Sequential:
     return Sequential(
-        Embedding(V, 5, rng=1, dtype=dtype), GRU(5, H, batch_first=batch_first, rng=2, dtype=dtype),
+        Embedding(V, 5, rng=1, dtype=dtype),
+        GRU(5, H, batch_first=batch_first, rng=2, dtype=dtype),
         Linear(H, V, rng=3, dtype=dtype),
-    )  # fmt: skip
+    )
 
 
 def numbers(history: dict[str, Any]) -> dict[str, Any]:

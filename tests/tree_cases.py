@@ -63,9 +63,12 @@ class TreeCase:
             return None if a is None else a.astype(dtype)
 
         return replace(
-            self, x=cast(self.x), weights=tuple(map(cast, self.weights)), dh=cast(self.dh),
+            self,
+            x=cast(self.x),
+            weights=tuple(map(cast, self.weights)),
+            dh=cast(self.dh),
             droot=tuple(map(cast, self.droot)),
-        )  # fmt: skip
+        )
 
     def forward(self, module: ModuleType, **kwargs: Any) -> tuple[Any, ...]:
         function = getattr(module, f"tree_{self.cell}_forward")
@@ -82,9 +85,17 @@ class TreeCase:
 
 
 def make_tree_case(
-    cell: str, children: Any, sizes: list[int], D: int, H: int, dtype: str, *, at_leaves: bool = False, seed: int = 0,
+    cell: str,
+    children: Any,
+    sizes: list[int],
+    D: int,
+    H: int,
+    dtype: str,
+    *,
+    at_leaves: bool = False,
+    seed: int = 0,
     nonlinearity: str = "tanh",
-) -> TreeCase:  # fmt: skip
+) -> TreeCase:
     rng = np.random.default_rng([seed, D, H, len(sizes)])
     trees = random_trees(rng, sizes, children)
     N = 1 if children == "sum" else children
@@ -96,8 +107,15 @@ def make_tree_case(
     # A sum over many children would leave the range in which g is not flat.
     scale = 0.3 if children == "sum" else 0.8
     return TreeCase(
-        cell, {"children": children} | ({"nonlinearity": nonlinearity} if cell == "rnn" else {}), trees,
+        cell,
+        {"children": children} | ({"nonlinearity": nonlinearity} if cell == "rnn" else {}),
+        trees,
         normal(trees.num_leaves if at_leaves else trees.num_nodes, D),
-        (normal(G * H, D, scale=D**-0.5), normal(recurrent * H, N * H, scale=scale * (N * H) ** -0.5), normal(G * H, scale=0.3)),
-        normal(trees.num_nodes, H), tuple(normal(trees.num_trees, H) for _ in range(2 if cell == "lstm" else 1)),
-    )  # fmt: skip
+        (
+            normal(G * H, D, scale=D**-0.5),
+            normal(recurrent * H, N * H, scale=scale * (N * H) ** -0.5),
+            normal(G * H, scale=0.3),
+        ),
+        normal(trees.num_nodes, H),
+        tuple(normal(trees.num_trees, H) for _ in range(2 if cell == "lstm" else 1)),
+    )

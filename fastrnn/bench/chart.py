@@ -29,11 +29,7 @@ STYLES = {
     "jax": ("#009E73", "P"),
 }
 OTHER_STYLE = ("#000000", "X")
-TITLES = {
-    FORWARD: "forward",
-    FORWARD_BACKWARD: "forward + backward",
-    STEP: "streaming, one time step per call",
-}
+TITLES = {FORWARD: "forward", FORWARD_BACKWARD: "forward + backward", STEP: "streaming, one time step per call"}
 
 
 class MissingMatplotlib(ImportError):
@@ -79,8 +75,16 @@ def draw_report(report: Report, path: str | Path) -> None:
     drawn = dict.fromkeys(name for result in report.results for name in _peers(result))
     handles = [_dots(axes[0][0], [], [], name) for name in report.peers if name in drawn]
     title = "How many times as long each library takes as fastrnn (right of 1: fastrnn is faster)"
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=12,
-                  title=title, title_fontproperties={"size": 15, "weight": "bold"}, markerscale=1.4)  # fmt: skip
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=12,
+        title=title,
+        title_fontproperties={"size": 15, "weight": "bold"},
+        markerscale=1.4,
+    )
     figure.supxlabel(_about(report), fontsize=9, color="#444444")
     figure.savefig(path, dpi=110)
 
@@ -110,8 +114,16 @@ def _draw_panel(ax: Any, report: Report, results: Sequence[Result | None], limit
         own = _short_time(result.seconds_per_step() if result.mode == STEP else result.median_seconds())
         if share is not None and result.mode != STEP:
             own += f" {100 * share:3.0f}%"
-        ax.annotate(own, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, color="#444444",
-                    family="monospace", annotation_clip=False)  # fmt: skip
+        ax.annotate(
+            own,
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=7.5,
+            color="#444444",
+            family="monospace",
+            annotation_clip=False,
+        )
     for name in report.peers:
         with_peer = [(y, result) for y, result in enumerate(results) if result and name in _peers(result)]
         if with_peer:
@@ -177,8 +189,11 @@ def draw_scaling(points: Sequence[Point], path: str | Path) -> None:
             ax.set_yscale("linear")
             ax.set_ylim(0)
         first = next(point.shape for point in points if point.curve == curve)
-        fixed = {"T": f"N={first.N}, D=H={first.H}", "N": f"T={first.T}, D=H={first.H}",
-                 "H*(D+H)": f"T={first.T}, N={first.N}, D=H"}[curve]  # fmt: skip
+        fixed = {
+            "T": f"N={first.N}, D=H={first.H}",
+            "N": f"T={first.T}, D=H={first.H}",
+            "H*(D+H)": f"T={first.T}, N={first.N}, D=H",
+        }[curve]
         ax.set_title(f"over {curve} ({fixed})", fontsize=10, fontweight="bold")
         ax.set_xlabel(curve)
         ax.grid(color="#dddddd", lw=0.8)

@@ -33,9 +33,7 @@ def forced_plans(num_threads: int) -> dict[str, dict[str, Any]]:
         plans[f"1 {pass_name}"] = {"threads": 1, "by_units": False, "fused": fused}
     for by_units, share in ((False, "rows"), (True, "units")) if num_threads > 1 else ():
         for fused, pass_name in ((True, "fused"), (False, "ahead")):
-            plans[f"{num_threads} {share} {pass_name}"] = {
-                "threads": num_threads, "by_units": by_units, "fused": fused,
-            }  # fmt: skip
+            plans[f"{num_threads} {share} {pass_name}"] = {"threads": num_threads, "by_units": by_units, "fused": fused}
     return plans
 
 
@@ -113,14 +111,16 @@ def format_head(num_threads: int) -> str:
     plans = forced_plans(num_threads)
     line = f"{'cell':5}{'T,N,D,H':20}{'mode':5}|{'own ms':>10}{'/best':>7} |"
     line += "".join(f"{plan:>{_width(plan)}}" for plan in plans) + " | best"
-    return "\n".join([
-        "own: the dispatcher's choice; /best: its time over that of the best forced plan, measured anew where that was",
-        f"faster by more than {ALLOWED - 1:.0%}; then each forced plan's time as a multiple of the own one's: threads, sharing by",
-        "rows or units, input projection fused or ahead",
-        "",
-        line,
-        "-" * len(line),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "own: the dispatcher's choice; /best: its time over that of the best forced plan, measured anew where that was",
+            f"faster by more than {ALLOWED - 1:.0%}; then each forced plan's time as a multiple of the own one's: threads, sharing by",
+            "rows or units, input projection fused or ahead",
+            "",
+            line,
+            "-" * len(line),
+        ]
+    )
 
 
 def format_row(choice: Choice) -> str:

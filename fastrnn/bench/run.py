@@ -19,10 +19,7 @@ from fastrnn.bench.shapes import CELLS, FORWARD_BACKWARD, SEQUENCE_MODES, SHAPES
 
 # Largest allowed difference from fastrnn: outputs absolute (they lie within -1..1), gradients relative to the largest
 # entry. Sums over up to T*N = 56,000 rows meet in a gradient, in another order in each library.
-TOLERANCE = {
-    "float32": {"output": 1e-5, "gradient": 2e-5},
-    "float64": {"output": 1e-13, "gradient": 1e-12},
-}
+TOLERANCE = {"float32": {"output": 1e-5, "gradient": 2e-5}, "float64": {"output": 1e-13, "gradient": 1e-12}}
 
 
 class ResultsDiffer(Exception):
@@ -54,8 +51,10 @@ def run(
     """
     for shape in (*(shapes if STEP in modes else ()), *step_shapes):
         if shape.bidirectional:
-            raise ValueError(f"shape {shape}: expected one direction in mode {STEP}, as a bidirectional layer needs "
-                             "the end of the sequence for its first output")  # fmt: skip
+            raise ValueError(
+                f"shape {shape}: expected one direction in mode {STEP}, as a bidirectional layer needs "
+                "the end of the sequence for its first output"
+            )
     report, contenders = start(PEERS if peers is None else peers, command)
     on_start(report)
     begin = time.perf_counter()

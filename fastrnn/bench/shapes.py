@@ -63,7 +63,7 @@ class Shape(NamedTuple):
             if min(*numbers, num_layers) < 1 or set(options) - known or len(set(options)) < len(options):
                 raise ValueError
         except ValueError:
-            raise ValueError(f"shape: expected {FORMAT}, came {text!r}") from None
+            raise ValueError(f"shape: expected {FORMAT}, got {text!r}") from None
         return shape
 
 

@@ -27,15 +27,17 @@ def format_table(report: Report) -> str:
 def format_head(report: Report) -> str:
     """The lines above the table: the machine, the versions, who is missing, and what the columns mean."""
     versions = ", ".join(f"{package} {number}" for package, number in report.versions.items())
-    return "\n".join([
-        f"{report.config.get('cpu', 'unknown CPU')}; instruction set {report.config.get('isa', 'unknown')}; "
-        f"{report.num_threads} thread{'s' if report.num_threads > 1 else ''}; {report.when}",
-        versions,
-        *(f"left out: {name} ({why})" for name, why in report.left_out.items()),
-        *(f"note: {note}" for note in report.notes),
-        "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products of",
-        "this problem's sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn is ahead)",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{report.config.get('cpu', 'unknown CPU')}; instruction set {report.config.get('isa', 'unknown')}; "
+            f"{report.num_threads} thread{'s' if report.num_threads > 1 else ''}; {report.when}",
+            versions,
+            *(f"left out: {name} ({why})" for name, why in report.left_out.items()),
+            *(f"note: {note}" for note in report.notes),
+            "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products of",
+            "this problem's sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn is ahead)",
+        ]
+    )
 
 
 class Printer:

@@ -45,15 +45,15 @@ def read_source(source: Source) -> np.ndarray:
             raise ValueError(f"{source}: truncated or damaged gzip file ({error})") from error
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in ELEMENT_TYPES or not 1 <= raw[3] <= MAX_DIMENSIONS:
         begins = raw[:4].hex(" ") or "(none)"
-        raise ValueError(f"{source}: expected an IDX file, came one that begins with the bytes {begins}")
+        raise ValueError(f"{source}: expected an IDX file, got one that begins with the bytes {begins}")
     start = 4 + 4 * raw[3]
     if len(raw) < start:
-        raise ValueError(f"{source}: truncated IDX file, expected a header of {start} bytes, came {len(raw)}")
+        raise ValueError(f"{source}: truncated IDX file, expected a header of {start} bytes, got {len(raw)}")
     shape = tuple(int(size) for size in np.frombuffer(raw[4:start], ">u4"))
     dtype = np.dtype(ELEMENT_TYPES[raw[2]])
     expected = start + math.prod(shape) * dtype.itemsize
     if len(raw) < expected:
-        raise ValueError(f"{source}: truncated IDX file, expected {expected} bytes for shape {shape}, came {len(raw)}")
+        raise ValueError(f"{source}: truncated IDX file, expected {expected} bytes for shape {shape}, got {len(raw)}")
     if len(raw) > expected:
         raise ValueError(f"{source}: {len(raw) - expected} bytes beyond the {expected} that shape {shape} needs")
     return np.frombuffer(raw, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))

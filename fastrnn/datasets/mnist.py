@@ -53,27 +53,27 @@ def mnist(
         return _split(data / "mnist2000-images-idx3-ubyte.gz", data / "mnist2000-labels-idx1-ubyte.gz")
     if isinstance(path, (tuple, list)):
         if len(path) != 2:
-            raise ValueError(f"path: expected a pair (images_path, labels_path), came {len(path)} paths")
+            raise ValueError(f"path: expected a pair (images_path, labels_path), got {len(path)} paths")
         return _split(Path(path[0]), Path(path[1]))
     folder = Path(path)
     if not folder.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     if not folder.is_dir():
-        raise ValueError(f"path: expected a folder or a pair (images_path, labels_path), came the file {folder}")
+        raise ValueError(f"path: expected a folder or a pair (images_path, labels_path), got the file {folder}")
     images, labels = _find(folder, "images", 3), _find(folder, "labels", 1)
     prefixes = images.keys() | labels.keys()
     if len(prefixes) == 1:
         (prefix,) = prefixes
         return _split(_file(images, folder, prefix, "images", 3), _file(labels, folder, prefix, "labels", 1))
     if prefixes and "train-" not in prefixes and "t10k-" not in prefixes:
-        raise ValueError(f"{folder}: expected one pair of images and labels, came {', '.join(sorted(prefixes))}")
+        raise ValueError(f"{folder}: expected one pair of images and labels, got {', '.join(sorted(prefixes))}")
     train, test = (
         _load(_file(images, folder, prefix, "images", 3), _file(labels, folder, prefix, "labels", 1))
         for prefix in ("train-", "t10k-")
     )
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
-            f"{folder}: expected test images of {train[0].shape[1:]} as for training, came {test[0].shape[1:]}"
+            f"{folder}: expected test images of {train[0].shape[1:]} as for training, got {test[0].shape[1:]}"
         )
     return train, test
 
@@ -100,7 +100,7 @@ def _split(images: Source, labels: Source) -> tuple[Split, Split]:
     x, y = _load(images, labels)
     train = len(x) - len(x) // TEST_PART
     if train == len(x):
-        raise ValueError(f"{images}: expected at least {TEST_PART} images to keep a part for testing, came {len(x)}")
+        raise ValueError(f"{images}: expected at least {TEST_PART} images to keep a part for testing, got {len(x)}")
     return (x[:train], y[:train]), (x[train:], y[train:])
 
 
@@ -115,5 +115,5 @@ def _load(images: Source, labels: Source) -> Split:
 def _bytes(source: Source, dimensions: int, expected: str) -> np.ndarray:
     array = read_source(source)
     if array.dtype != np.uint8 or array.ndim != dimensions:
-        raise ValueError(f"{source}: expected {expected}, came {array.dtype} {array.shape}")
+        raise ValueError(f"{source}: expected {expected}, got {array.dtype} {array.shape}")
     return array

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.checks import as_generator, check_size
+from .._validate import as_generator, check_size
 
 Array = NDArray[Any]
 
@@ -57,7 +57,7 @@ class Characters:
 
     def __init__(self, alphabet: str) -> None:
         if not isinstance(alphabet, str) or not alphabet or len(set(alphabet)) != len(alphabet):
-            raise ValueError(f"alphabet: expected a string of different characters, came {alphabet!r}")
+            raise ValueError(f"alphabet: expected a string of different characters, got {alphabet!r}")
         self.alphabet = alphabet
         self._token = {character: _RESERVED + k for k, character in enumerate(alphabet)}
 
@@ -83,13 +83,13 @@ class Characters:
 
     def _of(self, character: str) -> int:
         if character not in self._token:
-            raise ValueError(f"texts: expected characters of {self.alphabet!r}, came {character!r}")
+            raise ValueError(f"texts: expected characters of {self.alphabet!r}, got {character!r}")
         return self._token[character]
 
     def _tokens(self, rows: list[list[int]], fill: int, width: int | None) -> Array:
         longest = max(map(len, rows), default=0)
         if width is not None and width < longest:
-            raise ValueError(f"width: expected at least {longest}, came {width}")
+            raise ValueError(f"width: expected at least {longest}, got {width}")
         tokens = np.full((len(rows), width or longest), fill)
         for row, values in zip(tokens, rows):
             row[: len(values)] = values
@@ -114,7 +114,7 @@ def dates(samples: int, rng: Any = None, first_year: int = 1950, last_year: int 
     N, rng = check_size("samples", samples), as_generator("rng", rng)
     begin, stop = datetime.date(first_year, 1, 1).toordinal(), datetime.date(last_year, 12, 31).toordinal() + 1
     if begin >= stop:
-        raise ValueError(f"last_year: expected at least first_year, {first_year}, came {last_year}")
+        raise ValueError(f"last_year: expected at least first_year, {first_year}, got {last_year}")
     days = [datetime.date.fromordinal(day) for day in rng.integers(begin, stop, N).tolist()]
     forms = rng.integers(len(_FORMS), size=N).tolist()
     texts, written = [_FORMS[form](day) for form, day in zip(forms, days)], [day.isoformat() for day in days]
@@ -153,7 +153,7 @@ def adding_problem(samples: int, steps: int, rng: Any = None, dtype: Any = np.fl
     """
     N, T = check_size("samples", samples), check_size("steps", steps)
     if T < 2:
-        raise ValueError(f"steps: expected at least 2, came {T}")
+        raise ValueError(f"steps: expected at least 2, got {T}")
     rng = as_generator("rng", rng)
     x = np.zeros((N, T, 2), dtype)
     x[:, :, 0] = rng.random((N, T))

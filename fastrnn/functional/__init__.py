@@ -15,24 +15,49 @@ lengths: integers (N,), 0..T in any order. Row n runs for lengths[n] steps; outp
 reset_mask: bool (T, N). Where True the state is zeroed before that step, and no gradient flows back across it.
 reverse: time runs from each row's own last step to 0; output stays in its natural order.
 
-Errors name the argument, what was expected and what came: TypeError for a wrong type or dtype, ValueError for a wrong
+Errors name the argument, what was expected and what it got: TypeError for a wrong type or dtype, ValueError for a wrong
 shape or an unknown option, RuntimeError for a cache that an earlier backward has consumed.
 """
 
 from __future__ import annotations
 
-from .cells import (
-    gru_cell_backward, gru_cell_forward, lstm_cell_backward, lstm_cell_forward, rnn_cell_backward, rnn_cell_forward,
-)  # fmt: skip
 from .jordan import jordan_backward, jordan_forward
 from .linear import linear_backward, linear_forward
-from .sequences import gru_backward, gru_forward, lstm_backward, lstm_forward, rnn_backward, rnn_forward
-from .trees import tree_lstm_backward, tree_lstm_forward, tree_rnn_backward, tree_rnn_forward
+from .rnn import (
+    gru_backward,
+    gru_cell_backward,
+    gru_cell_forward,
+    gru_forward,
+    lstm_backward,
+    lstm_cell_backward,
+    lstm_cell_forward,
+    lstm_forward,
+    rnn_backward,
+    rnn_cell_backward,
+    rnn_cell_forward,
+    rnn_forward,
+)
+from .tree import tree_lstm_backward, tree_lstm_forward, tree_rnn_backward, tree_rnn_forward
 
 __all__ = [
-    "rnn_cell_forward", "rnn_cell_backward", "rnn_forward", "rnn_backward",
-    "gru_cell_forward", "gru_cell_backward", "gru_forward", "gru_backward",
-    "lstm_cell_forward", "lstm_cell_backward", "lstm_forward", "lstm_backward",
-    "jordan_forward", "jordan_backward", "linear_forward", "linear_backward",
-    "tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward",
-]  # fmt: skip
+    "rnn_cell_forward",
+    "rnn_cell_backward",
+    "rnn_forward",
+    "rnn_backward",
+    "gru_cell_forward",
+    "gru_cell_backward",
+    "gru_forward",
+    "gru_backward",
+    "lstm_cell_forward",
+    "lstm_cell_backward",
+    "lstm_forward",
+    "lstm_backward",
+    "jordan_forward",
+    "jordan_backward",
+    "linear_forward",
+    "linear_backward",
+    "tree_rnn_forward",
+    "tree_rnn_backward",
+    "tree_lstm_forward",
+    "tree_lstm_backward",
+]

@@ -19,29 +19,29 @@ GATE_ACTIVATIONS = {name: _native.ACTIVATIONS[name] for name in ("sigmoid", "har
 
 def option(name: str, value: Any, known: dict[str, Any]) -> Any:
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, came {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
     return known[value]
 
 
 def need(**arrays: Any) -> None:
     for name, array in arrays.items():
         if array is None:
-            raise TypeError(f"{name}: expected a NumPy array, came NoneType")
+            raise TypeError(f"{name}: expected a NumPy array, got NoneType")
 
 
 def check(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, came {type(array).__name__}")
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
     if array.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype}, came {array.dtype}")
+        raise TypeError(f"{name}: expected {dtype}, got {array.dtype}")
     if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, came {array.shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
 def positive(name: str, value: Any) -> float:
     """A finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a positive number, came {value!r}")
+        raise TypeError(f"{name}: expected a positive number, got {value!r}")
     if not 0 < value < np.inf:
-        raise ValueError(f"{name}: expected a positive number, came {value!r}")
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
     return float(value)

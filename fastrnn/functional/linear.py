@@ -24,12 +24,12 @@ def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: boo
 def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
     """dx = W^T dy, dW = sum of dy x^T, db = sum of dy: a dict with keys x, weight, bias. `into` as in `rnn_backward`."""
     if not isinstance(cache, _LinearCache):
-        raise TypeError(f"cache: expected the cache of linear_forward, came {type(cache).__name__}")
+        raise TypeError(f"cache: expected the cache of linear_forward, got {type(cache).__name__}")
     check(dy, "dy", (*cache.shape[:-1], cache.outputs), cache.dtype)
     given = {}
     for name, array in (into or {}).items():
         if name not in _LINEAR_KEYS:
-            raise ValueError(f"into: expected keys among {', '.join(_LINEAR_KEYS)}, came {name!r}")
+            raise ValueError(f"into: expected keys among {', '.join(_LINEAR_KEYS)}, got {name!r}")
         given[_LINEAR_KEYS[name]] = array
     wants_new, dx = "x" not in given, given.get("x")
     if dx is not None:
@@ -64,13 +64,15 @@ def linear_map(
 ) -> tuple[Array, Any]:
     if not isinstance(weight, np.ndarray) or weight.ndim != 2 or not weight.size:
         raise (ValueError if isinstance(weight, np.ndarray) else TypeError)(
-            f"{names[1]}: expected an array of shape (M, D), came {np.shape(weight)}")
+            f"{names[1]}: expected an array of shape (M, D), got {np.shape(weight)}"
+        )
     if weight.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{names[1]}: expected float32 or float64, came {weight.dtype}")
+        raise TypeError(f"{names[1]}: expected float32 or float64, got {weight.dtype}")
     M, D = weight.shape
     check(x, names[0], (*np.shape(x)[:-1], D), weight.dtype)
     if bias is not None:
         check(bias, names[2], (M,), weight.dtype)
     y, _, _, sequence = _native.forward(
-        RNN, NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, training)
+        RNN, NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, training
+    )
     return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype) if training else None

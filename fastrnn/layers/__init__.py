@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from .basic import Activation, Embedding, Linear
-from .cells import GRU, LSTM, RNN
-from .container import Sequential
-from .custom import Cell, Recurrent
+from .activation import Activation
+from .custom_cell import Cell, Recurrent
 from .dropout import Dropout
-from .encoder_decoder import EncoderDecoder
+from .embedding import Embedding
 from .jordan import Jordan
+from .linear import Linear
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
 from .repeat import Repeat
-from .trees import TreeLSTM, TreeRNN
+from .rnn import GRU, LSTM, RNN
+from .seq2seq import EncoderDecoder
+from .sequential import Sequential
+from .tree import TreeLSTM, TreeRNN
 
 __all__ = [
-    "Activation", "Cell", "Dropout", "Embedding", "EncoderDecoder", "GRU", "Jordan", "LSTM", "LastStep", "Linear",
-    "MaxPool", "MeanPool", "Module", "RNN", "Recurrent", "Repeat", "Sequential", "TreeLSTM", "TreeRNN", "build",
-]  # fmt: skip
+    "Activation",
+    "Cell",
+    "Dropout",
+    "Embedding",
+    "EncoderDecoder",
+    "GRU",
+    "Jordan",
+    "LSTM",
+    "LastStep",
+    "Linear",
+    "MaxPool",
+    "MeanPool",
+    "Module",
+    "RNN",
+    "Recurrent",
+    "Repeat",
+    "Sequential",
+    "TreeLSTM",
+    "TreeRNN",
+    "build",
+]

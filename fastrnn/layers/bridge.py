@@ -31,16 +31,16 @@ class Bridge:
         self.encoder, self.decoder, self.merge = encoder, decoder, merge
         for layer in _stateful(decoder):
             if _directions(layer) == 2:
-                came = type(layer).__name__
-                raise ValueError(f"decoder: expected layers that read forward only, came a bidirectional {came}")
-        came, needed = self._sizes(encoder), self._sizes(decoder)
-        for name, sizes in (("encoder", came), ("decoder", needed)):
+                got = type(layer).__name__
+                raise ValueError(f"decoder: expected layers that read forward only, got a bidirectional {got}")
+        got, needed = self._sizes(encoder), self._sizes(decoder)
+        for name, sizes in (("encoder", got), ("decoder", needed)):
             if not sizes:
-                raise ValueError(f"{name}: expected a layer with a state, came none")
-        if [len(level) for level in came] != [len(level) for level in needed] or any(
-            a is not None and b is not None and a != b for one, two in zip(came, needed) for a, b in zip(one, two)
+                raise ValueError(f"{name}: expected a layer with a state, got none")
+        if [len(level) for level in got] != [len(level) for level in needed] or any(
+            a is not None and b is not None and a != b for one, two in zip(got, needed) for a, b in zip(one, two)
         ):
-            raise ValueError(f"decoder: expected states of sizes {came} like the encoder's, came {needed}")
+            raise ValueError(f"decoder: expected states of sizes {got} like the encoder's, got {needed}")
 
     def forward(self, state: Any) -> Any:
         """The decoder's first state from the encoder's last."""
@@ -50,10 +50,15 @@ class Bridge:
             for k in range(0, len(parts[0]), S):
                 levels.append([self._merge(part[k : k + S]) for part in parts])
         remaining = iter(levels)
-        return _assemble(self.decoder, iter([
-            [np.stack(rows) for rows in zip(*(next(remaining) for _ in range(_depth(layer))))]
-            for layer in _stateful(self.decoder)
-        ]))  # fmt: skip
+        return _assemble(
+            self.decoder,
+            iter(
+                [
+                    [np.stack(rows) for rows in zip(*(next(remaining) for _ in range(_depth(layer))))]
+                    for layer in _stateful(self.decoder)
+                ]
+            ),
+        )
 
     def backward(self, dstate: Any) -> Any:
         """The gradient of the encoder's last state from that of the decoder's first."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import as_generator, check_dtype, check_probability, own_generator
+from .._validate import as_generator, check_dtype, check_probability, own_generator
 from .module import Array, Module
 
 
@@ -35,7 +35,7 @@ class Dropout(Module):
 
     def __call__(self, x: Array, *, training: bool = False) -> Array:
         if not isinstance(x, np.ndarray):
-            raise TypeError(f"x: expected a NumPy array, came {type(x).__name__}")
+            raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
         check_dtype("x", x.dtype)
         if not training:
             return x
@@ -53,6 +53,6 @@ class Dropout(Module):
             self._cache = None
             return None
         if dy.shape != mask.shape:
-            raise ValueError(f"dy: expected shape {mask.shape}, came {dy.shape}")
+            raise ValueError(f"dy: expected shape {mask.shape}, got {dy.shape}")
         self._cache = None
         return dy * mask

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from ..activations import ACTIVATIONS
-from .checks import as_generator, check_choice, check_dtype, check_size, own_generator
-from .initialisation import uniform
+from .._validate import as_generator, check_choice, check_dtype, check_size, own_generator
+from ..functional.activations import ACTIVATIONS
+from .init import uniform
+from .layout import active_lengths, as_given, check_reset_mask, check_state, time_major
 from .module import Array, Module
-from .sequences import active_lengths, as_given, check_reset_mask, check_state, time_major
-
 
 _FUNCTIONS = ("tanh", "relu", "sigmoid", "identity")
 
@@ -59,10 +58,19 @@ class Jordan(Module):
     batch_first: bool
 
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, *, nonlinearity: str = "tanh",
-        output_activation: str = "identity", teacher_forcing: float = 1.0, bias: bool = True, batch_first: bool = False,
-        dtype: Any = np.float32, rng: int | np.random.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        nonlinearity: str = "tanh",
+        output_activation: str = "identity",
+        teacher_forcing: float = 1.0,
+        bias: bool = True,
+        batch_first: bool = False,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
@@ -82,19 +90,31 @@ class Jordan(Module):
 
     def arguments(self) -> dict[str, Any]:
         return {
-            "input_size": self.input_size, "hidden_size": self.hidden_size, "output_size": self.output_size,
-            "nonlinearity": self.nonlinearity, "output_activation": self.output_activation,
-            "teacher_forcing": self.teacher_forcing, "bias": self.bias, "batch_first": self.batch_first,
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "output_size": self.output_size,
+            "nonlinearity": self.nonlinearity,
+            "output_activation": self.output_activation,
+            "teacher_forcing": self.teacher_forcing,
+            "bias": self.bias,
+            "batch_first": self.batch_first,
             "dtype": self.dtype.name,
-        }  # fmt: skip
+        }
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
-        self, x: Array | None, state: Array | None = None, *, steps: int | None = None, targets: Array | None = None,
-        teacher_forcing: float | None = None, lengths: Array | None = None, reset_mask: Array | None = None,
+        self,
+        x: Array | None,
+        state: Array | None = None,
+        *,
+        steps: int | None = None,
+        targets: Array | None = None,
+        teacher_forcing: float | None = None,
+        lengths: Array | None = None,
+        reset_mask: Array | None = None,
         training: bool = False,
-    ) -> tuple[Array, Array]:  # fmt: skip
+    ) -> tuple[Array, Array]:
         share = _check_share(self.teacher_forcing if teacher_forcing is None else teacher_forcing)
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
@@ -127,7 +147,7 @@ class Jordan(Module):
             dy = time_major("doutput", doutput, self.dtype, self.batch_first, self.output_size)
             if dy.shape != shape or (doutput.ndim == 3) != batched:
                 expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, came {doutput.shape}")
+                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
         dy_n = self._unpack("dstate_n", dstate_n, shape[1], batched)
         self._cache = None
         dx, dy0 = run.backward(dy, dy_n, self._grads)
@@ -149,7 +169,7 @@ class Jordan(Module):
     def _check_targets(self, targets: Array, T: int, N: int, batched: bool) -> Array:
         y = time_major("targets", targets, self.dtype, self.batch_first, self.output_size)
         if y.shape[:2] != (T, N) or (targets.ndim == 3) != batched:
-            raise ValueError(f"targets: expected as many steps and rows as x, {T} and {N}, came shape {targets.shape}")
+            raise ValueError(f"targets: expected as many steps and rows as x, {T} and {N}, got shape {targets.shape}")
         return y
 
 
@@ -161,9 +181,16 @@ class _Free:
     """
 
     def __init__(
-        self, layer: Jordan, x: Array, y0: Array | None, lengths: Array | None, reset_mask: Array | None,
-        training: bool, targets: Array | None = None, forced: Array | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        layer: Jordan,
+        x: Array,
+        y0: Array | None,
+        lengths: Array | None,
+        reset_mask: Array | None,
+        training: bool,
+        targets: Array | None = None,
+        forced: Array | None = None,
+    ) -> None:
         p, self.D = layer.params, x.shape[2]
         weight_ih = p["weight_ih"][:, : self.D]
         self.forced = forced is not None
@@ -175,10 +202,19 @@ class _Free:
             weight_ih = np.concatenate([weight_ih, p["weight_yh"]], axis=1)
             reset_mask = forced if reset_mask is None else forced | reset_mask
         self.y, self.y_n, self.cache = functional.jordan_forward(
-            x, y0, weight_ih, p["weight_yh"], p.get("bias_h"), p["weight_hy"], p.get("bias_y"),
-            nonlinearity=layer.nonlinearity, output_activation=layer.output_activation, lengths=lengths,
-            reset_mask=reset_mask, training=training,
-        )  # fmt: skip
+            x,
+            y0,
+            weight_ih,
+            p["weight_yh"],
+            p.get("bias_h"),
+            p["weight_hy"],
+            p.get("bias_y"),
+            nonlinearity=layer.nonlinearity,
+            output_activation=layer.output_activation,
+            lengths=lengths,
+            reset_mask=reset_mask,
+            training=training,
+        )
 
     def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
         if not self.forced and self.D:
@@ -196,9 +232,15 @@ class _Forced:
     """Teacher forcing: no step needs the one before, so all T * N rows go through two linear maps at once."""
 
     def __init__(
-        self, layer: Jordan, x: Array, targets: Array, y0: Array | None, lengths: Array | None,
-        reset_mask: Array | None, training: bool,
-    ) -> None:  # fmt: skip
+        self,
+        layer: Jordan,
+        x: Array,
+        targets: Array,
+        y0: Array | None,
+        lengths: Array | None,
+        reset_mask: Array | None,
+        training: bool,
+    ) -> None:
         p, self.D = layer.params, x.shape[2]
         (T, N, _), self.f, self.g = x.shape, layer.nonlinearity, layer.output_activation
         fed = _shifted(targets, y0)
@@ -258,7 +300,7 @@ def _check_share(value: Any) -> float:
     try:
         share = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"teacher_forcing: expected a probability, came {value!r}") from None
+        raise TypeError(f"teacher_forcing: expected a probability, got {value!r}") from None
     if not 0 <= share <= 1:
-        raise ValueError(f"teacher_forcing: expected a probability 0..1, came {value!r}")
+        raise ValueError(f"teacher_forcing: expected a probability 0..1, got {value!r}")
     return share

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..streaming import open_stream
-from .checks import check_dtype
+from .._validate import check_dtype
+from ..streaming.stream import open_stream
 
 Array = NDArray[Any]
 
@@ -67,9 +67,15 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no backward")
 
     def run(
-        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        targets: Array | None = None, training: bool = False,
-    ) -> tuple[Array, Any]:  # fmt: skip
+        self,
+        x: Array,
+        state: Any = None,
+        *,
+        lengths: Array | None = None,
+        reset_mask: Array | None = None,
+        targets: Array | None = None,
+        training: bool = False,
+    ) -> tuple[Array, Any]:
         """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
 
         Every layer can be run like this. One without a state returns None for it, and one that does not look at the
@@ -77,7 +83,7 @@ class Module:
         Raises ValueError for a state that the layer does not have and for lengths or resets that it cannot honour.
         """
         if state is not None and not self.takes_state:
-            raise ValueError(f"state: expected None, as {type(self).__name__} has no state, came {type(state).__name__}")
+            raise ValueError(f"state: expected None, as {type(self).__name__} has no state, got {type(state).__name__}")
         options: dict[str, Any] = {}
         if lengths is not None and self._honours("lengths", self.takes_lengths):
             options["lengths"] = lengths
@@ -94,8 +100,8 @@ class Module:
         """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state, and
         with need_dx=False dx may be None, which spares a product with the weights."""
         if dstate_n is not None and not self.takes_state:
-            came = type(dstate_n).__name__
-            raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, came {came}")
+            got = type(dstate_n).__name__
+            raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, got {got}")
         options = {} if need_dx or not self.skips_dx else {"need_dx": False}
         result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)), **options)
         return result if isinstance(result, tuple) else (result, None)
@@ -179,13 +185,13 @@ class Module:
         if missing or unknown:
             wrong = {"missing": missing, "unknown": unknown}
             said = "; ".join(f"{word} {', '.join(names)}" for word, names in wrong.items() if names)
-            raise ValueError(f"mapping: expected the parameters of {type(self).__name__}, came {said}")
+            raise ValueError(f"mapping: expected the parameters of {type(self).__name__}, got {said}")
         values = {name: np.asarray(value) for name, value in mapping.items()}
         for name, value in values.items():
             if value.dtype.kind != "f":
-                raise TypeError(f"{name}: expected floating point, came {value.dtype}")
+                raise TypeError(f"{name}: expected floating point, got {value.dtype}")
             if value.shape != params[name].shape:
-                raise ValueError(f"{name}: expected shape {params[name].shape}, came {value.shape}")
+                raise ValueError(f"{name}: expected shape {params[name].shape}, got {value.shape}")
         for name, value in values.items():
             params[name][...] = value
 
@@ -200,7 +206,7 @@ class Module:
         """What the last call with training=True kept."""
         if self._cache is None:
             raise RuntimeError(
-                f"{type(self).__name__}.backward: expected a call with training=True before each backward, came none "
+                f"{type(self).__name__}.backward: expected a call with training=True before each backward, got none "
                 "since the last"
             )
         return self._cache
@@ -220,7 +226,7 @@ def build(config: Mapping[str, Any]) -> Module:
         cls = _classes[config["class"]]
     except KeyError:
         raise ValueError(
-            f"class: expected a layer of fastrnn or a subclass of Module defined before, came {config.get('class')!r}"
+            f"class: expected a layer of fastrnn or a subclass of Module defined before, got {config.get('class')!r}"
         ) from None
     return cls.from_config(config)
 

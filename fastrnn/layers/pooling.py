@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_lengths
+from .._validate import check_lengths
 from .module import Array, Module
 
 
@@ -36,15 +36,15 @@ class Pool(Module):
     def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
         if not isinstance(x, np.ndarray) or x.ndim not in (2, 3):
             layout = "(N, T, H)" if self.batch_first else "(T, N, H)"
-            came = x.shape if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"x: expected an array of shape {layout} or (T, H), came {came}")
+            got = x.shape if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"x: expected an array of shape {layout} or (T, H), got {got}")
         steps = self._steps(x)
         if lengths is not None:
             if steps.ndim != 3:
-                raise ValueError(f"lengths: expected None for x without a batch axis, came {lengths!r}")
+                raise ValueError(f"lengths: expected None for x without a batch axis, got {lengths!r}")
             lengths = check_lengths(lengths, *steps.shape[:2])
         elif not len(steps):
-            raise ValueError(f"x: expected at least one time step, came {x.shape}")
+            raise ValueError(f"x: expected at least one time step, got {x.shape}")
         if len(steps):
             y, kept = self._pool(steps, lengths)
         else:  # T = 0, and all lengths are
@@ -60,7 +60,7 @@ class Pool(Module):
         dx = np.zeros(shape, dtype)
         steps = self._steps(dx)
         if dy.shape != steps.shape[1:]:
-            raise ValueError(f"dy: expected shape {steps.shape[1:]}, came {dy.shape}")
+            raise ValueError(f"dy: expected shape {steps.shape[1:]}, got {dy.shape}")
         self._cache = None
         if len(steps):
             self._spread(dy if lengths is None else np.where((lengths == 0)[:, None], 0, dy), steps, lengths, kept)

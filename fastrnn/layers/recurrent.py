@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .checks import (
+from .._validate import (
     as_generator,
     check_choice,
     check_dtype,
@@ -28,9 +28,9 @@ from .checks import (
     own_generator,
 )
 from .dropout import dropout_mask
-from .initialisation import orthogonal_gates, uniform
+from .init import orthogonal_gates, uniform
+from .layout import as_given, check_reset_mask, check_state, time_major
 from .module import Array, Module
-from .sequences import as_given, check_reset_mask, check_state, time_major
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
@@ -68,10 +68,23 @@ class RecurrentLayer(Module):
     _backward: Callable[..., dict[str, Any]]
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int, *, bias: bool, batch_first: bool, dropout: float,
-        bidirectional: bool, dtype: Any, rng: Any, init: str, learn_initial_state: bool,
-        options: dict[str, Any], proj_size: int = 0, peephole: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        dtype: Any,
+        rng: Any,
+        init: str,
+        learn_initial_state: bool,
+        options: dict[str, Any],
+        proj_size: int = 0,
+        peephole: bool = False,
+    ) -> None:
         super().__init__()
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
@@ -117,18 +130,31 @@ class RecurrentLayer(Module):
 
     def arguments(self) -> dict[str, Any]:
         return {
-            "input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
-            **self._options, "bias": self.bias, "batch_first": self.batch_first, "dropout": self.dropout,
-            "bidirectional": self.bidirectional, "dtype": self.dtype.name, "init": self.init,
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            **self._options,
+            "bias": self.bias,
+            "batch_first": self.batch_first,
+            "dropout": self.dropout,
+            "bidirectional": self.bidirectional,
+            "dtype": self.dtype.name,
+            "init": self.init,
             "learn_initial_state": self.learn_initial_state,
-        }  # fmt: skip
+        }
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
-        self, x: Array | None, state: State = None, *, lengths: Any = None, reset_mask: Array | None = None,
-        steps: int | None = None, training: bool = False,
-    ) -> tuple[Array, State]:  # fmt: skip
+        self,
+        x: Array | None,
+        state: State = None,
+        *,
+        lengths: Any = None,
+        reset_mask: Array | None = None,
+        steps: int | None = None,
+        training: bool = False,
+    ) -> tuple[Array, State]:
         y, batched = self._read_input(x, state, steps)
         T, N, _ = y.shape
         P, S = self._h_size, self._directions
@@ -151,10 +177,16 @@ class RecurrentLayer(Module):
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
                 output, *last, cache = self._forward(
-                    y, *[a if a is None else a[index] for a in state0], **weights, lengths=lengths, reset_mask=resets[s],
-                    reverse=bool(s), out=both if both is None else both[:, :, s * P : (s + 1) * P], training=training,
+                    y,
+                    *[a if a is None else a[index] for a in state0],
+                    **weights,
+                    lengths=lengths,
+                    reset_mask=resets[s],
+                    reverse=bool(s),
+                    out=both if both is None else both[:, :, s * P : (s + 1) * P],
+                    training=training,
                     **self._options,
-                )  # fmt: skip
+                )
                 state_n.append(last)
                 caches.append(cache)
             y = output if both is None else both
@@ -172,9 +204,9 @@ class RecurrentLayer(Module):
             dy = time_major("doutput", doutput, None, self.batch_first, width)
             if dy.shape != shape or (doutput.ndim == 3) != batched:
                 expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, came {doutput.shape}")
+                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
             if dy.dtype != self.dtype:
-                raise TypeError(f"doutput: expected {self.dtype} like output, came {dy.dtype}")
+                raise TypeError(f"doutput: expected {self.dtype} like output, got {dy.dtype}")
         dstate = self._unpack("dstate_n", dstate_n, N, batched)
         self._cache = None
         dstate0 = [np.zeros((S * self.num_layers, N, width), self.dtype) for width in self._state_widths()]
@@ -224,7 +256,9 @@ class RecurrentLayer(Module):
         links = []
         for index, names in enumerate(self._names):
             weights = {kind: self._params.get(name) for kind, name in names.items()}
-            learned = [self._params[f"initial_{name}"][index] for name in self.states] if self.learn_initial_state else None
+            learned = (
+                [self._params[f"initial_{name}"][index] for name in self.states] if self.learn_initial_state else None
+            )
             links.append(weights | self._kernel_options() | {"gates": self.gates, "initial": learned})
         chain.links += links
         return True
@@ -256,7 +290,7 @@ class RecurrentLayer(Module):
             return [None] * len(self.states)
         parts = [state] if len(self.states) == 1 else state
         if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
-            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), came {kind_of(state)}")
+            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), got {kind_of(state)}")
         rows = self.num_layers * self._directions
         for part, letter, width in zip(parts, self.states, self._state_widths()):
             shape = (rows, N, width) if batched else (rows, width)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_size
+from .._validate import check_size
 from .module import Array, Module
 
 
@@ -32,8 +32,8 @@ class Repeat(Module):
 
     def __call__(self, x: Array, *, training: bool = False) -> Array:
         if not isinstance(x, np.ndarray) or x.ndim not in (1, 2):
-            came = x.shape if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"x: expected an array of shape (N, D) or (D,), came {came}")
+            got = x.shape if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"x: expected an array of shape (N, D) or (D,), got {got}")
         axis = self._axis(x.ndim)
         y = np.repeat(np.expand_dims(x, axis), self.steps, axis)
         if training:
@@ -44,7 +44,7 @@ class Repeat(Module):
         """dx is the sum of dy over the time steps."""
         shape, axis = self._kept()
         if dy.shape != shape:
-            raise ValueError(f"dy: expected shape {shape}, came {dy.shape}")
+            raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
         self._cache = None
         return dy.sum(axis)
 

@@ -28,13 +28,27 @@ from .jordan import jordan_backward, jordan_forward
 from .linear import linear_backward, linear_forward
 from .lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
 from .rnn import rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
-from .trees import tree_lstm_backward, tree_lstm_forward, tree_rnn_backward, tree_rnn_forward
+from .tree import tree_lstm_backward, tree_lstm_forward, tree_rnn_backward, tree_rnn_forward
 
 __all__ = [
-    "rnn_cell_forward", "rnn_cell_backward", "rnn_forward", "rnn_backward",
-    "gru_cell_forward", "gru_cell_backward", "gru_forward", "gru_backward",
-    "lstm_cell_forward", "lstm_cell_backward", "lstm_forward", "lstm_backward",
-    "jordan_forward", "jordan_backward",
-    "linear_forward", "linear_backward",
-    "tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward",
-]  # fmt: skip
+    "rnn_cell_forward",
+    "rnn_cell_backward",
+    "rnn_forward",
+    "rnn_backward",
+    "gru_cell_forward",
+    "gru_cell_backward",
+    "gru_forward",
+    "gru_backward",
+    "lstm_cell_forward",
+    "lstm_cell_backward",
+    "lstm_forward",
+    "lstm_backward",
+    "jordan_forward",
+    "jordan_backward",
+    "linear_forward",
+    "linear_backward",
+    "tree_rnn_forward",
+    "tree_rnn_backward",
+    "tree_lstm_forward",
+    "tree_lstm_backward",
+]

@@ -26,9 +26,9 @@ class Cache:
 
 
 def kept(cache: Any, owner: str) -> tuple:
-    came = cache.owner if isinstance(cache, Cache) else type(cache).__name__
-    if came != owner:
-        raise TypeError("cache: expected the cache of %s in training, came %s" % (owner, came))
+    got = cache.owner if isinstance(cache, Cache) else type(cache).__name__
+    if got != owner:
+        raise TypeError("cache: expected the cache of %s in training, got %s" % (owner, got))
     if cache.kept is None:
         raise RuntimeError("cache: already consumed by an earlier backward; run %s again" % owner)
     return cache.kept
@@ -38,7 +38,7 @@ def add_into(into: dict[str, Array] | None, grads: dict[str, Maybe], like: str) 
     for name, target in (into or {}).items():
         if grads.get(name) is None:
             keys = ", ".join(key for key, grad in grads.items() if grad is not None)
-            raise ValueError("into: expected keys among %s, came %r" % (keys, name))
+            raise ValueError("into: expected keys among %s, got %r" % (keys, name))
         if name == "x" and target is None:
             continue  # not wanted
         check("into[%r]" % name, target, grads[name].shape, grads[name].dtype, like, writable=True)
@@ -53,7 +53,7 @@ def check_recurrent_weights(G: int, weight_ih: Array, weight_hh: Array, bias_ih:
     GH = "%d*H" % G if G > 1 else "H"
     rows, D = check("weight_ih", weight_ih, (GH, "D"), may_be_empty="D")
     if rows % G:
-        raise ValueError("weight_ih: expected shape (%s, D), came %s" % (GH, weight_ih.shape))
+        raise ValueError("weight_ih: expected shape (%s, D), got %s" % (GH, weight_ih.shape))
     dtype, H = weight_ih.dtype, rows // G
     check("weight_hh", weight_hh, (rows, H if P is None else P), dtype)
     for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
@@ -73,15 +73,15 @@ def check_states(names, arrays, shapes, dtype):
 def check_option(name: str, value: Any, known: dict[str, Any]) -> Any:
     """What `value` stands for in the table `known`."""
     if not isinstance(value, str) or value not in known:
-        raise ValueError("%s: expected one of %s, came %r" % (name, ", ".join(map(repr, known)), value))
+        raise ValueError("%s: expected one of %s, got %r" % (name, ", ".join(map(repr, known)), value))
     return known[value]
 
 
 def check_positive(name: str, value: Any) -> None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise TypeError("%s: expected a positive number, came %r" % (name, value))
+        raise TypeError("%s: expected a positive number, got %r" % (name, value))
     if not 0 < value < np.inf:
-        raise ValueError("%s: expected a positive number, came %r" % (name, value))
+        raise ValueError("%s: expected a positive number, got %r" % (name, value))
 
 
 def check_lengths(lengths: Any, T: int, N: int) -> Array:
@@ -90,12 +90,12 @@ def check_lengths(lengths: Any, T: int, N: int) -> Array:
         return np.full(N, T)
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iu":
-        raise TypeError("lengths: expected integers, came %s" % lengths.dtype)
+        raise TypeError("lengths: expected integers, got %s" % lengths.dtype)
     if lengths.shape != (N,):
-        raise ValueError("lengths: expected shape (%d,), came %s" % (N, lengths.shape))
+        raise ValueError("lengths: expected shape (%d,), got %s" % (N, lengths.shape))
     wrong = lengths[(lengths < 0) | (lengths > T)]
     if len(wrong):
-        raise ValueError("lengths: expected values from 0 to %d, came %d" % (T, wrong[0]))
+        raise ValueError("lengths: expected values from 0 to %d, got %d" % (T, wrong[0]))
     return lengths.astype(np.intp)
 
 
@@ -103,10 +103,10 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> Maybe:
     if reset_mask is None:
         return None
     if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        came = getattr(reset_mask, "dtype", type(reset_mask).__name__)
-        raise TypeError("reset_mask: expected a NumPy array of bool, came %s" % came)
+        got = getattr(reset_mask, "dtype", type(reset_mask).__name__)
+        raise TypeError("reset_mask: expected a NumPy array of bool, got %s" % got)
     if reset_mask.shape != (T, N):
-        raise ValueError("reset_mask: expected shape (%d, %d), came %s" % (T, N, reset_mask.shape))
+        raise ValueError("reset_mask: expected shape (%d, %d), got %s" % (T, N, reset_mask.shape))
     return reset_mask
 
 
@@ -114,11 +114,11 @@ def check(name, array, shape, dtype=None, like="weight_ih", writable=False, may_
     """Raise unless `array` is an array of `dtype` and `shape`, in which a letter stands for any size, of
     which only that of the letter `may_be_empty` may be 0. Returns its shape."""
     if not isinstance(array, np.ndarray):
-        raise TypeError("%s: expected a NumPy array, came %s" % (name, type(array).__name__))
+        raise TypeError("%s: expected a NumPy array, got %s" % (name, type(array).__name__))
     if dtype is None and array.dtype not in (np.float32, np.float64):
-        raise TypeError("%s: expected float32 or float64, came %s" % (name, array.dtype))
+        raise TypeError("%s: expected float32 or float64, got %s" % (name, array.dtype))
     if dtype is not None and array.dtype != dtype:
-        raise TypeError("%s: expected %s like %s, came %s" % (name, dtype, like, array.dtype))
+        raise TypeError("%s: expected %s like %s, got %s" % (name, dtype, like, array.dtype))
     fits = len(array.shape) == len(shape) and all(
         size == want or want == may_be_empty or (isinstance(want, str) and size > 0)
         for size, want in zip(array.shape, shape)
@@ -126,7 +126,7 @@ def check(name, array, shape, dtype=None, like="weight_ih", writable=False, may_
     if not fits:
         words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         hint = " with every size at least 1" if 0 in array.shape else ""
-        raise ValueError("%s: expected shape (%s)%s, came %s" % (name, words, hint, array.shape))
+        raise ValueError("%s: expected shape (%s)%s, got %s" % (name, words, hint, array.shape))
     if writable and not array.flags.writeable:
-        raise ValueError("%s: expected a writable array, came a read-only one" % name)
+        raise ValueError("%s: expected a writable array, got a read-only one" % name)
     return array.shape

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation
-from .cascade import Cell, Weights, backward, cell_backward, cell_forward, forward
 from .checks import Array, Maybe, check, check_option, check_recurrent_weights, check_states
 from .linear import affine, affine_backward
+from .scan import Cell, Weights, backward, cell_backward, cell_forward, forward
 
 
 class _Options(NamedTuple):
@@ -71,10 +71,20 @@ def _checked(leading, x, h0, weights, reset_after, gate_activation, activation):
 
 
 def gru_cell_forward(
-    x: Array, h0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
-    reset_after: bool = True, gate_activation: str = "sigmoid", activation: str = "tanh",
-    weight_hy: Maybe = None, bias_y: Maybe = None, output_activation: str = "identity",
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    h0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    *,
+    reset_after: bool = True,
+    gate_activation: str = "sigmoid",
+    activation: str = "tanh",
+    weight_hy: Maybe = None,
+    bias_y: Maybe = None,
+    output_activation: str = "identity",
+) -> tuple[Any, ...]:
     """One step of the gated recurrent unit, gates in the order r, z, n:
 
         r = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                    reset gate
@@ -111,18 +121,28 @@ def gru_cell_backward(dh_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[s
 
 
 def gru_forward(
-    x: Array, h0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
-    reset_after: bool = True, gate_activation: str = "sigmoid", activation: str = "tanh",
-    lengths: Any = None, reset_mask: Any = None, reverse: bool = False, out: Maybe = None, training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    h0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    *,
+    reset_after: bool = True,
+    gate_activation: str = "sigmoid",
+    activation: str = "tanh",
+    lengths: Any = None,
+    reset_mask: Any = None,
+    reverse: bool = False,
+    out: Maybe = None,
+    training: bool = True,
+) -> tuple[Any, ...]:
     """`gru_cell_forward` cascaded over time; arguments and returned values as in `rnn_forward`."""
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     checked = _checked("TN", x, h0, weights, reset_after, gate_activation, activation)
     return forward(*checked, lengths, reset_mask, reverse, out, training)
 
 
-def gru_backward(
-    doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
-) -> dict[str, Maybe]:
+def gru_backward(doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
     """Backpropagation through time; arguments and the returned dict as in `rnn_backward`."""
     return backward(_GRU, doutput, (dh_n,), cache, into)

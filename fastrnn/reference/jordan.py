@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .activations import NONLINEARITIES, OUTPUT_ACTIVATIONS
-from .cascade import Cell, backward, forward
 from .checks import Array, Maybe, check, check_option, check_states
 from .linear import affine, affine_backward
+from .scan import Cell, backward, forward
 
 
 class _Weights(NamedTuple):
@@ -40,10 +40,21 @@ _JORDAN = Cell("jordan", ("y",), _step, _step_backward, output="y")
 
 
 def jordan_forward(
-    x: Array, y0: Maybe, weight_ih: Array, weight_yh: Array, bias_h: Maybe, weight_hy: Array, bias_y: Maybe, *,
-    nonlinearity: str = "tanh", output_activation: str = "identity", lengths: Any = None, reset_mask: Any = None,
-    out: Maybe = None, training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    y0: Maybe,
+    weight_ih: Array,
+    weight_yh: Array,
+    bias_h: Maybe,
+    weight_hy: Array,
+    bias_y: Maybe,
+    *,
+    nonlinearity: str = "tanh",
+    output_activation: str = "identity",
+    lengths: Any = None,
+    reset_mask: Any = None,
+    out: Maybe = None,
+    training: bool = True,
+) -> tuple[Any, ...]:
     """The recurrence of Jordan (1986, Serial order: a parallel distributed processing approach), whose state is its
     own output, over x (T, N, D) from y0 (N, M), None for zeros, running freely:
 
@@ -72,9 +83,7 @@ def jordan_forward(
     return forward(_JORDAN, x, state, w, (f, g), lengths, reset_mask, False, out, training)
 
 
-def jordan_backward(
-    dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
-) -> dict[str, Maybe]:
+def jordan_backward(dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
     """Exact backpropagation through time, through the outputs that were fed back, from dy (T, N, M) and dy_n (N, M),
     each None for zeros. With dy_t the sum of both kinds of gradient that reach y_t:
 

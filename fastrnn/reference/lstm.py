@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, clipped
-from .cascade import Cell, backward, cell_backward, cell_forward, forward
 from .checks import Array, Maybe, check, check_option, check_positive, check_recurrent_weights, check_states
 from .linear import affine, affine_backward
+from .scan import Cell, backward, cell_backward, cell_forward, forward
 
 
 class _Weights(NamedTuple):
@@ -95,11 +95,23 @@ def _checked(leading, x, state, weights, gate_activation, activation, cell_clip)
 
 
 def lstm_cell_forward(
-    x: Array, h0: Maybe, c0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
-    weight_hr: Maybe = None, weight_peephole: Maybe = None, gate_activation: str = "sigmoid", activation: str = "tanh",
+    x: Array,
+    h0: Maybe,
+    c0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    *,
+    weight_hr: Maybe = None,
+    weight_peephole: Maybe = None,
+    gate_activation: str = "sigmoid",
+    activation: str = "tanh",
     cell_clip: float | None = None,
-    weight_hy: Maybe = None, bias_y: Maybe = None, output_activation: str = "identity",
-) -> tuple[Any, ...]:  # fmt: skip
+    weight_hy: Maybe = None,
+    bias_y: Maybe = None,
+    output_activation: str = "identity",
+) -> tuple[Any, ...]:
     """One step of long short-term memory (Hochreiter & Schmidhuber, 1997) with the forget gate of Gers et al.
     (2000, Learning to forget), gates in the order i, f, g, o:
 
@@ -148,11 +160,25 @@ def lstm_cell_backward(dh_next: Maybe, dc_next: Maybe, cache: Any, *, dy: Maybe 
 
 
 def lstm_forward(
-    x: Array, h0: Maybe, c0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
-    weight_hr: Maybe = None, weight_peephole: Maybe = None, gate_activation: str = "sigmoid", activation: str = "tanh",
-    cell_clip: float | None = None, lengths: Any = None, reset_mask: Any = None, reverse: bool = False,
-    out: Maybe = None, training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    h0: Maybe,
+    c0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    *,
+    weight_hr: Maybe = None,
+    weight_peephole: Maybe = None,
+    gate_activation: str = "sigmoid",
+    activation: str = "tanh",
+    cell_clip: float | None = None,
+    lengths: Any = None,
+    reset_mask: Any = None,
+    reverse: bool = False,
+    out: Maybe = None,
+    training: bool = True,
+) -> tuple[Any, ...]:
     """`lstm_cell_forward` cascaded over time: output (T, N, P), h_n (N, P), c_n (N, H), cache; arguments as there and
     in `rnn_forward`. c starts at c0, ends with the row and is reset, as h is."""
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .activations import NONLINEARITIES
-from .cascade import Cell, Weights, backward, cell_backward, cell_forward, forward
 from .checks import Array, Maybe, check, check_option, check_recurrent_weights, check_states
 from .linear import affine, affine_backward
+from .scan import Cell, Weights, backward, cell_backward, cell_forward, forward
 
 
 def _step(x, state, w, nonlinearity):
@@ -38,9 +38,18 @@ def _checked(leading, x, h0, weights, nonlinearity):
 
 
 def rnn_cell_forward(
-    x: Array, h0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
-    nonlinearity: str = "tanh", weight_hy: Maybe = None, bias_y: Maybe = None, output_activation: str = "identity",
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    h0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    *,
+    nonlinearity: str = "tanh",
+    weight_hy: Maybe = None,
+    bias_y: Maybe = None,
+    output_activation: str = "identity",
+) -> tuple[Any, ...]:
     """One step of the Elman network (Elman, 1990, Finding structure in time):
 
         a_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
@@ -70,10 +79,20 @@ def rnn_cell_backward(dh_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[s
 
 
 def rnn_forward(
-    x: Array, h0: Maybe, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, *,
-    nonlinearity: str = "tanh", lengths: Any = None, reset_mask: Any = None, reverse: bool = False,
-    out: Maybe = None, training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    h0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None,
+    reset_mask: Any = None,
+    reverse: bool = False,
+    out: Maybe = None,
+    training: bool = True,
+) -> tuple[Any, ...]:
     """`rnn_cell_forward` cascaded over x (T, N, D) from h0 (N, H), None for zeros.
 
     Returns output (T, N, H), h_n (N, H) and the cache for one `rnn_backward`, which is None unless training.
@@ -91,9 +110,7 @@ def rnn_forward(
     return forward(*checked, lengths, reset_mask, reverse, out, training)
 
 
-def rnn_backward(
-    doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None
-) -> dict[str, Maybe]:
+def rnn_backward(doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
     """Backpropagation through time, from doutput (T, N, H) and dh_n (N, H), each None for zeros.
 
     Returns a dict with keys x, h0, weight_ih, weight_hh, bias_ih, bias_hh. `into`, a dict of arrays under any of

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers import Module
-from .batches import Batch
+from .data import Batch
 from .objective import Objective
 
 Array = NDArray[Any]
@@ -70,9 +70,15 @@ class Propagation:
             yield values, learns
 
     def run(
-        self, layers: Module, batch: Batch, state: State, start: int = 0, stop: int | None = None, *,
+        self,
+        layers: Module,
+        batch: Batch,
+        state: State,
+        start: int = 0,
+        stop: int | None = None,
+        *,
         training: bool = False,
-    ) -> tuple[Array, State]:  # fmt: skip
+    ) -> tuple[Array, State]:
         """Outputs of the model's first layers over a piece of the batch, in the layout of the layers, and the state."""
         lengths = batch.lengths_in(start, stop)
         fed = {}
@@ -81,10 +87,13 @@ class Propagation:
                 y = batch.y(start, stop, steps=layers.keeps_time)
                 fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.keeps_time else y
         return layers.run(
-            self.from_samples_first(batch.x(start, stop)), state,
-            lengths=lengths if layers.takes_lengths else None, reset_mask=batch.reset_mask(start, stop),
-            training=training, **fed,
-        )  # fmt: skip
+            self.from_samples_first(batch.x(start, stop)),
+            state,
+            lengths=lengths if layers.takes_lengths else None,
+            reset_mask=batch.reset_mask(start, stop),
+            training=training,
+            **fed,
+        )
 
     def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
         """The objective's values for the last steps of `outputs`, those from start to stop, and the gradient of all."""
@@ -120,7 +129,7 @@ def check_loss(values: Values) -> bool:
     """Whether there is something to learn. Raises FloatingPointError if the loss is not finite."""
     loss, weight = values["loss"]
     if weight and not math.isfinite(loss):
-        raise FloatingPointError(f"loss: expected a finite number, came {loss}")
+        raise FloatingPointError(f"loss: expected a finite number, got {loss}")
     return bool(weight)
 
 
@@ -130,10 +139,10 @@ def check_runs_in_pieces(option: str, model: Module) -> None:
         name = type(layer).__name__
         if getattr(layer, "bidirectional", False):
             raise ValueError(
-                f"{option}: expected layers that read forward in time, came a bidirectional {name}, whose reverse "
+                f"{option}: expected layers that read forward in time, got a bidirectional {name}, whose reverse "
                 "direction begins at the end of the whole sequence"
             )
         if layer.batch_first is not None and layer.keeps_time and not layer.takes_state:
             raise ValueError(
-                f"{option}: expected layers that carry a state from step to step, came {name}, which has none"
+                f"{option}: expected layers that carry a state from step to step, got {name}, which has none"
             )

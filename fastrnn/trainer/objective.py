@@ -28,7 +28,7 @@ def accuracy(outputs: Array, targets: Array) -> float:
     elif outputs.shape == targets.shape:
         right = (outputs > 0) == (targets > 0.5)
     else:
-        raise ValueError(f"targets: expected shape {outputs.shape[:-1]} or {outputs.shape}, came {targets.shape}")
+        raise ValueError(f"targets: expected shape {outputs.shape[:-1]} or {outputs.shape}, got {targets.shape}")
     return int(np.count_nonzero(right)) / right.size
 
 
@@ -49,7 +49,7 @@ class Objective:
             classifies = self._function in (losses.cross_entropy, losses.binary_cross_entropy_with_logits)
             metrics = ("accuracy",) if classifies else ()
         if not isinstance(metrics, (list, tuple)):
-            raise TypeError(f"metrics: expected None or a list of names and functions, came {metrics!r}")
+            raise TypeError(f"metrics: expected None or a list of names and functions, got {metrics!r}")
         self.metrics = dict(map(_metric, metrics))
 
     def __call__(
@@ -72,7 +72,7 @@ class Objective:
             if keep.any():
                 loss, doutputs[keep] = self.loss(outputs[keep], targets[keep])
         if not isinstance(loss, float) and np.ndim(loss):
-            raise ValueError(f"loss: expected one number, came an array of shape {np.shape(loss)}")
+            raise ValueError(f"loss: expected one number, got an array of shape {np.shape(loss)}")
         if self.counts_targets:
             keep = self._classes_that_count(targets, keep)
         weight, counted = samples, samples
@@ -134,14 +134,14 @@ class Objective:
         if loss is None:
             saved = config["loss"]
             if "function" in saved:
-                raise ValueError(f"loss: expected the function {saved['function']} that it was saved with, came None")
+                raise ValueError(f"loss: expected the function {saved['function']} that it was saved with, got None")
             function = losses.get(saved["name"])
             loss = functools.partial(function, **saved["options"]) if saved["options"] else function
         if metrics is None:
             metrics = config["metrics"]
             own = [metric["function"] for metric in metrics if not isinstance(metric, str)]
             if own:
-                raise ValueError(f"metrics: expected the functions {', '.join(own)} that it was saved with, came None")
+                raise ValueError(f"metrics: expected the functions {', '.join(own)} that it was saved with, got None")
         return cls(loss, metrics)
 
 
@@ -160,8 +160,8 @@ def _is_known(function: Any) -> bool:
 def _metric(metric: str | Metric) -> tuple[str, Metric]:
     if isinstance(metric, str):
         if metric not in _METRICS:
-            raise ValueError(f"metrics: expected a function or one of {', '.join(_METRICS)}, came {metric!r}")
+            raise ValueError(f"metrics: expected a function or one of {', '.join(_METRICS)}, got {metric!r}")
         return metric, _METRICS[metric]
     if not callable(metric):
-        raise TypeError(f"metrics: expected names and functions, came {metric!r}")
+        raise TypeError(f"metrics: expected names and functions, got {metric!r}")
     return getattr(metric, "__name__", type(metric).__name__), metric

@@ -72,13 +72,13 @@ class Window:
             x, y = x[None], y[None]
         if x.ndim != (1 if tokens else 2):
             raise ValueError(
-                f"x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), came shape {x.shape}"
+                f"x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), got shape {x.shape}"
             )
         if self.rows not in (None, len(x)) or (self.samples and x.shape != self.samples[0].shape):
             before = self.samples[0].shape if self.samples else f"({self.rows}, ...)"
-            raise ValueError(f"x_t: expected shape {before} as before, came {x.shape}; reset_states() begins anew")
+            raise ValueError(f"x_t: expected shape {before} as before, got {x.shape}; reset_states() begins anew")
         if not y.ndim or len(y) != len(x):
-            raise ValueError(f"y_t: expected one target per sample of x_t, {len(x)} of them, came shape {y.shape}")
+            raise ValueError(f"y_t: expected one target per sample of x_t, {len(x)} of them, got shape {y.shape}")
         return x, y
 
 

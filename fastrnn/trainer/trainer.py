@@ -14,20 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checkpoint, optim
-from ..callbacks import Callback
+from .. import optim
+from .. import serialization as checkpoint
+from .._validate import as_generator, check_size, own_generator
 from ..layers import LastStep, Module
-from ..layers.checks import as_generator, check_size, own_generator
-from .batches import Batch, Data
 from .bptt import Propagation, Values, check_runs_in_pieces
+from .callbacks import Callback
+from .checkpointing import Segments
 from .checks import (
-    check_callbacks, check_every, check_limit, check_model, check_steps, check_targets, check_tbptt, check_whole_batches,
-)  # fmt: skip
+    check_callbacks,
+    check_every,
+    check_limit,
+    check_model,
+    check_steps,
+    check_targets,
+    check_tbptt,
+    check_whole_batches,
+)
+from .data import Batch, Data
 from .history import History
 from .objective import Loss, Metric, Objective
 from .online import Window
 from .progress import Bar, Means
-from .segments import Segments
 
 Array = NDArray[Any]
 
@@ -62,12 +70,21 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Module, loss: str | Loss = "cross_entropy", optimizer: optim.Optimizer | str | None = None, *,
-        clip_norm: float | None = None, clip_value: float | None = None, callbacks: Sequence[Callback] = (),
-        rng: int | np.random.Generator | None = 0, metrics: Sequence[str | Metric] | None = None,
-        stateful: bool = False, tbptt: int | tuple[int, int] | None = None, checkpoint_every: int | str | None = None,
+        self,
+        model: Module,
+        loss: str | Loss = "cross_entropy",
+        optimizer: optim.Optimizer | str | None = None,
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        rng: int | np.random.Generator | None = 0,
+        metrics: Sequence[str | Metric] | None = None,
+        stateful: bool = False,
+        tbptt: int | tuple[int, int] | None = None,
+        checkpoint_every: int | str | None = None,
         window: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check_model(model)
         self.model = model
         self.objective = Objective(loss, metrics)
@@ -85,12 +102,12 @@ class Trainer:
         if self.stateful:
             check_runs_in_pieces("stateful", model)
             if not model.takes_state:
-                raise ValueError("stateful: expected a model with a layer that has a state, came one without")
+                raise ValueError("stateful: expected a model with a layer that has a state, got one without")
         if self.tbptt is not None:
             check_runs_in_pieces("tbptt", model)
             if not model.keeps_time:
                 raise ValueError(
-                    "tbptt: expected a model with an output at every step, came one that does away with time; "
+                    "tbptt: expected a model with an output at every step, got one that does away with time; "
                     "checkpoint_every trains it in bounded memory"
                 )
         if self.checkpoint_every is not None:
@@ -101,10 +118,19 @@ class Trainer:
     # --- training -----------------------------------------------------------------------------------------------------
 
     def fit(
-        self, x: Any, y: Any, epochs: int = 1, batch_size: int = 32, *, lengths: Any = None, reset_mask: Any = None,
-        validation_data: tuple[Any, ...] | None = None, progress: bool = True, shuffle: bool | None = None,
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 1,
+        batch_size: int = 32,
+        *,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        validation_data: tuple[Any, ...] | None = None,
+        progress: bool = True,
+        shuffle: bool | None = None,
         bucket: bool = False,
-    ) -> History:  # fmt: skip
+    ) -> History:
         """Train for `epochs` more epochs, one update per `batch_size` samples (the last batch may be smaller).
 
         shuffle: a new order in each epoch; None for True, unless the trainer is stateful. bucket: sequences of similar
@@ -118,7 +144,7 @@ class Trainer:
         epochs, batch_size = check_size("epochs", epochs), check_size("batch_size", batch_size)
         shuffle = not self.stateful if shuffle is None else shuffle
         if bucket and data.lengths is None:
-            raise ValueError("bucket: expected False for sequences of one length, came True")
+            raise ValueError("bucket: expected False for sequences of one length, got True")
         if self.stateful:
             if shuffle or bucket:
                 raise ValueError("shuffle, bucket: expected False, as a stateful trainer needs the order of the data")
@@ -126,7 +152,7 @@ class Trainer:
             self._window.settle(self._propagation)
             if self._window.rows not in (None, batch_size):
                 raise ValueError(
-                    f"batch_size: expected {self._window.rows} like the state that is carried on, came {batch_size}; "
+                    f"batch_size: expected {self._window.rows} like the state that is carried on, got {batch_size}; "
                     "reset_states() begins anew"
                 )
         if self.tbptt is not None or self.checkpoint_every is not None:
@@ -211,8 +237,8 @@ class Trainer:
         check_runs_in_pieces("partial_fit", self.model)
         for layer in self.model.leaves():
             if not layer.keeps_time and not isinstance(layer, LastStep):
-                came = type(layer).__name__
-                raise ValueError(f"partial_fit: expected a model with an output at each step, came one with {came}")
+                got = type(layer).__name__
+                raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
         values, learns = self._window.learn(self._propagation, x_t, y_t)
         if learns:
             self._update()
@@ -281,9 +307,9 @@ class Trainer:
         if reset_mask is not None and not self.model.takes_reset_mask:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
         if data.lengths is not None and (self.model.scores_with_targets or not self.model.reads_time):
-            came = type(self.model).__name__
+            got = type(self.model).__name__
             raise ValueError(
-                f"lengths: expected samples of one length, as targets of {came} do not have the lengths of its inputs; an "
+                f"lengths: expected samples of one length, as targets of {got} do not have the lengths of its inputs; an "
                 "EncoderDecoder counts them by its padding"
             )
         return data
@@ -338,9 +364,13 @@ class Trainer:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, loss: str | Loss | None = None, callbacks: Sequence[Callback] = (),
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        loss: str | Loss | None = None,
+        callbacks: Sequence[Callback] = (),
         metrics: Sequence[str | Metric] | None = None,
-    ) -> Trainer:  # fmt: skip
+    ) -> Trainer:
         """The trainer that `save` wrote. `loss` and `metrics` are needed where the saved ones were your own functions.
 
         Raises FileNotFoundError if there is no such file, and ValueError that names the file if it is damaged, another
@@ -351,11 +381,16 @@ class Trainer:
             saved = config["trainer"]
             objective = Objective.from_config(saved["objective"], loss, metrics)
             trainer = cls(
-                checkpoint.rebuild_model(arrays, config), optimizer=optim.from_config(saved["optimizer"]),
-                clip_norm=saved["clip_norm"], clip_value=saved["clip_value"], callbacks=callbacks,
-                stateful=saved["stateful"], tbptt=saved["tbptt"], checkpoint_every=saved["checkpoint_every"],
+                checkpoint.rebuild_model(arrays, config),
+                optimizer=optim.from_config(saved["optimizer"]),
+                clip_norm=saved["clip_norm"],
+                clip_value=saved["clip_value"],
+                callbacks=callbacks,
+                stateful=saved["stateful"],
+                tbptt=saved["tbptt"],
+                checkpoint_every=saved["checkpoint_every"],
                 window=saved["window"],
-            )  # fmt: skip
+            )
             trainer.objective = objective
             state = checkpoint.select(arrays, "optimizer.")
             trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
@@ -365,7 +400,7 @@ class Trainer:
             trainer._window.carry(state, saved["rows"], list(arrays.get("window", ())))
         except KeyError as error:
             raise ValueError(
-                f"{os.fspath(path)}: expected the checkpoint of a trainer, came one without {error}"
+                f"{os.fspath(path)}: expected the checkpoint of a trainer, got one without {error}"
             ) from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error

@@ -62,7 +62,7 @@ class NumPyReference(Peer):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        from fastrnn import reference  # here, since the library itself never loads it
+        from fastrnn import reference
 
         self._forward = getattr(reference, f"{problem.cell}_forward")
         self._backward = getattr(reference, f"{problem.cell}_backward")

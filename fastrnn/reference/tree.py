@@ -76,7 +76,9 @@ def _start_backward(dh: Maybe, dh_root: Maybe, shape: tuple[int, ...], dtype: An
     return total
 
 
-def _finish_backward(grads: dict[str, Maybe], x: Array, trees: Any, into: Optional[dict[str, Array]]) -> dict[str, Maybe]:
+def _finish_backward(
+    grads: dict[str, Maybe], x: Array, trees: Any, into: Optional[dict[str, Array]]
+) -> dict[str, Maybe]:
     if len(x) != len(trees.parent):
         grads["x"] = grads["x"][trees.leaf]
     for name, target in (into or {}).items():
@@ -89,9 +91,16 @@ def _finish_backward(grads: dict[str, Maybe], x: Array, trees: Any, into: Option
 
 @_ieee
 def tree_rnn_forward(
-    x: Array, trees: Any, weight_ih: Array, weight_hh: Array, bias: Maybe, *, nonlinearity: str = "tanh",
-    children: Children = "sum", training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    trees: Any,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Maybe,
+    *,
+    nonlinearity: str = "tanh",
+    children: Children = "sum",
+    training: bool = True,
+) -> tuple[Any, ...]:
     """The recursive network over trees (Goller and Kuechler 1996; Socher et al. 2011):
 
         h_j = g(W x_j + U sum over k in C(j) of h_k + b)             children="sum"
@@ -146,9 +155,15 @@ def tree_rnn_backward(
 
 @_ieee
 def tree_lstm_forward(
-    x: Array, trees: Any, weight_ih: Array, weight_hh: Array, bias: Maybe, *, children: Children = "sum",
+    x: Array,
+    trees: Any,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Maybe,
+    *,
+    children: Children = "sum",
     training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+) -> tuple[Any, ...]:
     """Long short-term memory over trees, children="sum" (equations 2 to 8) or children=N (9 to 14), with the operand
     h~_j = sum over C(j) of h_k, or [h_0; ...; h_{N-1}], zeros for children that are not there:
 

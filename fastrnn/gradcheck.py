@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .layers.checks import as_generator, check_size
+from ._validate import as_generator, check_size
 from .layers.module import Module, build
 
 Array = NDArray[Any]
@@ -76,10 +76,20 @@ class GradientReport:
 
 
 def check_gradients(
-    layer: Module, x: Array | None, state: Any = None, *, lengths: Array | None = None,
-    reset_mask: Array | None = None, eps: float = 1e-6, rtol: float = 1e-5, atol: float = 1e-7,
-    max_entries: int = 100, raise_exception: bool = True, rng: int | np.random.Generator | None = 0, **options: Any,
-) -> GradientReport:  # fmt: skip
+    layer: Module,
+    x: Array | None,
+    state: Any = None,
+    *,
+    lengths: Array | None = None,
+    reset_mask: Array | None = None,
+    eps: float = 1e-6,
+    rtol: float = 1e-5,
+    atol: float = 1e-7,
+    max_entries: int = 100,
+    raise_exception: bool = True,
+    rng: int | np.random.Generator | None = 0,
+    **options: Any,
+) -> GradientReport:
     """Check `layer.run_backward` for every parameter, x and the state against central differences of `layer.run`.
 
     The loss is the sum of all outputs and final states, each times a fixed random number. Differences need float64: a
@@ -96,10 +106,10 @@ def check_gradients(
         report then too. Dropout is checked with one mask; at a kink, such as relu's 0, differences mean nothing.
     """
     if not isinstance(layer, Module):
-        raise TypeError(f"layer: expected a layer, came {type(layer).__name__}")
+        raise TypeError(f"layer: expected a layer, got {type(layer).__name__}")
     for name, value in (("eps", eps), ("rtol", rtol), ("atol", atol)):
         if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, came {value!r}")
+            raise ValueError(f"{name}: expected a number above 0, got {value!r}")
     max_entries, rng = check_size("max_entries", max_entries), as_generator("rng", rng)
     layer = _float64_copy(layer)
     if x is not None:
@@ -143,8 +153,8 @@ def check_gradients(
     for name, value in values.items():
         grad = grads.get(name)
         if grad is None or np.shape(grad) != value.shape:
-            came = "none" if grad is None else f"shape {np.shape(grad)}"
-            raise ValueError(f"gradient of {name}: expected shape {value.shape}, came {came}")
+            got = "none" if grad is None else f"shape {np.shape(grad)}"
+            raise ValueError(f"gradient of {name}: expected shape {value.shape}, got {got}")
         checks[name] = _check(name, value, np.asarray(grad), loss, eps, rtol, atol, max_entries, rng)
     report = GradientReport(checks, rtol)
     if raise_exception and not report.ok:
@@ -162,9 +172,16 @@ def _backward(backward: Any, outputs: Any, weights: list[Array]) -> dict[str, An
 
 
 def _check(
-    name: str, value: Array, grad: Array, loss: Any, eps: float, rtol: float, atol: float, max_entries: int,
+    name: str,
+    value: Array,
+    grad: Array,
+    loss: Any,
+    eps: float,
+    rtol: float,
+    atol: float,
+    max_entries: int,
     rng: np.random.Generator,
-) -> GradientCheck:  # fmt: skip
+) -> GradientCheck:
     before = value.copy()
 
     def slope(move: Any) -> float:
@@ -196,11 +213,16 @@ def _check(
     d_numeric, d_analytic = (slope(along), float((grad * direction).sum())) if value.size else (0.0, 0.0)
     d_off, d_scale = abs(d_analytic - d_numeric), max(abs(d_numeric), largest)
     return GradientCheck(
-        name, value.shape, len(chosen), off / max(largest, atol), d_off / max(d_scale, atol),
+        name,
+        value.shape,
+        len(chosen),
+        off / max(largest, atol),
+        d_off / max(d_scale, atol),
         () if worst is None else tuple(int(i) for i in np.unravel_index(chosen[worst], value.shape)),
-        0.0 if worst is None else float(analytic[worst]), 0.0 if worst is None else float(numeric[worst]),
+        0.0 if worst is None else float(analytic[worst]),
+        0.0 if worst is None else float(numeric[worst]),
         off <= atol + rtol * largest and d_off <= atol + rtol * d_scale,
-    )  # fmt: skip
+    )
 
 
 def _float64_copy(layer: Module) -> Module:
@@ -210,11 +232,11 @@ def _float64_copy(layer: Module) -> Module:
     try:
         twin = build(_in_float64(layer.config()))
     except NotImplementedError as error:
-        raise TypeError(f"layer: expected a float64 layer or one with a config, came one whose {error}") from error
+        raise TypeError(f"layer: expected a float64 layer or one with a config, got one whose {error}") from error
     kept = [name for name, param in twin.params.items() if param.dtype != np.float64]
     if kept:
         raise TypeError(
-            f"layer: expected float64 parameters, as float32 is too coarse for differences, came float32 {kept[0]} in "
+            f"layer: expected float64 parameters, as float32 is too coarse for differences, got float32 {kept[0]} in "
             "a layer whose arguments() have no dtype"
         )
     twin.load_state_dict(layer.params)

@@ -60,11 +60,25 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         help="train a network that reads handwritten digits row by row",
         description="Train a recurrent network that reads handwritten digits, one row per time step, and names them.",
     )
-    parser.add_argument("--cell", choices=("lstm", "gru", "rnn"), default="lstm", help="default: %(default)s; rnn has tanh")
-    parser.add_argument("--hidden-size", type=_whole_number(1), default=128, metavar="H", help="units of the layer (default: %(default)s)")
-    parser.add_argument("--epochs", type=_whole_number(1), default=20, help="passes over the training digits (default: %(default)s)")
-    parser.add_argument("--batch-size", type=_whole_number(1), default=32, metavar="N", help="digits per update (default: %(default)s)")
-    parser.add_argument("--lr", type=_positive_number, default=2e-3, help="learning rate of Adam at first (default: %(default)s)")
+    parser.add_argument(
+        "--cell", choices=("lstm", "gru", "rnn"), default="lstm", help="default: %(default)s; rnn has tanh"
+    )
+    parser.add_argument(
+        "--hidden-size",
+        type=_whole_number(1),
+        default=128,
+        metavar="H",
+        help="units of the layer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--epochs", type=_whole_number(1), default=20, help="passes over the training digits (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=_whole_number(1), default=32, metavar="N", help="digits per update (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lr", type=_positive_number, default=2e-3, help="learning rate of Adam at first (default: %(default)s)"
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -79,13 +93,15 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="where model and learning curve are written (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=_whole_number(0), default=0, help="of weights and shuffling (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=_whole_number(0), default=0, help="of weights and shuffling (default: %(default)s)"
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(run=_run_demo)
 
 
 def _run_demo(args: argparse.Namespace) -> None:
-    from fastrnn import demo
+    from fastrnn.cli import demo
 
     try:
         digits = demo.load_digits(args.data)
@@ -160,7 +176,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
 
 
 def _run_bench(args: argparse.Namespace) -> None:
-    from fastrnn.bench import command
+    from fastrnn.cli import bench as command
 
     for other, without in (("dispatch", ("peers", "memory", "chart")), ("scaling", ("peers", "memory", "shapes"))):
         for option in without:
@@ -172,7 +188,7 @@ def _run_bench(args: argparse.Namespace) -> None:
         except ValueError as error:
             raise UserError(f"--threads: {error}") from error
     if args.chart is not None and args.chart.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--chart: expected a name that ends in .png, .svg or .pdf, came '{args.chart}'")
+        raise UserError(f"--chart: expected a name that ends in .png, .svg or .pdf, got '{args.chart}'")
     if args.chart is not None and importlib.util.find_spec("matplotlib") is None:
         raise UserError('--chart: matplotlib is not installed: pip install "fastrnn[plot]"')
     for option in ("json", "chart"):
@@ -240,7 +256,7 @@ def _whole_number(least: int) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, came {text!r}")
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
         return number
 
     return parse
@@ -252,7 +268,7 @@ def _positive_number(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, came {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return number
 
 
@@ -261,7 +277,7 @@ def _names(*known: str) -> Callable[[str], tuple[str, ...]]:
         names = tuple(dict.fromkeys(text.split(",")))
         for name in names:
             if name not in known:
-                raise argparse.ArgumentTypeError(f"expected {', '.join(known)} (separated by commas), came {name!r}")
+                raise argparse.ArgumentTypeError(f"expected {', '.join(known)} (separated by commas), got {name!r}")
         return names
 
     return parse

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..layers import LastStep, MaxPool, MeanPool, Sequential
-from .batches import Batch
 from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces
+from .data import Batch
 
 # "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
 ROOTS, SHORTEST = 4, 256
@@ -40,17 +40,19 @@ class Segments:
         model = propagation.model
         check_runs_in_pieces("checkpoint_every", model)
         if model.takes_targets:
-            raise ValueError("checkpoint_every: expected a model that is not fed with targets in training, came one that is")
+            raise ValueError(
+                "checkpoint_every: expected a model that is not fed with targets in training, got one that is"
+            )
         layers = model.leaves()
         end = next((k for k, layer in enumerate(layers) if not layer.keeps_time), len(layers))
         last = max((k for k, layer in enumerate(layers[:end]) if layer.takes_state), default=None)
         if last is None:
-            raise ValueError("checkpoint_every: expected a model with a layer that has a state, came one without")
+            raise ValueError("checkpoint_every: expected a model with a layer that has a state, got one without")
         self.pool, head = (layers[end], layers[end + 1 :]) if end < len(layers) else (None, [])
         if self.pool is not None and not isinstance(self.pool, (LastStep, MeanPool, MaxPool)):
-            came = type(self.pool).__name__
+            got = type(self.pool).__name__
             raise ValueError(
-                f"checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, came {came}"
+                f"checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, got {got}"
             )
         self.body, self.head = Sequential(*layers[:end]), Sequential(*head) if head else None
         if self.pool is not None:
@@ -142,9 +144,11 @@ class _StepLoss(_Loss):
     def gradient(self, index: int, y: Array) -> Array:
         start, stop = self.segments[index]
         values, dy = self.objective(
-            self.propagation.time_major(y), self._targets(start, stop), len(self.batch),
+            self.propagation.time_major(y),
+            self._targets(start, stop),
+            len(self.batch),
             self.batch.lengths_in(start, stop),
-        )  # fmt: skip
+        )
         if self.objective.is_mean:
             dy *= self.weights[index] / sum(self.weights)
         self.parts.append((values, self.weights[index]))

@@ -14,18 +14,18 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
     try:
         size = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected a whole number, came {value!r}") from None
+        raise TypeError(f"{name}: expected a whole number, got {value!r}") from None
     if size < least or isinstance(value, bool):
-        raise ValueError(f"{name}: expected a whole number of at least {least}, came {value!r}")
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return size
 
 
 def check_number(name: str, value: Any) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a number, came {value!r}")
+        raise TypeError(f"{name}: expected a number, got {value!r}")
     if not np.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, came {value!r}")
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
 
 
@@ -34,15 +34,15 @@ def check_probability(name: str, value: Any) -> float:
     try:
         p = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a probability, came {value!r}") from None
+        raise TypeError(f"{name}: expected a probability, got {value!r}") from None
     if not 0 <= p < 1:
-        raise ValueError(f"{name}: expected a probability 0 <= p < 1, came {value!r}")
+        raise ValueError(f"{name}: expected a probability 0 <= p < 1, got {value!r}")
     return p
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     if value not in (known := tuple(known)):
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, came {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
     return value
 
 
@@ -50,9 +50,9 @@ def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     try:
         dtype = np.dtype(value)
     except TypeError:
-        raise TypeError(f"{name}: expected float32 or float64, came {value!r}") from None
+        raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from None
     if dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name}: expected float32 or float64, came {dtype}")
+        raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
     return dtype
 
 
@@ -60,17 +60,17 @@ def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.i
     """How many steps of each of N sequences count: integers 0..T, shape (N,)."""
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, came {lengths.dtype}")
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if lengths.shape != (N,):
-        raise ValueError(f"lengths: expected shape ({N},), came {lengths.shape}")
+        raise ValueError(f"lengths: expected shape ({N},), got {lengths.shape}")
     for n in (lengths.min(initial=0), lengths.max(initial=0)):
         if not 0 <= n <= T:
-            raise ValueError(f"lengths: expected 0..{T}, came {n}")
+            raise ValueError(f"lengths: expected 0..{T}, got {n}")
     return lengths.astype(np.intp)
 
 
 def kind_of(value: Any) -> str:
-    """What came, in words."""
+    """What was given, in words."""
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
 
 
@@ -83,9 +83,9 @@ def as_generator(name: str, rng: Any) -> np.random.Generator:
     try:
         seed = operator.index(rng)
     except TypeError:
-        raise TypeError(f"{name}: expected None, a whole number or a numpy Generator, came {rng!r}") from None
+        raise TypeError(f"{name}: expected None, a whole number or a numpy Generator, got {rng!r}") from None
     if seed < 0:
-        raise ValueError(f"{name}: expected a seed of at least 0, came {seed}")
+        raise ValueError(f"{name}: expected a seed of at least 0, got {seed}")
     return np.random.default_rng(seed)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .._validate import check_choice, check_number, check_size
+from ..streaming.decode import beam_search
+from ..streaming.generate import MODES, OneStep, generate
 from .bridge import MERGES, Bridge
-from .checks import check_choice, check_number, check_size
-from .decoding import beam_search
-from .generation import MODES, OneStep, generate
 from .module import Array, Module, build
 
 
@@ -51,32 +51,44 @@ class EncoderDecoder(Module):
     scores_with_targets = True
 
     def __init__(
-        self, encoder: Module, decoder: Module, *, start: int | None, end: int | None = None,
-        padding: int | None = None, merge: str = "concat",
-    ) -> None:  # fmt: skip
+        self,
+        encoder: Module,
+        decoder: Module,
+        *,
+        start: int | None,
+        end: int | None = None,
+        padding: int | None = None,
+        merge: str = "concat",
+    ) -> None:
         super().__init__()
         for name, part in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(part, Module):
-                raise TypeError(f"{name}: expected a layer, came {type(part).__name__}")
+                raise TypeError(f"{name}: expected a layer, got {type(part).__name__}")
         if encoder is decoder:
-            raise ValueError("decoder: expected other layers than the encoder's, came the same")
+            raise ValueError("decoder: expected other layers than the encoder's, got the same")
         if encoder.batch_first != decoder.batch_first:
             raise ValueError(
-                f"decoder: expected batch_first={encoder.batch_first} like the encoder's, came {decoder.batch_first}")
+                f"decoder: expected batch_first={encoder.batch_first} like the encoder's, got {decoder.batch_first}"
+            )
         if not decoder.keeps_time or not decoder.reads_time:
-            raise ValueError("decoder: expected an output at every step, came one that does away with time")
+            raise ValueError("decoder: expected an output at every step, got one that does away with time")
         self.encoder, self.decoder = encoder, decoder
         self.start, self.end, self.padding = (
-            _check_token(name, token) for name, token in (("start", start), ("end", end), ("padding", padding)))
+            _check_token(name, token) for name, token in (("start", start), ("end", end), ("padding", padding))
+        )
         self.merge = check_choice("merge", merge, MERGES)
         self.batch_first = encoder.batch_first
         self._bridge = Bridge(encoder, decoder, self.merge)
 
     def arguments(self) -> dict[str, Any]:
         return {
-            "encoder": self.encoder.config(), "decoder": self.decoder.config(), "start": self.start, "end": self.end,
-            "padding": self.padding, "merge": self.merge,
-        }  # fmt: skip
+            "encoder": self.encoder.config(),
+            "decoder": self.decoder.config(),
+            "start": self.start,
+            "end": self.end,
+            "padding": self.padding,
+            "merge": self.merge,
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncoderDecoder:
@@ -102,7 +114,7 @@ class EncoderDecoder(Module):
         self, x: Array, *, targets: Array | None = None, lengths: Array | None = None, training: bool = False
     ) -> Array:
         if targets is None:
-            raise ValueError("targets: expected what the decoder is to write, came None; generate() runs without them")
+            raise ValueError("targets: expected what the decoder is to write, got None; generate() runs without them")
         inputs = self._shifted(np.asarray(targets))
         code, state = self._encode(x, lengths, training)
         y, _ = self.decoder.run(inputs, self._bridge.forward(state), training=training)
@@ -122,7 +134,7 @@ class EncoderDecoder(Module):
         if lengths is None and self.padding is not None:
             x = np.asarray(x)
             if x.dtype.kind not in "iu" or x.ndim != 2:
-                raise ValueError(f"source: expected tokens, two axes of them, came shape {x.shape} of {x.dtype}")
+                raise ValueError(f"source: expected tokens, two axes of them, got shape {x.shape} of {x.dtype}")
             lengths = _counted(x if self.batch_first else x.T, self.padding)
         return self.encoder.run(x, lengths=lengths, training=training)
 
@@ -133,9 +145,10 @@ class EncoderDecoder(Module):
         if targets.ndim != (2 if tokens else 3) or not targets.size:
             layout = "N, T'" if self.batch_first else "T', N"
             raise ValueError(
-                f"targets: expected shape ({layout}{'' if tokens else ', M'}), nothing empty, came {targets.shape}")
+                f"targets: expected shape ({layout}{'' if tokens else ', M'}), nothing empty, got {targets.shape}"
+            )
         if tokens and targets.dtype.kind not in "iu":
-            raise TypeError(f"targets: expected integer tokens, came {targets.dtype}")
+            raise TypeError(f"targets: expected integer tokens, got {targets.dtype}")
         inputs = np.roll(targets, 1, axis)
         inputs[(slice(None),) * axis + (0,)] = self.start if tokens else 0
         if tokens:
@@ -144,16 +157,25 @@ class EncoderDecoder(Module):
 
     def stream(self, batch_size: int = 1) -> Any:
         raise ValueError(
-            "EncoderDecoder: expected one model for a stream, came two; either can stream, generate() writes"
+            "EncoderDecoder: expected one model for a stream, got two; either can stream, generate() writes"
         )
 
     # --- without targets ----------------------------------------------------------------------------------------------
 
     def generate(
-        self, source: Array, steps: int, *, lengths: Array | None = None, mode: str = "greedy",
-        temperature: float = 1.0, top_k: int | None = None, rng: int | np.random.Generator | None = None,
-        beam_size: int = 4, length_penalty: float = 1.0, return_scores: bool = False,
-    ) -> Any:  # fmt: skip
+        self,
+        source: Array,
+        steps: int,
+        *,
+        lengths: Array | None = None,
+        mode: str = "greedy",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        rng: int | np.random.Generator | None = None,
+        beam_size: int = 4,
+        length_penalty: float = 1.0,
+        return_scores: bool = False,
+    ) -> Any:
         """What the decoder writes for each source: tokens (N, steps), filled up with `end` where there is one.
 
         source: as in a call, in the layout of the layers; lengths (N,) as there. steps: the limit of the length.
@@ -163,19 +185,24 @@ class EncoderDecoder(Module):
         """
         steps, mode = check_size("steps", steps), check_choice("mode", mode, (*MODES, "beam"))
         if return_scores and mode != "beam":
-            raise ValueError("return_scores: expected False unless mode is 'beam', came True")
+            raise ValueError("return_scores: expected False unless mode is 'beam', got True")
         if (self.start is None) != (mode == "feedback"):
             kind = "vectors" if self.start is None else "tokens"
-            raise ValueError(f"mode: expected another for a decoder of {kind}, came {mode!r}")
+            raise ValueError(f"mode: expected another for a decoder of {kind}, got {mode!r}")
         _, state = self._encode(source, lengths)
         state = self._bridge.forward(state)
         N = np.shape(source)[0 if self.batch_first else 1]
         if mode == "beam":
             start = np.full(N, self.start, np.intp)
             tokens, scores = beam_search(
-                OneStep(self.decoder), start, state, steps, beam_size=beam_size, end=self.end,
+                OneStep(self.decoder),
+                start,
+                state,
+                steps,
+                beam_size=beam_size,
+                end=self.end,
                 length_penalty=check_number("length_penalty", length_penalty),
-            )  # fmt: skip
+            )
             return (tokens, scores) if return_scores else tokens
         if self.start is None:
             start = np.zeros((N, _first_size(self.decoder)), self._dtype())
@@ -204,14 +231,14 @@ def _first_size(model: Module) -> int:
     for name in ("input_size", "in_features"):
         if hasattr(first, name):
             return getattr(first, name)
-    raise ValueError(f"decoder: expected a first layer with input_size or in_features, came {type(first).__name__}")
+    raise ValueError(f"decoder: expected a first layer with input_size or in_features, got {type(first).__name__}")
 
 
 def _check_token(name: str, token: Any) -> int | None:
     if token is None:
         return None
     if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
-        raise TypeError(f"{name}: expected None or a token, a whole number, came {token!r}")
+        raise TypeError(f"{name}: expected None or a token, a whole number, got {token!r}")
     if token < 0:
-        raise ValueError(f"{name}: expected None or a token of at least 0, came {token}")
+        raise ValueError(f"{name}: expected None or a token of at least 0, got {token}")
     return int(token)

@@ -8,20 +8,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..streaming import Stream
-from .checks import as_generator, check_choice, check_number, check_size
-from .decoding import greedy, sample
-from .module import Array, Module
+from .._validate import as_generator, check_choice, check_number, check_size
+from .decode import greedy, sample
+from .stream import Stream
+
+Array = NDArray[Any]
+Module = Any
 
 MODES = ("greedy", "sample", "feedback")
 
 
 def generate(
-    model: Module, start: Any, steps: int, state: Any = None, *, mode: str = "greedy", temperature: float = 1.0,
-    top_k: int | None = None, rng: int | np.random.Generator | None = None, end: int | None = None,
+    model: Module,
+    start: Any,
+    steps: int,
+    state: Any = None,
+    *,
+    mode: str = "greedy",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    rng: int | np.random.Generator | None = None,
+    end: int | None = None,
     return_state: bool = False,
-) -> Any:  # fmt: skip
+) -> Any:
     """Run a model that keeps time and reads it forward for `steps` more steps on its own output.
 
     start: what it reads first, samples first whatever the model's layout: tokens (N,), or a prompt (N, T) of at least
@@ -40,10 +51,10 @@ def generate(
     temperature, top_k, rng = check_sampling(temperature, top_k, rng, mode == "sample")
     if end is not None:
         if mode == "feedback":
-            raise ValueError(f"end: expected None with mode='feedback', came {end!r}")
+            raise ValueError(f"end: expected None with mode='feedback', got {end!r}")
         end = check_size("end", end, least=0)
     if not model.keeps_time or not model.reads_time:
-        raise ValueError("model: expected one with an output at every step of its input, came one without")
+        raise ValueError("model: expected one with an output at every step of its input, got one without")
     x = _samples_first(start, mode)
     N = len(x)
     stream = model.stream(N)
@@ -64,9 +75,15 @@ def generate(
 
 
 def _step_by_step(
-    stream: Any, y: Array, steps: int, mode: str, uniform: Array | None, temperature: float, top_k: int | None,
+    stream: Any,
+    y: Array,
+    steps: int,
+    mode: str,
+    uniform: Array | None,
+    temperature: float,
+    top_k: int | None,
     end: int | None,
-) -> Array:  # fmt: skip
+) -> Array:
     """What the chain of a `Stream` does, for models with layers that have no compiled form: (steps, N, ...)."""
     made: list[Array] = []
     for t in range(steps):
@@ -102,7 +119,7 @@ def check_sampling(
     temperature: Any, top_k: Any, rng: Any, samples: bool
 ) -> tuple[float, int | None, np.random.Generator | None]:
     if check_number("temperature", temperature) < 0:
-        raise ValueError(f"temperature: expected a finite number of at least 0, came {temperature!r}")
+        raise ValueError(f"temperature: expected a finite number of at least 0, got {temperature!r}")
     top_k = None if top_k is None else check_size("top_k", top_k)
     return float(temperature), top_k, as_generator("rng", rng) if samples else None
 
@@ -112,12 +129,12 @@ def _samples_first(start: Any, mode: str) -> Array:
     x = np.asarray(start)
     if mode == "feedback":
         if x.dtype not in (np.float32, np.float64):
-            raise TypeError(f"start: expected vectors in float32 or float64, came {x.dtype}")
+            raise TypeError(f"start: expected vectors in float32 or float64, got {x.dtype}")
         name, axes = "(N, D) or (N, T, D)", (2, 3)
     else:
         if x.dtype.kind not in "iu":
-            raise TypeError(f"start: expected integer tokens, came {x.dtype}")
+            raise TypeError(f"start: expected integer tokens, got {x.dtype}")
         name, axes = "(N,) or (N, T)", (1, 2)
     if x.ndim not in axes or not x.size:
-        raise ValueError(f"start: expected shape {name}, nothing empty, came {x.shape}")
+        raise ValueError(f"start: expected shape {name}, nothing empty, got {x.shape}")
     return x if x.ndim == axes[1] else x[:, None]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .generation import generate
+from ..streaming.generate import generate
 from .module import Array, Module, build
 
 
@@ -26,12 +26,12 @@ class Sequential(Module):
     def __init__(self, *layers: Module) -> None:
         super().__init__()
         if not layers:
-            raise ValueError("layers: expected at least one layer, came none")
+            raise ValueError("layers: expected at least one layer, got none")
         for index, layer in enumerate(layers):
             if not isinstance(layer, Module):
-                raise TypeError(f"layers: expected layers, came {type(layer).__name__} at {index}")
+                raise TypeError(f"layers: expected layers, got {type(layer).__name__} at {index}")
             if any(layer is other for other in layers[:index]):
-                raise ValueError(f"layers: expected each layer once, came the same {_label(layers, index)} twice")
+                raise ValueError(f"layers: expected each layer once, got the same {_label(layers, index)} twice")
         self.layers = layers
         self.batch_first = _common_layout(layers)
         self.keeps_time = _ends_in_time(layers)
@@ -75,9 +75,14 @@ class Sequential(Module):
         return cls(*map(build, config["layers"]))
 
     def __call__(
-        self, x: Array, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        targets: Array | None = None, training: bool = False,
-    ) -> Array:  # fmt: skip
+        self,
+        x: Array,
+        *,
+        lengths: Array | None = None,
+        reset_mask: Array | None = None,
+        targets: Array | None = None,
+        training: bool = False,
+    ) -> Array:
         return self.run(x, lengths=lengths, reset_mask=reset_mask, targets=targets, training=training)[0]
 
     def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
@@ -85,9 +90,15 @@ class Sequential(Module):
         return self.run_backward(dy, need_dx=need_dx)[0]
 
     def run(
-        self, x: Array, state: Any = None, *, lengths: Array | None = None, reset_mask: Array | None = None,
-        targets: Array | None = None, training: bool = False,
-    ) -> tuple[Array, tuple[Any, ...]]:  # fmt: skip
+        self,
+        x: Array,
+        state: Any = None,
+        *,
+        lengths: Array | None = None,
+        reset_mask: Array | None = None,
+        targets: Array | None = None,
+        training: bool = False,
+    ) -> tuple[Array, tuple[Any, ...]]:
         """As `Module.run`; the state is a tuple with one entry per layer, None for a layer without state or zeros."""
         if lengths is not None and not self.takes_lengths:
             raise ValueError("lengths: expected None, as no layer of this Sequential takes lengths")
@@ -126,23 +137,39 @@ class Sequential(Module):
         return tuple(layer.join_state(entries) for layer in self.layers)
 
     def generate(
-        self, start: Any, steps: int, state: Any = None, *, mode: str = "greedy", temperature: float = 1.0,
-        top_k: int | None = None, rng: int | np.random.Generator | None = None, end: int | None = None,
+        self,
+        start: Any,
+        steps: int,
+        state: Any = None,
+        *,
+        mode: str = "greedy",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        rng: int | np.random.Generator | None = None,
+        end: int | None = None,
         return_state: bool = False,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Tokens (N, steps), or with mode="feedback" outputs (N, steps, M), that come of feeding the model what it puts
         out, from start (N,), (N, T), (N, D) or (N, T, D) on: see `generation.generate`."""
         return generate(
-            self, start, steps, state, mode=mode, temperature=temperature, top_k=top_k, rng=rng, end=end,
+            self,
+            start,
+            steps,
+            state,
+            mode=mode,
+            temperature=temperature,
+            top_k=top_k,
+            rng=rng,
+            end=end,
             return_state=return_state,
-        )  # fmt: skip
+        )
 
     def _entries(self, name: str, state: Any) -> tuple[Any, ...]:
         if state is None:
             return (None,) * len(self.layers)
         if not isinstance(state, tuple) or len(state) != len(self.layers):
-            came = f"one of {len(state)}" if isinstance(state, tuple) else type(state).__name__
-            raise ValueError(f"{name}: expected None or a tuple with an entry per layer, {len(self.layers)}, came {came}")
+            got = f"one of {len(state)}" if isinstance(state, tuple) else type(state).__name__
+            raise ValueError(f"{name}: expected None or a tuple with an entry per layer, {len(self.layers)}, got {got}")
         return state
 
 
@@ -154,19 +181,19 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
                 if first is not None and timeless is None:
                     raise ValueError(
                         f"layers: expected a layer such as LastStep, which does away with time, before "
-                        f"{_label(layers, index)}, came {_label(layers, first)}"
+                        f"{_label(layers, index)}, got {_label(layers, first)}"
                     )
                 timeless = None
             if timeless is not None:
                 raise ValueError(
-                    f"layers: expected no layer that reads time after {_label(layers, timeless)}, came "
+                    f"layers: expected no layer that reads time after {_label(layers, timeless)}, got "
                     f"{_label(layers, index)}"
                 )
             if first is None:
                 first = index
             if layer.batch_first != layers[first].batch_first:
                 raise ValueError(
-                    f"layers: expected one layout, came batch_first={layers[first].batch_first} in "
+                    f"layers: expected one layout, got batch_first={layers[first].batch_first} in "
                     f"{_label(layers, first)} and batch_first={layer.batch_first} in {_label(layers, index)}"
                 )
         if not layer.keeps_time:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..activations import ACTIVATIONS
-from .checks import check_size
-from .module import Array
+from .._validate import check_size
+from ..functional.activations import ACTIVATIONS
 
+Array = NDArray[Any]
 Step = Callable[[Array, Any], "tuple[Array, Any]"]
 """tokens (R,), state -> logits (R, V), state: one time step of R rows."""
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_dtype, check_size, kind_of
+from .._validate import check_dtype, check_size, kind_of
+from .layout import active_lengths, as_given, check_reset_mask, check_state, time_major
 from .module import Array, Module, class_name
-from .sequences import active_lengths, as_given, check_reset_mask, check_state, time_major
 
 _cells: dict[str, type[Cell]] = {}
 
@@ -98,7 +98,7 @@ class Recurrent(Module):
         super().__init__()
         for name in ("step", "step_backward"):
             if not callable(getattr(cell, name, None)):
-                raise TypeError(f"cell: expected an object with step and step_backward, came {type(cell).__name__}")
+                raise TypeError(f"cell: expected an object with step and step_backward, got {type(cell).__name__}")
         self.cell = cell
         self.batch_first = bool(batch_first)
         self.state_is_array, self._shapes = _state_shapes(cell)
@@ -121,7 +121,7 @@ class Recurrent(Module):
         described = dict(config["cell"])
         name = described.pop("class")
         if name not in _cells:
-            raise ValueError(f"cell: expected a subclass of Cell defined before, came {name!r}")
+            raise ValueError(f"cell: expected a subclass of Cell defined before, got {name!r}")
         return cls(_cells[name](**described), batch_first=config["batch_first"], dtype=config["dtype"])
 
     def __repr__(self) -> str:
@@ -130,9 +130,15 @@ class Recurrent(Module):
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
-        self, x: Array | None, state: Any = None, *, steps: int | None = None, lengths: Array | None = None,
-        reset_mask: Array | None = None, training: bool = False,
-    ) -> tuple[Array, Any]:  # fmt: skip
+        self,
+        x: Array | None,
+        state: Any = None,
+        *,
+        steps: int | None = None,
+        lengths: Array | None = None,
+        reset_mask: Array | None = None,
+        training: bool = False,
+    ) -> tuple[Array, Any]:
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is None:
@@ -157,7 +163,7 @@ class Recurrent(Module):
             if output is None:
                 output = np.zeros((T, N, *y_t.shape[1:]), self.dtype)
             if y_t.shape[1:] != output.shape[2:]:
-                raise ValueError(f"cell.step: expected y_t as at step 0, (N, {output.shape[2:]}), came {y_t.shape}")
+                raise ValueError(f"cell.step: expected y_t as at step 0, (N, {output.shape[2:]}), got {y_t.shape}")
             if rows is None:
                 output[t], states = y_t, part
             else:
@@ -181,7 +187,7 @@ class Recurrent(Module):
             dy = time_major("doutput", doutput, self.dtype, self.batch_first)
             if dy.shape != shape or (doutput.ndim == 3) != batched:
                 expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, came {doutput.shape}")
+                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
         else:
             dy = np.zeros(shape, self.dtype)
         dstates = self._unpack("dstate_n", dstate_n, shape[1], batched)
@@ -205,29 +211,31 @@ class Recurrent(Module):
     def _step(self, x_t: Array | None, states: list[Array]) -> tuple[Array, list[Array], Any]:
         returned = self.cell.step(x_t, states[0] if self.state_is_array else tuple(states))
         if not isinstance(returned, tuple) or len(returned) != 3:
-            raise TypeError(f"cell.step: expected a tuple (y_t, state, cache), came {kind_of(returned)}")
+            raise TypeError(f"cell.step: expected a tuple (y_t, state, cache), got {kind_of(returned)}")
         y_t, state, cache = returned
         N = len(states[0])
         if not isinstance(y_t, np.ndarray) or y_t.ndim != 2 or len(y_t) != N:
-            came = y_t.shape if isinstance(y_t, np.ndarray) else type(y_t).__name__
-            raise ValueError(f"cell.step: expected y_t of shape ({N}, M), came {came}")
+            got = y_t.shape if isinstance(y_t, np.ndarray) else type(y_t).__name__
+            raise ValueError(f"cell.step: expected y_t of shape ({N}, M), got {got}")
         if y_t.dtype != self.dtype:
-            raise TypeError(f"cell.step: expected y_t in {self.dtype} like the parameters, came {y_t.dtype}")
+            raise TypeError(f"cell.step: expected y_t in {self.dtype} like the parameters, got {y_t.dtype}")
         return y_t, self._parts("cell.step", "state", state, N), cache
 
     def _step_backward(self, dy_t: Array, dstates: list[Array], cache: Any) -> tuple[Array | None, list[Array]]:
         returned = self.cell.step_backward(dy_t, dstates[0] if self.state_is_array else tuple(dstates), cache)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(
-                f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), came {kind_of(returned)}")
+                f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), got {kind_of(returned)}"
+            )
         dx_t, dprevious, dparams = returned
         for name, value in (dparams or {}).items():
             grad = self._grads.get(name)
             if grad is None:
-                raise ValueError(f"cell.step_backward: expected dparams of {', '.join(self._grads)}, came {name!r}")
+                raise ValueError(f"cell.step_backward: expected dparams of {', '.join(self._grads)}, got {name!r}")
             if np.shape(value) != grad.shape:
                 raise ValueError(
-                    f"cell.step_backward: expected dparams[{name!r}] of shape {grad.shape}, came {np.shape(value)}")
+                    f"cell.step_backward: expected dparams[{name!r}] of shape {grad.shape}, got {np.shape(value)}"
+                )
             grad += value
         return dx_t, self._parts("cell.step_backward", "dstate_prev", dprevious, len(dy_t))
 
@@ -237,14 +245,14 @@ class Recurrent(Module):
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
         parts = [state] if self.state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
-            raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, came {kind_of(state)}")
+            raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         parts = [np.zeros((N, *s), self.dtype) if p is None else p for p, s in zip(parts, self._shapes)]
         for part, shape in zip(parts, self._shapes):
             if not isinstance(part, np.ndarray) or part.shape != (N, *shape):
-                came = part.shape if isinstance(part, np.ndarray) else type(part).__name__
-                raise ValueError(f"{where}: expected {name} of shape {(N, *shape)}, came {came}")
+                got = part.shape if isinstance(part, np.ndarray) else type(part).__name__
+                raise ValueError(f"{where}: expected {name} of shape {(N, *shape)}, got {got}")
             if part.dtype != self.dtype:
-                raise TypeError(f"{where}: expected {name} in {self.dtype} like the parameters, came {part.dtype}")
+                raise TypeError(f"{where}: expected {name} in {self.dtype} like the parameters, got {part.dtype}")
         return parts
 
     def _unpack(self, name: str, state: Any, N: int, batched: bool) -> list[Array]:
@@ -253,7 +261,7 @@ class Recurrent(Module):
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
         parts = [state] if self.state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
-            raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, came {kind_of(state)}")
+            raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         for part, shape in zip(parts, self._shapes):
             expected = (1, N, *shape) if batched else (1, *shape)
             check_state(name, part, expected, self.dtype)
@@ -270,7 +278,7 @@ def _state_shapes(cell: Any) -> tuple[bool, list[tuple[int, ...]]]:
     single = not isinstance(size, (tuple, list))
     sizes = [size] if single else size
     if size is None or not len(sizes):
-        raise TypeError(f"cell: expected a state_size, a whole number or a tuple, came {size!r}")
+        raise TypeError(f"cell: expected a state_size, a whole number or a tuple, got {size!r}")
     return single, [
         tuple(check_size("state_size", n) for n in (s if isinstance(s, (tuple, list)) else (s,))) for s in sizes
     ]
@@ -280,12 +288,12 @@ def _params_dtype(params: Any, dtype: Any) -> np.dtype[Any]:
     wanted = None if dtype is None else check_dtype("dtype", dtype)
     for name, param in params.items():
         if not isinstance(param, np.ndarray):
-            raise TypeError(f"params[{name!r}]: expected a NumPy array, came {type(param).__name__}")
+            raise TypeError(f"params[{name!r}]: expected a NumPy array, got {type(param).__name__}")
         check_dtype(f"params[{name!r}]", param.dtype)
         if wanted is not None and param.dtype != wanted:
-            raise TypeError(f"params[{name!r}]: expected {wanted} like the others and dtype, came {param.dtype}")
+            raise TypeError(f"params[{name!r}]: expected {wanted} like the others and dtype, got {param.dtype}")
         if not param.flags.carray:
-            raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, came another")
+            raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got another")
         wanted = param.dtype
     return np.dtype(np.float32) if wanted is None else wanted
 

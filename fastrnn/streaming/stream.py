@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
-from .layers.checks import check_size
+from .. import _native
+from .._validate import check_size
 
 Array = NDArray[Any]
 
@@ -26,13 +26,15 @@ def open_stream(model: Any, batch_size: int) -> Stream | PiecewiseStream:
     for layer in layers:
         if getattr(layer, "bidirectional", False):
             raise ValueError(
-                f"{type(layer).__name__}: expected one direction for a stream, came a bidirectional layer, whose reverse "
+                f"{type(layer).__name__}: expected one direction for a stream, got a bidirectional layer, whose reverse "
                 "direction starts at the end of the sequence"
             )
         if not layer.reads_time:
-            raise ValueError(f"{type(layer).__name__}: expected a layer that reads step by step, came one that reads no time")
+            raise ValueError(
+                f"{type(layer).__name__}: expected a layer that reads step by step, got one that reads no time"
+            )
         if not layer.keeps_time and not layer.streams:
-            raise ValueError(f"{type(layer).__name__}: expected a layer with an output at every step, came one without")
+            raise ValueError(f"{type(layer).__name__}: expected a layer with an output at every step, got one without")
     plan = _plan(layers)
     return Stream(model, N, plan[0]) if len(plan) == 1 and plan[0].links else PiecewiseStream(model, N, plan)
 
@@ -91,13 +93,13 @@ class _Piece:
         for layer, count, entry in zip(self.layers, self.counts, entries):
             if not layer.takes_state or entry is None:
                 if entry is not None:
-                    raise ValueError(f"state: expected None for {type(layer).__name__}, came {type(entry).__name__}")
+                    raise ValueError(f"state: expected None for {type(layer).__name__}, got {type(entry).__name__}")
                 state += initial[len(state) : len(state) + count]
                 continue
             parts = entry if isinstance(entry, (tuple, list)) else (entry,)
             if len(parts) != len(layer.states) or any(np.ndim(part) != 3 or len(part) != count for part in parts):
                 wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.states)
-                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, came {_shapes(entry)}")
+                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_shapes(entry)}")
             state += [tuple(part[k] for part in parts) for k in range(count)]
         return state
 
@@ -198,7 +200,7 @@ class PiecewiseStream(_Base):
         if out is None:
             return y
         if out.shape != y.shape or out.dtype != y.dtype:
-            raise ValueError(f"out: expected {y.dtype} of shape {y.shape}, came {out.dtype} of shape {out.shape}")
+            raise ValueError(f"out: expected {y.dtype} of shape {y.shape}, got {out.dtype} of shape {out.shape}")
         out[...] = y
         return out
 
@@ -220,7 +222,7 @@ class PiecewiseStream(_Base):
         if x.ndim < axes or x.shape[0 if turned else time] != self.batch_size:
             layout = ("N, T" if turned else "T, N") if time else "N"
             raise ValueError(
-                f"x: expected shape ({layout}, D), or tokens ({layout}), N = {self.batch_size}, came {x.shape}"
+                f"x: expected shape ({layout}, D), or tokens ({layout}), N = {self.batch_size}, got {x.shape}"
             )
         return x.swapaxes(0, 1) if turned else x, False
 
@@ -244,7 +246,9 @@ class PiecewiseStream(_Base):
         entries = self.model.split_state(state)
         at, chained = 0, []
         for piece in self._plan:
-            chained.append(piece.by_link(entries[at : at + len(piece.layers)], self.batch_size) if piece.links else entries[at])
+            chained.append(
+                piece.by_link(entries[at : at + len(piece.layers)], self.batch_size) if piece.links else entries[at]
+            )
             at += len(piece.layers)
         for index, (chain, entry) in enumerate(zip(self._chains, chained)):
             if chain is None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..functional import trees as functional
-from ..trees import Trees
-from .checks import as_generator, check_choice, check_dtype, check_number, check_size
-from .initialisation import uniform
+from .._validate import as_generator, check_choice, check_dtype, check_number, check_size
+from ..functional import tree as functional
+from ..functional.tree_batch import Trees
+from .init import uniform
 from .module import Array, Module
 
 
@@ -40,9 +40,15 @@ class TreeLayer(Module):
     keeps_time = False
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, children: int | str, bias: bool, dtype: Any,
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        children: int | str,
+        bias: bool,
+        dtype: Any,
         rng: int | np.random.Generator | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
@@ -59,9 +65,12 @@ class TreeLayer(Module):
 
     def arguments(self) -> dict[str, Any]:
         return {
-            "input_size": self.input_size, "hidden_size": self.hidden_size, "children": self.children,
-            "bias": self.bias, "dtype": self.dtype.name,
-        }  # fmt: skip
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "children": self.children,
+            "bias": self.bias,
+            "dtype": self.dtype.name,
+        }
 
     def _weights(self) -> tuple[Any, ...]:
         return self._params["weight_ih"], self._params["weight_hh"], self._params.get("bias")
@@ -79,9 +88,16 @@ class TreeRNN(TreeLayer):
     gates = 1
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, nonlinearity: str = "tanh", children: int | str = "sum",
-        bias: bool = True, dtype: Any = np.float32, rng: int | np.random.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        nonlinearity: str = "tanh",
+        children: int | str = "sum",
+        bias: bool = True,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
         self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
         super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
 
@@ -117,9 +133,16 @@ class TreeLSTM(TreeLayer):
     gates = 4
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, children: int | str = "sum", bias: bool = True,
-        dtype: Any = np.float32, rng: int | np.random.Generator | None = None, forget_bias: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        children: int | str = "sum",
+        bias: bool = True,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+        forget_bias: float | None = None,
+    ) -> None:
         super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
         self.forget_bias = None if forget_bias is None else check_number("forget_bias", forget_bias)
         if self.forget_bias is not None:
@@ -141,7 +164,7 @@ class TreeLSTM(TreeLayer):
     def backward(self, dh: Array | None = None, droot: Any = None) -> Array:
         if isinstance(droot, (tuple, list)):
             if len(droot) != 2:
-                raise ValueError(f"droot: expected (dh_root, dc_root), came {len(droot)} entries")
+                raise ValueError(f"droot: expected (dh_root, dc_root), got {len(droot)} entries")
             dh_root, dc_root = droot
         else:
             dh_root, dc_root = droot, None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .trainer import Trainer
+    from . import Trainer
 
 
 class Callback:
@@ -33,9 +33,9 @@ class _Monitor(Callback):
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode: expected 'auto', 'min' or 'max', came {mode!r}")
+            raise ValueError(f"mode: expected 'auto', 'min' or 'max', got {mode!r}")
         if not min_delta >= 0:
-            raise ValueError(f"min_delta: expected a number of at least 0, came {min_delta!r}")
+            raise ValueError(f"min_delta: expected a number of at least 0, got {min_delta!r}")
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
@@ -48,7 +48,7 @@ class _Monitor(Callback):
 
     def _improved(self, epoch: int, logs: dict[str, float]) -> bool:
         if self.monitor not in logs:
-            raise ValueError(f"monitor: expected one of {', '.join(logs)}, came {self.monitor!r}")
+            raise ValueError(f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}")
         value = logs[self.monitor]
         better = self._sign * (self.best - value) > self.min_delta  # False for nan
         if better:
@@ -64,12 +64,17 @@ class EarlyStopping(_Monitor):
     """
 
     def __init__(
-        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, mode: str = "auto",
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        mode: str = "auto",
         restore_best: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(monitor, mode, min_delta)
         if patience < 1:
-            raise ValueError(f"patience: expected at least 1 epoch, came {patience!r}")
+            raise ValueError(f"patience: expected at least 1 epoch, got {patience!r}")
         self.patience = patience
         self.restore_best = restore_best
         self._best_params: dict[str, Any] | None = None
@@ -105,7 +110,7 @@ class ModelCheckpoint(_Monitor):
     ) -> None:
         super().__init__(monitor, mode)
         if save not in ("best", "last"):
-            raise ValueError(f"save: expected 'best' or 'last', came {save!r}")
+            raise ValueError(f"save: expected 'best' or 'last', got {save!r}")
         self.path = path
         self.save = save
 

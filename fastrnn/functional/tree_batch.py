@@ -58,10 +58,10 @@ class Trees:
     def __init__(self, parents: Any, positions: Any = None) -> None:
         parts = _per_tree("parents", parents)
         if not parts:
-            raise ValueError("parents: expected at least one tree, came none")
+            raise ValueError("parents: expected at least one tree, got none")
         sizes = np.array([len(part) for part in parts])
         if not sizes.all():
-            raise ValueError(f"parents: expected at least one node in every tree, came none in tree {sizes.argmin()}")
+            raise ValueError(f"parents: expected at least one node in every tree, got none in tree {sizes.argmin()}")
         self.start: Integers = np.concatenate([[0], np.cumsum(sizes)])
         local = np.concatenate(parts)
         tree = np.repeat(np.arange(len(parts)), sizes)
@@ -69,7 +69,7 @@ class Trees:
         if wrong.any():
             node = wrong.argmax()
             raise ValueError(
-                f"parents: expected -1 or an index in 0..{sizes[tree[node]] - 1}, came {local[node]} "
+                f"parents: expected -1 or an index in 0..{sizes[tree[node]] - 1}, got {local[node]} "
                 f"for {self.name_of(node)}"
             )
         self.parent: Integers = np.where(local < 0, -1, local + self.start[tree])
@@ -77,7 +77,7 @@ class Trees:
         roots = np.bincount(tree[self.root], minlength=len(parts))
         if (roots != 1).any():
             k = (roots != 1).argmax()
-            raise ValueError(f"parents: expected one root (-1) in every tree, came {roots[k]} in tree {k}")
+            raise ValueError(f"parents: expected one root (-1) in every tree, got {roots[k]} in tree {k}")
         self.height: Integers = self._heights()
         self.position: Integers = self._positions(positions, sizes)
         self.leaf: Integers = np.flatnonzero(self.height == 0)
@@ -96,7 +96,7 @@ class Trees:
         (leaves, D). Raises TypeError or ValueError for what is none of these, and for a node without children.
         """
         if isinstance(trees, (str, bytes)) or not isinstance(trees, Iterable):
-            raise TypeError(f"trees: expected a sequence of nested trees, came {type(trees).__name__}")
+            raise TypeError(f"trees: expected a sequence of nested trees, got {type(trees).__name__}")
         parents, positions, leaves = [], [], []
         for k, nested in enumerate(trees):
             parent, position = _unnest(k, nested, leaves)
@@ -147,7 +147,7 @@ class Trees:
             depth = depth + np.where(above >= 0, depth[above], 0)
             above = np.where(above >= 0, above[above], -1)
             if depth.max() > len(depth):  # so far above, only nodes of a cycle are left
-                raise ValueError(f"parents: expected trees, came a cycle through {self.name_of(above.max())}")
+                raise ValueError(f"parents: expected trees, got a cycle through {self.name_of(above.max())}")
         above, deepest = self.parent, depth.copy()
         while (linked := above >= 0).any():
             np.maximum.at(deepest, above[linked], deepest[linked])
@@ -165,21 +165,20 @@ class Trees:
         parts = _per_tree("positions", positions)
         if [len(part) for part in parts] != sizes.tolist():
             raise ValueError(
-                f"positions: expected as many trees and nodes as in parents, {sizes.tolist()}, came "
+                f"positions: expected as many trees and nodes as in parents, {sizes.tolist()}, got "
                 f"{[len(part) for part in parts]}"
             )
         result[child] = np.concatenate(parts)[child]
         if result.min() < 0:
             raise ValueError(
-                f"positions: expected 0 or more, came {result.min()} for {self.name_of(int(result.argmin()))}"
+                f"positions: expected 0 or more, got {result.min()} for {self.name_of(int(result.argmin()))}"
             )
         child = child[np.lexsort((result[child], self.parent[child]))]
         same = (self.parent[child][1:] == self.parent[child][:-1]) & (result[child][1:] == result[child][:-1])
         if same.any():
             node = child[same.argmax()]
             raise ValueError(
-                f"positions: expected one child in each, came two in {result[node]} of "
-                f"{self.name_of(self.parent[node])}"
+                f"positions: expected one child in each, got two in {result[node]} of {self.name_of(self.parent[node])}"
             )
         return result
 
@@ -206,7 +205,7 @@ class Trees:
 def _per_tree(name: str, values: Any) -> list[Integers]:
     """One array of integers per tree."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
-        raise TypeError(f"{name}: expected one sequence of integers per tree, came {type(values).__name__}")
+        raise TypeError(f"{name}: expected one sequence of integers per tree, got {type(values).__name__}")
     single = len(values) > 0 and not isinstance(values[0], (Sequence, np.ndarray))
     parts = [values] if single else list(values)
     arrays = []
@@ -219,7 +218,7 @@ def _per_tree(name: str, values: Any) -> list[Integers]:
             array = array.astype(int)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise TypeError(
-                f"{name}: expected one sequence of integers per tree, came "
+                f"{name}: expected one sequence of integers per tree, got "
                 f"{type(part).__name__} of {array.dtype} with {array.ndim} axes for tree {k}"
             )
         arrays.append(array.astype(np.int_, copy=False))
@@ -238,15 +237,17 @@ def _unnest(k: int, nested: Any, leaves: list[Any]) -> tuple[list[int], list[int
         node, place, siblings, children = stack.pop()
         if not isinstance(node, (tuple, list)):
             if isinstance(node, bool) or not (isinstance(node, (int, np.integer)) or np.ndim(node) == 1):
-                raise TypeError(f"trees: expected leaves that are whole numbers or vectors, came {node!r} in tree {k}")
+                raise TypeError(f"trees: expected leaves that are whole numbers or vectors, got {node!r} in tree {k}")
             leaves.append(node)
         elif children is None:
             children = []
             stack.append((node, place, siblings, children))
-            stack.extend((child, i, children, None) for i, child in reversed(list(enumerate(node))) if child is not None)
+            stack.extend(
+                (child, i, children, None) for i, child in reversed(list(enumerate(node))) if child is not None
+            )
             continue
         elif not children:
-            raise ValueError(f"trees: expected a child in every node, came {node!r} in tree {k}")
+            raise ValueError(f"trees: expected a child in every node, got {node!r} in tree {k}")
         for child in children or ():
             parent[child] = len(parent)
         siblings.append(len(parent))

@@ -69,7 +69,7 @@ def describe_state(state: Any, arrays: dict[str, Array], prefix: str = "state") 
     if isinstance(state, tuple):
         return [describe_state(entry, arrays, f"{prefix}.{k}") for k, entry in enumerate(state)]
     if not isinstance(state, np.ndarray):
-        raise TypeError(f"state: expected None, arrays and tuples of them, came {type(state).__name__}")
+        raise TypeError(f"state: expected None, arrays and tuples of them, got {type(state).__name__}")
     arrays[prefix] = state
     return prefix
 
@@ -118,9 +118,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             # Copies, so that nothing refers to the file once it is closed.
             arrays = {} if entry is None else {key: np.array(file.get_tensor(key)) for key in file.keys()}
     except (SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a fastrnn checkpoint, came a damaged or foreign file ({error})") from error
+        raise ValueError(f"{name}: expected a fastrnn checkpoint, got a damaged or foreign file ({error})") from error
     if entry is None:
-        raise ValueError(f"{name}: expected a fastrnn checkpoint, came a safetensors file of another program")
+        raise ValueError(f"{name}: expected a fastrnn checkpoint, got a safetensors file of another program")
     try:
         header = json.loads(entry)
         version, checksum, text = header["version"], header["crc32"], header["config"]
@@ -130,7 +130,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             raise ValueError("its checksum does not fit its contents")
         return arrays, json.loads(text)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a fastrnn checkpoint, came a damaged one: {error}") from error
+        raise ValueError(f"{name}: expected a fastrnn checkpoint, got a damaged one: {error}") from error
 
 
 def _checksum(text: str, arrays: Mapping[str, Array]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layers.checks import check_lengths
+from .._validate import check_lengths
 
 Array = NDArray[Any]
 
@@ -42,7 +42,7 @@ class Data:
             self.lengths = None
             if lengths is not None:
                 if self.T is None:
-                    raise ValueError(f"lengths: expected None for x without time steps, came x of shape {self.x.shape}")
+                    raise ValueError(f"lengths: expected None for x without time steps, got x of shape {self.x.shape}")
                 self.lengths = check_lengths(np.asarray(lengths), self.T, len(self.x))
         self.y = None if y is None else self._targets(y, steps)
         self.reset_mask = None if reset_mask is None else self._resets(reset_mask)
@@ -58,15 +58,15 @@ class Data:
             for i, targets in enumerate(y):
                 expected = self.T if self.lengths is None else self.lengths[i]
                 if not targets.ndim or len(targets) != expected:
-                    raise ValueError(f"y: expected {expected} targets for sequence {i}, came shape {targets.shape}")
+                    raise ValueError(f"y: expected {expected} targets for sequence {i}, got shape {targets.shape}")
                 if targets.shape[1:] != y[0].shape[1:]:
                     raise ValueError(
-                        f"y: expected targets of one shape, (T_{i}, ...) as {y[0].shape}, came {targets.shape} at {i}"
+                        f"y: expected targets of one shape, (T_{i}, ...) as {y[0].shape}, got {targets.shape} at {i}"
                     )
             return y
         y = _one_per_sample("y", np.asarray(y), len(self))
         if steps and self.lengths is not None and y.shape[1:2] != (self.T,):
-            raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), came shape {y.shape}")
+            raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), got shape {y.shape}")
         return y
 
     def _resets(self, mask: Any) -> Array | list[Array]:
@@ -76,9 +76,9 @@ class Data:
         for i, (part, shape) in enumerate(zip(mask if rows else [mask], expected)):
             where = f" for sequence {i}" if rows else ""
             if part.dtype != bool:
-                raise TypeError(f"reset_mask: expected bool{where}, came {part.dtype}")
+                raise TypeError(f"reset_mask: expected bool{where}, got {part.dtype}")
             if part.shape != shape:
-                raise ValueError(f"reset_mask: expected shape {shape}{where}, came {part.shape}")
+                raise ValueError(f"reset_mask: expected shape {shape}{where}, got {part.shape}")
         return mask
 
     def order(
@@ -172,15 +172,15 @@ def _samples(x: Any) -> Array | list[Array]:
     for i, part in enumerate(parts):
         if not part.ndim or part.shape[1:] != first.shape[1:]:
             expected = f"(T_{i}{''.join(f', {size}' for size in first.shape[1:])})"
-            raise ValueError(f"x: expected sequences of one shape per step, {expected}, came {part.shape} at {i}")
+            raise ValueError(f"x: expected sequences of one shape per step, {expected}, got {part.shape} at {i}")
         if part.dtype != first.dtype:
-            raise TypeError(f"x: expected sequences of one dtype, {first.dtype}, came {part.dtype} at {i}")
+            raise TypeError(f"x: expected sequences of one dtype, {first.dtype}, got {part.dtype} at {i}")
     return parts
 
 
 def _at_least_one(x: Array) -> Array:
     if not x.ndim or not len(x):
-        raise ValueError(f"x: expected samples first, at least one, came shape {x.shape}")
+        raise ValueError(f"x: expected samples first, at least one, got shape {x.shape}")
     return x
 
 
@@ -188,7 +188,7 @@ def _one_per_sample(name: str, values: Array | list[Array], n: int) -> Any:
     one = "one target" if name == "y" else "one entry"
     if isinstance(values, list):
         if len(values) != n:
-            raise ValueError(f"{name}: expected {one} per sample of x, {n} of them, came a list of {len(values)}")
+            raise ValueError(f"{name}: expected {one} per sample of x, {n} of them, got a list of {len(values)}")
     elif not values.ndim or len(values) != n:
-        raise ValueError(f"{name}: expected {one} per sample of x, {n} of them, came shape {values.shape}")
+        raise ValueError(f"{name}: expected {one} per sample of x, {n} of them, got shape {values.shape}")
     return values

@@ -10,26 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import check_lengths, kind_of
+from .._validate import check_lengths, kind_of
 
 Array = NDArray[Any]
 
 
-def time_major(
-    name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool, columns: int | None = None
-) -> Array:
+def time_major(name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool, columns: int | None = None) -> Array:
     """The (T, N, D) view of x as the user gave it: (T, N, D), (N, T, D) with batch_first, or (T, D) for one sequence.
 
     columns: D, None for any. dtype: None where the compiled core checks it.
     Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
     """
     if not isinstance(a, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, came {type(a).__name__}")
+        raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
     if dtype is not None and a.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype} like the parameters, came {a.dtype}")
+        raise TypeError(f"{name}: expected {dtype} like the parameters, got {a.dtype}")
     if a.ndim not in (2, 3) or columns is not None and a.shape[-1] != columns:
         layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
-        raise ValueError(f"{name}: expected shape ({layout}, {last}) or (T, {last}), came {a.shape}")
+        raise ValueError(f"{name}: expected shape ({layout}, {last}) or (T, {last}), got {a.shape}")
     if a.ndim == 2:
         return a[:, None]
     return a.swapaxes(0, 1) if batch_first else a
@@ -45,11 +43,11 @@ def as_given(a: Array, batched: bool, batch_first: bool) -> Array:
 def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """One array of a state, or of its gradient."""
     if not isinstance(part, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, came {kind_of(part)}")
+        raise TypeError(f"{name}: expected a NumPy array, got {kind_of(part)}")
     if part.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype} like the parameters, came {part.dtype}")
+        raise TypeError(f"{name}: expected {dtype} like the parameters, got {part.dtype}")
     if part.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, came {part.shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {part.shape}")
 
 
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
@@ -57,7 +55,7 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
     if lengths is None:
         return None
     if not batched:
-        raise ValueError(f"lengths: expected None for x without a batch axis, came {lengths!r}")
+        raise ValueError(f"lengths: expected None for x without a batch axis, got {lengths!r}")
     lengths = check_lengths(lengths, T, N)
     return None if (lengths == T).all() else lengths
 
@@ -67,8 +65,8 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> Array | None:
     if reset_mask is None:
         return None
     if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        came = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, came {came}")
+        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
+        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
     if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), came {reset_mask.shape}")
+        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), got {reset_mask.shape}")
     return reset_mask if reset_mask.any() else None

@@ -17,8 +17,8 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from .. import _native
-from ..trees import Trees
 from .checks import NONLINEARITIES, Array, Maybe, option
+from .tree_batch import Trees
 
 __all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward", "check_children"]
 
@@ -26,9 +26,16 @@ Children = Union[int, str]
 
 
 def tree_rnn_forward(
-    x: Array, trees: Trees, weight_ih: Array, weight_hh: Array, bias: Maybe, *, nonlinearity: str = "tanh",
-    children: Children = "sum", training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+    x: Array,
+    trees: Trees,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Maybe,
+    *,
+    nonlinearity: str = "tanh",
+    children: Children = "sum",
+    training: bool = True,
+) -> tuple[Any, ...]:
     """h_j = g(W x_j + U * sum of the children's h + b), or with a U per position for children=N.
 
     weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
@@ -48,9 +55,15 @@ def tree_rnn_backward(
 
 
 def tree_lstm_forward(
-    x: Array, trees: Trees, weight_ih: Array, weight_hh: Array, bias: Maybe, *, children: Children = "sum",
+    x: Array,
+    trees: Trees,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias: Maybe,
+    *,
+    children: Children = "sum",
     training: bool = True,
-) -> tuple[Any, ...]:  # fmt: skip
+) -> tuple[Any, ...]:
     """The child-sum (children="sum") or N-ary (children=N) TreeLSTM of Tai, Socher and Manning (2015).
 
     weight_ih (4H, D) and bias (4H,) or None have rows i, f, g, o; weight_hh has rows i, f, g, o (4H, H), or
@@ -69,7 +82,7 @@ def tree_lstm_backward(
 
 
 def check_children(children: Any) -> Children:
-    """"sum" or a whole number of at least 1."""
+    """ "sum" or a whole number of at least 1."""
     if isinstance(children, str) and children == "sum":
         return children
     try:
@@ -77,23 +90,39 @@ def check_children(children: Any) -> Children:
     except TypeError:
         number = 0
     if number < 1 or isinstance(children, bool):
-        raise ValueError(f"children: expected 'sum' or a whole number of at least 1, came {children!r}")
+        raise ValueError(f"children: expected 'sum' or a whole number of at least 1, got {children!r}")
     return number
 
 
 def _forward(
-    lstm: bool, activation: int, x: Any, trees: Any, weight_ih: Any, weight_hh: Any, bias: Any, children: Any, training: bool
+    lstm: bool,
+    activation: int,
+    x: Any,
+    trees: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias: Any,
+    children: Any,
+    training: bool,
 ) -> tuple[Array, Maybe, Any]:
     if not isinstance(trees, Trees):
-        raise TypeError(f"trees: expected fastrnn.Trees, came {type(trees).__name__}")
+        raise TypeError(f"trees: expected fastrnn.Trees, got {type(trees).__name__}")
     children = check_children(children)
     if children != "sum" and trees.max_children > children:
         node = int((np.where(trees.parent >= 0, trees.position, -1) >= children).argmax())
         raise ValueError(
-            f"trees: expected at most {children} children, in positions below {children}, came position "
+            f"trees: expected at most {children} children, in positions below {children}, got position "
             f"{trees.position[node]} for {trees.name_of(node)}"
         )
     return _native.tree_forward(
-        lstm, activation, 0 if children == "sum" else children, x, trees.levels, trees.num_trees, weight_ih, weight_hh,
-        bias, bool(training),
-    )  # fmt: skip
+        lstm,
+        activation,
+        0 if children == "sum" else children,
+        x,
+        trees.levels,
+        trees.num_trees,
+        weight_ih,
+        weight_hh,
+        bias,
+        bool(training),
+    )

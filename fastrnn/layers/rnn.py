@@ -8,8 +8,8 @@ import numpy as np
 
 from .. import functional
 from .._native import CELLS
+from .._validate import check_choice, check_number, check_size
 from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES, positive
-from .checks import check_choice, check_number, check_size
 from .recurrent import RecurrentLayer
 
 
@@ -38,16 +38,36 @@ class RNN(RecurrentLayer):
         return {"cell": CELLS["rnn"], "activation": NONLINEARITIES[self.nonlinearity]}
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, *, nonlinearity: str = "tanh", bias: bool = True,
-        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, dtype: Any = np.float32,
-        rng: int | np.random.Generator | None = None, init: str = "uniform", learn_initial_state: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+        init: str = "uniform",
+        learn_initial_state: bool = False,
+    ) -> None:
         self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
         super().__init__(
-            input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional, dtype=dtype, rng=rng, init=init, learn_initial_state=learn_initial_state,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            rng=rng,
+            init=init,
+            learn_initial_state=learn_initial_state,
             options={"nonlinearity": nonlinearity},
-        )  # fmt: skip
+        )
 
 
 class GRU(RecurrentLayer):
@@ -67,23 +87,45 @@ class GRU(RecurrentLayer):
     def _kernel_options(self) -> dict[str, Any]:
         return {
             "cell": CELLS["gru" if self.reset_after else "gru_reset_before"],
-            "activation": NONLINEARITIES[self.activation], "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
-        }  # fmt: skip
+            "activation": NONLINEARITIES[self.activation],
+            "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
+        }
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, *, reset_after: bool = True,
-        gate_activation: str = "sigmoid", activation: str = "tanh", bias: bool = True,
-        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, dtype: Any = np.float32,
-        rng: int | np.random.Generator | None = None, init: str = "uniform", learn_initial_state: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        reset_after: bool = True,
+        gate_activation: str = "sigmoid",
+        activation: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+        init: str = "uniform",
+        learn_initial_state: bool = False,
+    ) -> None:
         self.reset_after = bool(reset_after)
         self.gate_activation = check_choice("gate_activation", gate_activation, GATE_ACTIVATIONS)
         self.activation = check_choice("activation", activation, NONLINEARITIES)
         super().__init__(
-            input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional, dtype=dtype, rng=rng, init=init, learn_initial_state=learn_initial_state,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            rng=rng,
+            init=init,
+            learn_initial_state=learn_initial_state,
             options={"reset_after": self.reset_after, "gate_activation": gate_activation, "activation": activation},
-        )  # fmt: skip
+        )
 
 
 class LSTM(RecurrentLayer):
@@ -109,30 +151,56 @@ class LSTM(RecurrentLayer):
 
     def _kernel_options(self) -> dict[str, Any]:
         return {
-            "cell": CELLS["lstm"], "activation": NONLINEARITIES[self.activation],
-            "gate_activation": GATE_ACTIVATIONS[self.gate_activation], "clip": self.cell_clip,
-        }  # fmt: skip
+            "cell": CELLS["lstm"],
+            "activation": NONLINEARITIES[self.activation],
+            "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
+            "clip": self.cell_clip,
+        }
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, *, proj_size: int = 0, peephole: bool = False,
-        cell_clip: float | None = None, gate_activation: str = "sigmoid", activation: str = "tanh",
-        bias: bool = True, batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
-        dtype: Any = np.float32, rng: int | np.random.Generator | None = None, init: str = "uniform",
-        forget_bias: float | None = None, learn_initial_state: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        proj_size: int = 0,
+        peephole: bool = False,
+        cell_clip: float | None = None,
+        gate_activation: str = "sigmoid",
+        activation: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+        init: str = "uniform",
+        forget_bias: float | None = None,
+        learn_initial_state: bool = False,
+    ) -> None:
         self.proj_size = check_size("proj_size", proj_size, least=0)
         if self.proj_size >= check_size("hidden_size", hidden_size):
-            raise ValueError(f"proj_size: expected less than hidden_size, {hidden_size}, came {proj_size}")
+            raise ValueError(f"proj_size: expected less than hidden_size, {hidden_size}, got {proj_size}")
         self.peephole = bool(peephole)
         self.cell_clip = None if cell_clip is None else positive("cell_clip", cell_clip)
         self.gate_activation = check_choice("gate_activation", gate_activation, GATE_ACTIVATIONS)
         self.activation = check_choice("activation", activation, NONLINEARITIES)
         super().__init__(
-            input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,
-            bidirectional=bidirectional, dtype=dtype, rng=rng, init=init, learn_initial_state=learn_initial_state,
-            proj_size=self.proj_size, peephole=self.peephole,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            rng=rng,
+            init=init,
+            learn_initial_state=learn_initial_state,
+            proj_size=self.proj_size,
+            peephole=self.peephole,
             options={"gate_activation": gate_activation, "activation": activation, "cell_clip": self.cell_clip},
-        )  # fmt: skip
+        )
         self.forget_bias = None if forget_bias is None else check_number("forget_bias", forget_bias)
         if self.forget_bias is not None:
             self._start_forget_gates(self.forget_bias)

@@ -1,0 +1,5 @@
+"""The command `fastrnn`."""
+
+from .main import main
+
+__all__ = ["main"]

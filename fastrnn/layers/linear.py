@@ -1,0 +1,72 @@
+"""Linear: an affine map of the last axis.
+
+Letters: D input features, M outputs; `...` any leading axes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import functional
+from .._native import CELLS
+from .._validate import as_generator, check_choice, check_dtype, check_size
+from ..functional.activations import ACTIVATIONS
+from ..functional.checks import NONLINEARITIES
+from .init import uniform
+from .module import Array, Module
+
+
+class Linear(Module):
+    """y = W x + b on the last axis: x (..., D) -> y (..., M). Parameters weight (M, D) and bias (M,).
+
+    Both start as in PyTorch, U(-1/sqrt(D), 1/sqrt(D)). With W_hy and b_y of RNN texts: weight = W_hy, bias = b_y.
+    Raises TypeError for a wrong dtype, ValueError for a wrong shape.
+    """
+
+    skips_dx = True
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
+        self.bias = bool(bias)
+        self.dtype = check_dtype("dtype", dtype)
+        rng, bound = as_generator("rng", rng), self.in_features**-0.5
+        self.add_param("weight", uniform(rng, (self.out_features, self.in_features), bound, self.dtype))
+        if self.bias:
+            self.add_param("bias", uniform(rng, (self.out_features,), bound, self.dtype))
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias,
+            "dtype": self.dtype.name,
+        }
+
+    def __call__(self, x: Array, *, training: bool = False) -> Array:
+        y, cache = functional.linear_forward(x, self._params["weight"], self._params.get("bias"), training=training)
+        if training:
+            self._cache = cache
+        return y
+
+    def stream_links(self, chain: Any) -> bool:
+        weights = {"weight_ih": self._params["weight"], "bias_ih": self._params.get("bias")}
+        chain.links.append(weights | {"cell": CELLS["rnn"], "activation": NONLINEARITIES["identity"], "gates": 1})
+        return True
+
+    def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
+        into = self._grads if need_dx else self._grads | {"x": None}
+        dx = functional.linear_backward(dy, self._kept(), into=into)["x"]
+        self._cache = None
+        return dx
