@@ -1,18 +1,18 @@
-/* Tiles: AMX's eight registers of 16 rows of 64 bytes, and bfloat16 numbers to fill them with. Twin of tile.h and
- * pack.h in the builds for set_matmul_precision; FR_AMX_TERMS is the number of bfloat16 terms that a float32 factor is
- * split into.
+/* Tiles: AMX's eight registers of 16 rows of 64 bytes, and bfloat16 numbers to fill them with. Twin of tile.h and pack.h
+ * in the builds for set_matmul_precision; FR_AMX_TERMS is the number of bfloat16 terms that a float32 factor is split into.
  *
  * # Design:
- * a) A tile product is c (16, 16) += a (16, 32) b (32, 16), in bfloat16, summed in float32. `a` and `b` hold the 32
- * terms of the sum in pairs, one pair in the 32 bits of a float. Which two make a pair is free as long as both agree:
- * here k and k + 16, so that pairs come from two whole vectors, lane by lane, without a shuffle. b) A float32 x is hi +
- * lo, each rounded to 8 bits: 16 bits of x in all. hi*hi + hi*lo + lo*hi leaves out lo*lo, at most 2^-16 of the
- * product: "high", three products for one. hi*hi alone is "medium". Each is compiled for itself. c) Infinities (and
- * what would round to one) count as the largest bfloat16: lo = inf - inf and inf * 0 would be NaN where float32
- * saturates. NaN stays NaN. d) Two by two tiles at a time: 4 loads of operands serve 4 products, and a panel passes
- * once for 32 rows. Rows beyond the last are calculated from whatever is there, and ignored. e) All but the
- * instructions themselves is the same where they are emulated (FR_EMULATED), so that it can be tested on any CPU; sums
- * are in the order of the instruction's manual, even and odd terms apart.
+ * a) A tile product is c (16, 16) += a (16, 32) b (32, 16), in bfloat16, summed in float32. `a` and `b` hold the 32 terms of
+ *    the sum in pairs, one pair in the 32 bits of a float. Which two make a pair is free as long as both agree: here k and
+ *    k + 16, so that pairs come from two whole vectors, lane by lane, without a shuffle.
+ * b) A float32 x is hi + lo, each rounded to 8 bits: 16 bits of x in all. hi*hi + hi*lo + lo*hi leaves out lo*lo, at most
+ *    2^-16 of the product: "high", three products for one. hi*hi alone is "medium". Each is compiled for itself.
+ * c) Infinities (and what would round to one) count as the largest bfloat16: lo = inf - inf and inf * 0 would be NaN where
+ *    float32 saturates. NaN stays NaN.
+ * d) Two by two tiles at a time: 4 loads of operands serve 4 products, and a panel passes once for 32 rows. Rows beyond the
+ *    last are calculated from whatever is there, and ignored.
+ * e) All but the instructions themselves is the same where they are emulated (FR_EMULATED), so that it can be tested on any
+ *    CPU; sums are in the order of the instruction's manual, even and odd terms apart.
  */
 #ifndef FASTRNN_AMX_H
 #define FASTRNN_AMX_H
@@ -22,8 +22,7 @@
 /* Floats of a tile; k's of a tile; terms per factor; floats of all terms of a tile. */
 enum { TILE = 256, PAIR = 2 * VL, TERMS = FR_AMX_TERMS, CHUNK_SIZE = TERMS * TILE };
 
-/* ---- The instructions: registers are numbered by constants, rows are `stride` floats apart, 0: all are the same ----
- */
+/* ---- The instructions: registers are numbered by constants, rows are `stride` floats apart, 0: all are the same ---- */
 
 #ifdef FR_EMULATED
 
@@ -66,8 +65,8 @@ static const struct {
 } whole_tiles __attribute__((aligned(64))) = {
     .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
 
-/* The configuration belongs to the thread: from the beginning of a piece of work to its end. Between the two, loads are
- * not known to the compiler to read memory: what they read has to be written out before (memory_is_written). */
+/* The configuration belongs to the thread: from the beginning of a piece of work to its end. Between the two, loads are not
+ * known to the compiler to read memory: what they read has to be written out before (memory_is_written). */
 INLINE void tiles_begin(void) { _tile_loadconfig(&whole_tiles); }
 INLINE void tiles_end(void) { _tile_release(); }
 #define tile_zero(t) _tile_zero(t)
@@ -81,8 +80,7 @@ INLINE void memory_is_written(void) { __asm__ volatile("" ::: "memory"); }
 
 /* ---- float32 to pairs of bfloat16 ---- */
 
-/* x rounded to the nearest bfloat16, ties to even, as a float. A NaN is marked in its upper half: the lower one goes.
- */
+/* x rounded to the nearest bfloat16, ties to even, as a float. A NaN is marked in its upper half: the lower one goes. */
 INLINE vec rounded(vec x) {
     const veci bits = (veci)x, quiet = (x != x) & 0x400000;
     return (vec)(((bits + ((x == x) & (0x7fff + ((bits >> 16) & 1)))) | quiet) & ~0xffff);
@@ -120,8 +118,7 @@ static void put_row(real *line, const real *row, long K) {
         put_operand(line, vector_at(row, k, K), vector_at(row, k + VL, K));
 }
 
-/* Gate gradients of a row, unit block by unit block `count` vectors from the first of `slots` (operands of
- * gate_products). */
+/* Gate gradients of a row, unit block by unit block `count` vectors from the first of `slots` (operands of gate_products). */
 static void put_gates(real *line, const real *row, int slots, int first, int count, long H) {
     const long vectors = vectors_in(H) * count;
     long block = 0;
@@ -136,8 +133,7 @@ static void put_gates(real *line, const real *row, int slots, int first, int cou
     }
 }
 
-/* ---- Panels: (chunks of 32 k's, NV, TERMS, 16, 16), two floats in the place of each 32 k's and column per term ----
- */
+/* ---- Panels: (chunks of 32 k's, NV, TERMS, 16, 16), two floats in the place of each 32 k's and column per term ---- */
 
 /* Floats of a panel per column. */
 INLINE long panel_depth(long K) { return chunks_of(K) * VL * TERMS; }
@@ -164,14 +160,12 @@ static void pack_transposed(real *panel, int NV, int v, const real *rows, long r
 /* Line i of a chunk's tiles: the pairs of what two rows hold in the panel's columns; a row may be NULL: zeros. */
 INLINE void pack_pair(real *chunk, int NV, int i, const real *x, const real *y, long columns) {
     for (int v = 0; v < NV; v++)
-        put_operand(chunk + v * CHUNK_SIZE + i * VL, vector_at(x, v * VL, x ? columns : 0),
-                    vector_at(y, v * VL, y ? columns : 0));
+        put_operand(chunk + v * CHUNK_SIZE + i * VL, vector_at(x, v * VL, x ? columns : 0), vector_at(y, v * VL, y ? columns : 0));
 }
 
 /* Panels for a product with gate gradients, as `put_gates` lines them up: their chunk `chunk` of gate_groups. */
 INLINE long gate_groups(int slots, long H) { return chunks_of(slots * vectors_in(H) * VL); }
-static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width,
-                           long chunk) {
+static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width, long chunk) {
     const long vectors = vectors_in(width), depth = gates_depth(slots, H);
     for (int i = 0; i < VL; i++) {
         const real *rows[2];
@@ -210,15 +204,15 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
         tile_zero(2);
         tile_zero(3);
     }
-#define ALL_FOUR                       \
-    tile_product(0, 4, 6);             \
+#define ALL_FOUR \
+    tile_product(0, 4, 6); \
     if (C == 2) tile_product(1, 4, 7); \
     if (R == 2) tile_product(2, 5, 6); \
     if (R == 2 && C == 2) tile_product(3, 5, 7);
-#define ROWS(term)                       \
+#define ROWS(term) \
     tile_load(4, a + (term) * TILE, VL); \
     if (R == 2) tile_load(5, a + CHUNK_SIZE + (term) * TILE, VL);
-#define COLUMNS(term)                    \
+#define COLUMNS(term) \
     tile_load(6, b + (term) * TILE, VL); \
     if (C == 2) tile_load(7, b + CHUNK_SIZE + (term) * TILE, VL);
     for (const product *p = products; p < products + n_products; p++) {
@@ -243,19 +237,16 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
     if (R == 2 && C == 2) tile_store(3, c + 16 * c_row + (v + 1) * VL, c_row);
 }
 
-#define BLOCK(R, C)                                                                        \
-    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                         \
+#define BLOCK(R, C) \
+    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) { \
         tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, in_order); \
     }
-BLOCK(1, 1)
-BLOCK(1, 2)
-BLOCK(2, 1) BLOCK(2, 2)
+BLOCK(1, 1) BLOCK(1, 2) BLOCK(2, 1) BLOCK(2, 2)
 
-    /* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16
-       or 32. */
-    static void multiply(int NV, long rows, TILE_ARGS) {
-    static void (*const blocks[2][2])(int, int, TILE_ARGS) = {{tile_block_1_1, tile_block_1_2},
-                                                              {tile_block_2_1, tile_block_2_2}};
+/* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16 or 32. */
+static void multiply(int NV, long rows, TILE_ARGS) {
+    static void (*const blocks[2][2])(int, int, TILE_ARGS) = {
+        {tile_block_1_1, tile_block_1_2}, {tile_block_2_1, tile_block_2_2}};
     memory_is_written();
     for (int v = 0; v < NV; v += 2)
         blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, in_order);

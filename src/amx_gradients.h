@@ -1,5 +1,5 @@
-/* Operands of the products of gradients.h, for AMX. A weight's gradient is gate gradients, transposed, times rows of
- * the other operand, and the sum runs over rows: pairs are of two rows, 16 apart. */
+/* Operands of the products of gradients.h, for AMX. A weight's gradient is gate gradients, transposed, times rows of the
+ * other operand, and the sum runs over rows: pairs are of two rows, 16 apart. */
 #ifndef FASTRNN_AMX_GRADIENTS_H
 #define FASTRNN_AMX_GRADIENTS_H
 
@@ -50,8 +50,8 @@ static void pack_gate_gradients(const gradient_operand *g, real *packed, long bl
     }
 }
 
-static void add_weight_product(const fr_sequence *q, const gradient_operand *g, const weight_product *w,
-                               const real *packed_gates, real *packed, range blocks, long m0, long depth) {
+static void add_weight_product(const fr_sequence *q, const gradient_operand *g, const weight_product *w, const real *packed_gates,
+                               real *packed, range blocks, long m0, long depth) {
     const long vectors = vectors_in(w->width);
     const real *rows[DEPTH + PAIR] = {0};
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
@@ -63,8 +63,7 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
         for (long k = 0; k < depth; k += PAIR)
             for (int i = 0; i < VL; i++) {
                 const real *x = rows[k + i], *y = rows[k + VL + i];
-                pack_pair(packed + k / PAIR * NV * CHUNK_SIZE, NV, i, x ? x + first * VL : 0, y ? y + first * VL : 0,
-                          columns);
+                pack_pair(packed + k / PAIR * NV * CHUNK_SIZE, NV, i, x ? x + first * VL : 0, y ? y + first * VL : 0, columns);
             }
         for (long block = blocks.begin, next; block < blocks.end; block = next) {
             /* Whole blocks in pairs, a partial one alone: whether sums start from dweight or are added to it rounds
@@ -83,8 +82,7 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
                 for (long u = 0; u < units; u++)
                     for (int v = 0; v < NV; v++) {
                         real *at = to + u * w->width + v * VL;
-                        store_part(at, load_part(at, columns - v * VL) + load(acc + (u * NV + v) * VL),
-                                   columns - v * VL);
+                        store_part(at, load_part(at, columns - v * VL) + load(acc + (u * NV + v) * VL), columns - v * VL);
                     }
             }
         }

@@ -1,35 +1,30 @@
-/* A step on AMX tiles: each pass becomes two, of which the first puts the rows that the second multiplies into
- * `operand`. Rows are dealt out for the first even where the second is shared out by units; there a barrier is between
- * the two. */
+/* A step on AMX tiles: each pass becomes two, of which the first puts the rows that the second multiplies into `operand`.
+ * Rows are dealt out for the first even where the second is shared out by units; there a barrier is between the two. */
 #ifndef FASTRNN_AMX_STEPS_H
 #define FASTRNN_AMX_STEPS_H
 
 #include "gradients.h"
 
-/* Floats of a block of rows, those of the widest product: passes of different width then keep out of each other's
- * blocks, as threads that share out rows are not at the same pass. */
+/* Floats of a block of rows, those of the widest product: passes of different width then keep out of each other's blocks,
+ * as threads that share out rows are not at the same pass. */
 static long operand_stride(const fr_sequence *q, int backward) {
     long most = 0;
     for (int index = 0; index < products_of(q); index++) {
         const pass_view p = pass_at(q, index);
         const backward_view b = backward_at(q, index);
-        const long size =
-            backward ? operand_block(b.from.count * padded(b.from.width)) : operand_block(p.D) + operand_block(p.K);
+        const long size = backward ? operand_block(b.from.count * padded(b.from.width)) : operand_block(p.D) + operand_block(p.K);
         most = size > most ? size : most;
     }
     return most;
 }
-static long operand_size(const fr_sequence *q, int backward) {
-    return fr_row_blocks(q->N) * operand_stride(q, backward);
-}
+static long operand_size(const fr_sequence *q, int backward) { return fr_row_blocks(q->N) * operand_stride(q, backward); }
 
 /* The block of rows that starts at row `begin`. */
 INLINE real *operand_from(const fr_sequence *q, row_deal deal, long begin, long stride) {
     return (real *)q->operand + block_from(deal, begin) * stride;
 }
 
-static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active,
-                              fr_share share) {
+static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share) {
     const row_deal deal = deal_rows(q->N);
     const long stride = operand_stride(q, backward);
     FOR_ROW_BLOCKS(rows, deal, active, share) {

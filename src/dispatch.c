@@ -1,6 +1,5 @@
 /* Which builds of the kernels there are, and which of them this CPU runs.
- * The compiler's own CPU check asks the operating system too whether it saves the wide registers; of AMX it knows
- * nothing.
+ * The compiler's own CPU check asks the operating system too whether it saves the wide registers; of AMX it knows nothing.
  */
 #define _GNU_SOURCE
 #include "fastrnn.h"

@@ -1,10 +1,10 @@
 /* Threads of our own.
  *
  * # Design:
- * a) One job at a time, each worker with its own mailbox. A job is handed over by a store that a spinning worker sees
- * in about 0.2 us; after YIELD_NS it lets others have the core between two looks, and after SPIN_NS without work it
- * sleeps in the kernel, so an idle pool costs nothing (outside Linux it looks every 50 us). To wake it costs the caller
- * 20 us and the job 60 us of its help, on a virtual machine; from one call of a training step to the next less than
+ * a) One job at a time, each worker with its own mailbox. A job is handed over by a store that a spinning worker sees in
+ *    about 0.2 us; after YIELD_NS it lets others have the core between two looks, and after SPIN_NS without work it sleeps in
+ *    the kernel, so an idle pool costs nothing (outside Linux it looks every 50 us). To wake it costs the caller 20 us and
+ *    the job 60 us of its help, on a virtual machine; from one call of a training step to the next less than
  *    SPIN_NS goes by.
  * b) libgomp next to another runtime's spinning threads (OpenBLAS, torch) fights for milliseconds and hangs after fork;
  *    this pool spins briefly, and is started anew in a forked child. A job that is done before a worker has come is
@@ -84,10 +84,8 @@ static void wait_for_offer(worker *w) {
     int yields = 0;
     for (int spins = 0; LOAD(w->mail) != OFFERED; spins++) {
         relax();
-        if (yields)
-            sched_yield();
-        else if (spins % 64)
-            continue;
+        if (yields) sched_yield();
+        else if (spins % 64) continue;
         const int64_t now = now_ns();
         if (!begin) begin = now;
         yields = now - begin > YIELD_NS;
@@ -207,9 +205,7 @@ void fr_parallel(int threads, void (*body)(void *, int), void *arg) {
 }
 
 static int num_threads = 1;
-void fr_set_num_threads(int n) {
-    __atomic_store_n(&num_threads, n < 1 ? 1 : n > FR_MAX_THREADS ? FR_MAX_THREADS : n, __ATOMIC_RELAXED);
-}
+void fr_set_num_threads(int n) { __atomic_store_n(&num_threads, n < 1 ? 1 : n > FR_MAX_THREADS ? FR_MAX_THREADS : n, __ATOMIC_RELAXED); }
 int fr_get_num_threads(void) { return __atomic_load_n(&num_threads, __ATOMIC_RELAXED); }
 
 int fr_cpus(void) {

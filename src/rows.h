@@ -1,13 +1,14 @@
-/* Who does what, and where rows of the user's arrays are: the kernels reach every row through a pointer, and that is
- * all it takes for sequences of different lengths, for a reversed time axis and for states that start anew.
+/* Who does what, and where rows of the user's arrays are: the kernels reach every row through a pointer, and that is all
+ * it takes for sequences of different lengths, for a reversed time axis and for states that start anew.
  *
  * # Design:
- * a) Rows are cut into blocks by N alone and dealt out whole to the shares, units by panels: no sum is ever split
- * between shares, hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and
- * back, since with lengths the first blocks have the most work. b) Rows run in the order of their lengths, so those
- * still running at a step are a prefix of them and work follows the sum of lengths. Nothing is copied: the order is in
- * the pointers. c) A row that starts anew reads its state from a row of zeros, and so does the gradient that would flow
- * back across that start. A mask of resets costs the look at one byte per row and step.
+ * a) Rows are cut into blocks by N alone and dealt out whole to the shares, units by panels: no sum is ever split between
+ *    shares, hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and back, since
+ *    with lengths the first blocks have the most work.
+ * b) Rows run in the order of their lengths, so those still running at a step are a prefix of them and work follows
+ *    the sum of lengths. Nothing is copied: the order is in the pointers.
+ * c) A row that starts anew reads its state from a row of zeros, and so does the gradient that would flow back across
+ *    that start. A mask of resets costs the look at one byte per row and step.
  */
 #ifndef FASTRNN_ROWS_H
 #define FASTRNN_ROWS_H
@@ -19,9 +20,7 @@
 typedef struct {
     long begin, end;
 } range;
-INLINE range part_of(long n, fr_share share) {
-    return (range){n * share.id / share.count, n * (share.id + 1) / share.count};
-}
+INLINE range part_of(long n, fr_share share) { return (range){n * share.id / share.count, n * (share.id + 1) / share.count}; }
 INLINE range panels_of(long n, fr_share share) { return share.by_units ? part_of(n, share) : (range){0, n}; }
 
 /* N rows in equal blocks of at most FR_ROW_BLOCK, the first `longer` of them one row longer than the others. */
@@ -44,10 +43,9 @@ INLINE range row_block(row_deal deal, long active, long j, fr_share share) {
     const long begin = block_start(deal, block);
     return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(deal, block + 1), active)};
 }
-#define FOR_ROW_BLOCKS(range_, deal, active, share)                                                                   \
-    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < (deal).blocks; j_++)                              \
-        for (range range_ = row_block(deal, active, j_, share), *once_ = &range_; once_ && range_.begin < range_.end; \
-             once_ = 0)
+#define FOR_ROW_BLOCKS(range_, deal, active, share) \
+    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < (deal).blocks; j_++) \
+        for (range range_ = row_block(deal, active, j_, share), *once_ = &range_; once_ && range_.begin < range_.end; once_ = 0)
 
 /* ---- Where a row is at a step ---- */
 
@@ -88,9 +86,8 @@ typedef struct {
 
 INLINE row_pointers row_pointers_in(fr_share share, long N) {
     void **p = share.pointers;
-    return (row_pointers){(const real **)p,           (const real **)(p + N),     (const real **)(p + 2 * N),
-                          (const real **)(p + 3 * N), (const real **)(p + 4 * N), (const real **)(p + 5 * N),
-                          (real **)(p + 6 * N)};
+    return (row_pointers){(const real **)p, (const real **)(p + N), (const real **)(p + 2 * N), (const real **)(p + 3 * N),
+                          (const real **)(p + 4 * N), (const real **)(p + 5 * N), (real **)(p + 6 * N)};
 }
 
 /* ---- Left operands of products: the rows themselves, or for AMX what was put into `operand` before ---- */
@@ -99,8 +96,7 @@ INLINE row_pointers row_pointers_in(fr_share share, long N) {
 #ifdef FR_AMX_TERMS
 static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share);
 #else
-INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active,
-                              fr_share share) {
+INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share) {
     (void)q, (void)backward, (void)D, (void)at, (void)active, (void)share;
 }
 static long operand_size(const fr_sequence *q, int backward) { return (void)q, (void)backward, 0; }

@@ -6,8 +6,8 @@
  * b) The cut into shares is planned ahead, results do not depend on it, and never on who does a share.
  * c) Shares of rows know nothing of each other: each goes on as soon as it is done with its own piece before. The one
  *    that is furthest behind comes next, so that all end together, however fast each thread is.
- * d) Shares of hidden units meet after each step. Such a share is its owner's, since half of the weights fit into the
- * L2 of a core where all of them do not; another one takes a piece only after PATIENCE, or where the owner has not come
+ * d) Shares of hidden units meet after each step. Such a share is its owner's, since half of the weights fit into the L2 of
+ *    a core where all of them do not; another one takes a piece only after PATIENCE, or where the owner has not come
  *    the last time. A meeting is one atomic addition and one exchange on a line of one's own, about 0.2 us.
  */
 #include "work.h"
@@ -76,12 +76,9 @@ int fr_next(fr_work *w, int id, fr_piece *piece) {
         const long done = __atomic_load_n(&w->done, __ATOMIC_ACQUIRE);
         if (done == w->phases * w->shares) return 0;
         long turn = 0;
-        const int share =
-            w->owned ? choose_owned(w, id, done, spins, &turn) : choose_behind(w, piece->share, done, &turn);
+        const int share = w->owned ? choose_owned(w, id, done, spins, &turn) : choose_behind(w, piece->share, done, &turn);
         if (share >= 0) {
-            if (!__atomic_compare_exchange_n(&w->share[share].turn, &turn, turn + 1, 0, __ATOMIC_ACQ_REL,
-                                             __ATOMIC_RELAXED))
-                continue;
+            if (!__atomic_compare_exchange_n(&w->share[share].turn, &turn, turn + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) continue;
             piece->phase = turn / 2, piece->share = share;
             return 1;
         }

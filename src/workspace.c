@@ -1,8 +1,8 @@
 /* Workspaces: memory that one call leaves and the next one of similar size takes over.
  *
- * Fresh pages are zeroed by the system when they are first touched, tens of megabytes in a large training call; so
- * released blocks are kept, up to KEPT_BLOCKS of them and KEPT_BYTES in all, the oldest going first. A block serves
- * requests down to half its size.
+ * Fresh pages are zeroed by the system when they are first touched, tens of megabytes in a large training call; so released
+ * blocks are kept, up to KEPT_BLOCKS of them and KEPT_BYTES in all, the oldest going first. A block serves requests down
+ * to half its size.
  */
 #define _GNU_SOURCE
 #include "pool.h"
@@ -72,8 +72,7 @@ void fr_release(void *memory) {
     if (block->bytes > KEPT_BYTES)
         surplus[n++] = block;
     else {
-        while (kept.count == KEPT_BLOCKS || (kept.count && kept.bytes + block->bytes > KEPT_BYTES))
-            surplus[n++] = take(0);
+        while (kept.count == KEPT_BLOCKS || (kept.count && kept.bytes + block->bytes > KEPT_BYTES)) surplus[n++] = take(0);
         kept.blocks[kept.count++] = block;
         kept.bytes += block->bytes;
     }
