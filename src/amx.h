@@ -160,12 +160,14 @@ static void pack_transposed(real *panel, int NV, int v, const real *rows, long r
 /* Line i of a chunk's tiles: the pairs of what two rows hold in the panel's columns; a row may be NULL: zeros. */
 INLINE void pack_pair(real *chunk, int NV, int i, const real *x, const real *y, long columns) {
     for (int v = 0; v < NV; v++)
-        put_operand(chunk + v * CHUNK_SIZE + i * VL, vector_at(x, v * VL, x ? columns : 0), vector_at(y, v * VL, y ? columns : 0));
+        put_operand(chunk + v * CHUNK_SIZE + i * VL, vector_at(x, v * VL, x ? columns : 0),
+                    vector_at(y, v * VL, y ? columns : 0));
 }
 
 /* Panels for a product with gate gradients, as `put_gates` lines them up: their chunk `chunk` of gate_groups. */
 INLINE long gate_groups(int slots, long H) { return chunks_of(slots * vectors_in(H) * VL); }
-static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width, long chunk) {
+static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width,
+                           long chunk) {
     const long vectors = vectors_in(width), depth = gates_depth(slots, H);
     for (int i = 0; i < VL; i++) {
         const real *rows[2];
@@ -204,15 +206,15 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
         tile_zero(2);
         tile_zero(3);
     }
-#define ALL_FOUR \
-    tile_product(0, 4, 6); \
+#define ALL_FOUR                       \
+    tile_product(0, 4, 6);             \
     if (C == 2) tile_product(1, 4, 7); \
     if (R == 2) tile_product(2, 5, 6); \
     if (R == 2 && C == 2) tile_product(3, 5, 7);
-#define ROWS(term) \
+#define ROWS(term)                       \
     tile_load(4, a + (term) * TILE, VL); \
     if (R == 2) tile_load(5, a + CHUNK_SIZE + (term) * TILE, VL);
-#define COLUMNS(term) \
+#define COLUMNS(term)                    \
     tile_load(6, b + (term) * TILE, VL); \
     if (C == 2) tile_load(7, b + CHUNK_SIZE + (term) * TILE, VL);
     for (const product *p = products; p < products + n_products; p++) {
@@ -237,16 +239,17 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
     if (R == 2 && C == 2) tile_store(3, c + 16 * c_row + (v + 1) * VL, c_row);
 }
 
-#define BLOCK(R, C) \
-    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) { \
+#define BLOCK(R, C)                                                                        \
+    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                         \
         tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, in_order); \
     }
-BLOCK(1, 1) BLOCK(1, 2) BLOCK(2, 1) BLOCK(2, 2)
+BLOCK(1, 1)
+BLOCK(1, 2) BLOCK(2, 1) BLOCK(2, 2)
 
-/* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16 or 32. */
-static void multiply(int NV, long rows, TILE_ARGS) {
-    static void (*const blocks[2][2])(int, int, TILE_ARGS) = {
-        {tile_block_1_1, tile_block_1_2}, {tile_block_2_1, tile_block_2_2}};
+    /* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16 or 32. */
+    static void multiply(int NV, long rows, TILE_ARGS) {
+    static void (*const blocks[2][2])(int, int, TILE_ARGS) = {{tile_block_1_1, tile_block_1_2},
+                                                              {tile_block_2_1, tile_block_2_2}};
     memory_is_written();
     for (int v = 0; v < NV; v += 2)
         blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, in_order);

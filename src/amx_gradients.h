@@ -50,8 +50,8 @@ static void pack_gate_gradients(const gradient_operand *g, real *packed, long bl
     }
 }
 
-static void add_weight_product(const fr_sequence *q, const gradient_operand *g, const weight_product *w, const real *packed_gates,
-                               real *packed, range blocks, long m0, long depth) {
+static void add_weight_product(const fr_sequence *q, const gradient_operand *g, const weight_product *w,
+                               const real *packed_gates, real *packed, range blocks, long m0, long depth) {
     const long vectors = vectors_in(w->width);
     const real *rows[DEPTH + PAIR] = {0};
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
@@ -63,7 +63,8 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
         for (long k = 0; k < depth; k += PAIR)
             for (int i = 0; i < VL; i++) {
                 const real *x = rows[k + i], *y = rows[k + VL + i];
-                pack_pair(packed + k / PAIR * NV * CHUNK_SIZE, NV, i, x ? x + first * VL : 0, y ? y + first * VL : 0, columns);
+                pack_pair(packed + k / PAIR * NV * CHUNK_SIZE, NV, i, x ? x + first * VL : 0, y ? y + first * VL : 0,
+                          columns);
             }
         for (long block = blocks.begin, next; block < blocks.end; block = next) {
             /* Whole blocks in pairs, a partial one alone: whether sums start from dweight or are added to it rounds
@@ -82,7 +83,8 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
                 for (long u = 0; u < units; u++)
                     for (int v = 0; v < NV; v++) {
                         real *at = to + u * w->width + v * VL;
-                        store_part(at, load_part(at, columns - v * VL) + load(acc + (u * NV + v) * VL), columns - v * VL);
+                        store_part(at, load_part(at, columns - v * VL) + load(acc + (u * NV + v) * VL),
+                                   columns - v * VL);
                     }
             }
         }

@@ -12,19 +12,23 @@ static long operand_stride(const fr_sequence *q, int backward) {
     for (int index = 0; index < products_of(q); index++) {
         const pass_view p = pass_at(q, index);
         const backward_view b = backward_at(q, index);
-        const long size = backward ? operand_block(b.from.count * padded(b.from.width)) : operand_block(p.D) + operand_block(p.K);
+        const long size =
+            backward ? operand_block(b.from.count * padded(b.from.width)) : operand_block(p.D) + operand_block(p.K);
         most = size > most ? size : most;
     }
     return most;
 }
-static long operand_size(const fr_sequence *q, int backward) { return fr_row_blocks(q->N) * operand_stride(q, backward); }
+static long operand_size(const fr_sequence *q, int backward) {
+    return fr_row_blocks(q->N) * operand_stride(q, backward);
+}
 
 /* The block of rows that starts at row `begin`. */
 INLINE real *operand_from(const fr_sequence *q, row_deal deal, long begin, long stride) {
     return (real *)q->operand + block_from(deal, begin) * stride;
 }
 
-static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share) {
+static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active,
+                              fr_share share) {
     const row_deal deal = deal_rows(q->N);
     const long stride = operand_stride(q, backward);
     FOR_ROW_BLOCKS(rows, deal, active, share) {

@@ -14,7 +14,9 @@ typedef struct {
 } gradient_operand;
 
 INLINE long operand_row(const gradient_operand *g) { return g->slots * padded(g->width); }
-INLINE real *operand_at(const fr_sequence *q, const gradient_operand *g, long s) { return g->data + fr_packed(q, s) * operand_row(g); }
+INLINE real *operand_at(const fr_sequence *q, const gradient_operand *g, long s) {
+    return g->data + fr_packed(q, s) * operand_row(g);
+}
 
 /* A pass finds the gradient of `width` units from those of the step after, or from what the pass before it has found. */
 typedef struct {
@@ -30,8 +32,12 @@ static backward_view backward_at(const fr_sequence *q, int index) {
     const cell_cut *cut = cut_of(q);
     const backward_pass *first = &cut->backward[0], *bp = &cut->backward[q->weight_hr ? 0 : index];
     const long first_size = gates_depth(first->slots, q->H) * padded(q->R);
-    backward_view b = {{q->gates, q->H, cut->slots, bp->first_slot, bp->slots, bp->gates, q->weight_hh}, q->R, 0, bp->same_step,
-                       is_plain(q) ? bp->finish : bp->finish_any, 0};
+    backward_view b = {{q->gates, q->H, cut->slots, bp->first_slot, bp->slots, bp->gates, q->weight_hh},
+                       q->R,
+                       0,
+                       bp->same_step,
+                       is_plain(q) ? bp->finish : bp->finish_any,
+                       0};
     if (q->weight_hr && !index) /* dh that arrives at the projected h; the cell comes next */
         b.finish = rnn_backward_any, b.is_projection = 1;
     if (index) b.panels = first_size;
@@ -58,14 +64,16 @@ static void pack_backward(const fr_sequence *q, fr_share share) {
         const backward_view b = backward_at(q, index);
         const range part = part_of(gate_groups(b.from.count, b.from.width), share);
         for (long group = part.begin; group < part.end; group++)
-            pack_gate_rows((real *)q->panels_h + b.panels, b.from.weight, b.from.gates, b.from.count, b.from.width, b.width, group);
+            pack_gate_rows((real *)q->panels_h + b.panels, b.from.weight, b.from.gates, b.from.count, b.from.width,
+                           b.width, group);
     }
 }
 
 /* The product of gate gradients with recurrent weights, finished by `finish`; at.next leads to the gradients, and is not
  * looked at where there are none at all. */
-static void through_recurrent_weights(const fr_sequence *q, const backward_view *b, int any, row_pointers at, long active,
-                                      const cell_step *view, finish_function *finish, int backwards, fr_share share) {
+static void through_recurrent_weights(const fr_sequence *q, const backward_view *b, int any, row_pointers at,
+                                      long active, const cell_step *view, finish_function *finish, int backwards,
+                                      fr_share share) {
     const long blocks_of_units = vectors_in(b->width);
     const row_deal deal = deal_rows(q->N);
     const range panels = panels_of(panels_in(blocks_of_units), share);
@@ -80,7 +88,8 @@ static void through_recurrent_weights(const fr_sequence *q, const backward_view 
             product dh[2];
             int products = 0;
             if (any && b->from.weight)
-                products = gate_products(dh, at.next + block.begin, b->from.slots, b->from.first, b->from.count, b->from.width, panel, NV);
+                products = gate_products(dh, at.next + block.begin, b->from.slots, b->from.first, b->from.count,
+                                         b->from.width, panel, NV);
             multiply(NV, rows, acc, NV * VL, 0, 0, dh, products, 0);
             finish(view, block.begin, rows, first, NV, acc, NV * VL);
         }
@@ -89,7 +98,8 @@ static void through_recurrent_weights(const fr_sequence *q, const backward_view 
 
 /* Where row i finds the gate gradients that flow back to it from step s; zeros where nothing does. */
 INLINE const real *next_gates(const fr_sequence *q, const gradient_operand *g, long s, long i) {
-    return s < q->T && i < fr_active(q, s) && !starts_anew(q, s, i) ? operand_at(q, g, s) + i * operand_row(g) : q->zeros;
+    return s < q->T && i < fr_active(q, s) && !starts_anew(q, s, i) ? operand_at(q, g, s) + i * operand_row(g)
+                                                                    : q->zeros;
 }
 /* The same for a pass at step s. */
 INLINE const real *gates_into(const fr_sequence *q, const backward_view *b, long s, long i) {
@@ -103,7 +113,8 @@ static void end_carry_at_resets(const fr_sequence *q, long s, long width, fr_sha
     const long begin = panels.begin * PANEL * VL, end = MIN(panels.end * PANEL * VL, padded(width));
     FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share)
         for (long i = rows.begin; i < rows.end; i++)
-            if (starts_anew(q, s, i)) memset((real *)q->carry + i * padded(width) + begin, 0, (end - begin) * sizeof(real));
+            if (starts_anew(q, s, i))
+                memset((real *)q->carry + i * padded(width) + begin, 0, (end - begin) * sizeof(real));
 }
 
 static void step_softmax_backward(const fr_sequence *q, long s, fr_share share) {
@@ -111,7 +122,8 @@ static void step_softmax_backward(const fr_sequence *q, long s, fr_share share) 
     const row_deal deal = deal_rows(q->N);
     FOR_ROW_BLOCKS(rows, deal, fr_active(q, s), share)
         for (long i = rows.begin; i < rows.end; i++)
-            softmax_row_backward((real *)q->dprojected + (fr_packed(q, s) + i) * padded(q->R), row_of(q, q->output, s, i), q->R);
+            softmax_row_backward((real *)q->dprojected + (fr_packed(q, s) + i) * padded(q->R),
+                                 row_of(q, q->output, s, i), q->R);
 }
 
 static void step_backward(const fr_sequence *q, int index, long s, fr_share share) {
@@ -126,8 +138,12 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_share shar
     const row_deal deal = deal_rows(q->N);
     const long active = fr_active(q, s), source = b.same_step ? s : s + 1;
     const int cell_behind = q->weight_hr && index, any = source < q->T;
-    cell_step v = {.H = b.width, .Hp = padded(b.width), .clip = (real)q->clip, .peephole = peephole_of(q),
-                   .activation = b.is_projection ? q->output_activation : q->activation, .gate_activation = q->gate_activation};
+    cell_step v = {.H = b.width,
+                   .Hp = padded(b.width),
+                   .clip = (real)q->clip,
+                   .peephole = peephole_of(q),
+                   .activation = b.is_projection ? q->output_activation : q->activation,
+                   .gate_activation = q->gate_activation};
     v.c = c_at(q, s);
     v.inner = inner_at(q, s);
     v.carry = q->carry;
@@ -165,7 +181,10 @@ static void grad_state(const fr_sequence *q, fr_share share) {
     const backward_view b = backward_at(q, 0);
     const row_deal deal = deal_rows(q->N);
     const row_pointers at = row_pointers_in(share, q->N);
-    const cell_step view = {.H = q->R, .Hp = padded(q->R), .h = at.h, .dh_n = q->dh_n ? at.dh_n : 0,
+    const cell_step view = {.H = q->R,
+                            .Hp = padded(q->R),
+                            .h = at.h,
+                            .dh_n = q->dh_n ? at.dh_n : 0,
                             .carry = cut_of(q)->carries_dh ? q->carry : 0};
     FOR_ROW_BLOCKS(rows, deal, q->N, share)
         for (long i = rows.begin; i < rows.end; i++) {

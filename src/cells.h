@@ -28,13 +28,14 @@ typedef struct {
     const real *peephole;      /* (3, Hp) i, f, o, or NULL */
     const real *const *h_prev; /* zeros where the row starts anew */
     const real *const *c_prev;
-    real *const *h;            /* in backward the forward's output, read */
+    real *const *h; /* in backward the forward's output, read */
     real *c, *gates, *inner, *carry;
     const real *const *doutput; /* NULL: none */
     const real *const *dh_n;    /* NULL: none; by row NULL unless this is its last step */
 } cell_step;
 
-typedef void finish_function(const cell_step *, long row, int rows, long block, int blocks, const real *acc, long acc_row);
+typedef void finish_function(const cell_step *, long row, int rows, long block, int blocks, const real *acc,
+                             long acc_row);
 #define FINISH_ARGS const cell_step *s, long row, int rows, long block, int blocks, const real *acc, long acc_row
 
 /* Lanes of a unit block that are units; and the gradient that reaches h from outside the recurrence. */
@@ -50,24 +51,36 @@ INLINE vec dh_from_outside(const cell_step *s, long row, long block) {
 
 INLINE_FAST vec activate(int activation, vec x) {
     switch (activation) {
-    case FR_TANH: return vtanh(x);
-    case FR_RELU: return vrelu(x);
-    case FR_SIGMOID: return vsigmoid(x);
-    case FR_HARD_SIGMOID: return at_least(at_most((real)0.2 * x + (real)0.5, 1), 0);
-    case FR_HARD_SIGMOID_6: return at_least(at_most(x + 3, 6), 0) / 6;
-    default: return x;
+    case FR_TANH:
+        return vtanh(x);
+    case FR_RELU:
+        return vrelu(x);
+    case FR_SIGMOID:
+        return vsigmoid(x);
+    case FR_HARD_SIGMOID:
+        return at_least(at_most((real)0.2 * x + (real)0.5, 1), 0);
+    case FR_HARD_SIGMOID_6:
+        return at_least(at_most(x + 3, 6), 0) / 6;
+    default:
+        return x;
     }
 }
 
 /* The derivative from the output y = activate(x). */
 INLINE_FAST vec activate_backward(int activation, vec y, vec dy) {
     switch (activation) {
-    case FR_TANH: return dy * (1 - y * y);
-    case FR_RELU: return select_lanes(y <= 0, (vec){0}, dy);
-    case FR_SIGMOID: return dy * y * (1 - y);
-    case FR_HARD_SIGMOID: return select_lanes((y <= 0) | (y >= 1), (vec){0}, dy * (real)0.2);
-    case FR_HARD_SIGMOID_6: return select_lanes((y <= 0) | (y >= 1), (vec){0}, dy / 6);
-    default: return dy;
+    case FR_TANH:
+        return dy * (1 - y * y);
+    case FR_RELU:
+        return select_lanes(y <= 0, (vec){0}, dy);
+    case FR_SIGMOID:
+        return dy * y * (1 - y);
+    case FR_HARD_SIGMOID:
+        return select_lanes((y <= 0) | (y >= 1), (vec){0}, dy * (real)0.2);
+    case FR_HARD_SIGMOID_6:
+        return select_lanes((y <= 0) | (y >= 1), (vec){0}, dy / 6);
+    default:
+        return dy;
     }
 }
 
@@ -82,11 +95,15 @@ INLINE_FAST vec clipped_backward(const cell_step *s, int activation, vec y, vec 
 }
 
 #define PLAIN 1
-INLINE vec gate(int plain, const cell_step *s, vec x) { return plain ? vsigmoid(x) : activate(s->gate_activation, clipped(s, x)); }
+INLINE vec gate(int plain, const cell_step *s, vec x) {
+    return plain ? vsigmoid(x) : activate(s->gate_activation, clipped(s, x));
+}
 INLINE vec gate_backward(int plain, const cell_step *s, vec y, vec dy) {
     return plain ? dy * y * (1 - y) : clipped_backward(s, s->gate_activation, y, dy);
 }
-INLINE vec candidate(int plain, const cell_step *s, vec x) { return plain ? vtanh(x) : activate(s->activation, clipped(s, x)); }
+INLINE vec candidate(int plain, const cell_step *s, vec x) {
+    return plain ? vtanh(x) : activate(s->activation, clipped(s, x));
+}
 INLINE vec candidate_backward(int plain, const cell_step *s, vec y, vec dy) {
     return plain ? dy * (1 - y * y) : clipped_backward(s, s->activation, y, dy);
 }
@@ -172,7 +189,7 @@ INLINE void gru_forward_as(const int plain, FINISH_ARGS) {
     for (long n = row; n < row + rows; n++, acc += acc_row) {
         const vec hn = load(acc + 3 * VL), r = resets[n - row], z = updates[n - row];
         const vec new = candidate(plain, s, load(acc) + r * hn);
-        store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
+        store_part(s->h[n] + unit, (1 - z) * new + z *load_part(s->h_prev[n] + unit, lanes), lanes);
         if (s->gates) {
             real *gates = s->gates + (n * s->Hp + unit) * 4;
             store(gates, new), store(gates + VL, r), store(gates + 2 * VL, z), store(gates + 3 * VL, hn);
@@ -201,17 +218,19 @@ INLINE void gru_backward_as(const int plain, FINISH_ARGS) {
 
 #define FINISH(name, cell_way, plain) \
     static void name(FINISH_ARGS) { cell_way##_as(plain, s, row, rows, block, blocks, acc, acc_row); }
-#define PLAIN_AND_ANY(cell, way) FINISH(cell##_##way, cell##_##way, PLAIN) FINISH(cell##_##way##_any, cell##_##way, !PLAIN)
-FINISH(lstm_forward_kept, lstm_forward, PLAIN) FINISH(lstm_forward_any, lstm_forward, !PLAIN)
-static void lstm_forward(FINISH_ARGS) {
+#define PLAIN_AND_ANY(cell, way) \
+    FINISH(cell##_##way, cell##_##way, PLAIN) FINISH(cell##_##way##_any, cell##_##way, !PLAIN)
+FINISH(lstm_forward_kept, lstm_forward, PLAIN)
+FINISH(lstm_forward_any, lstm_forward, !PLAIN) static void lstm_forward(FINISH_ARGS) {
     (s->gates ? lstm_forward_kept : lstm_forward_unkept)(s, row, rows, block, blocks, acc, acc_row);
 }
 PLAIN_AND_ANY(lstm, backward)
-PLAIN_AND_ANY(gru, forward) PLAIN_AND_ANY(gru, backward)
+PLAIN_AND_ANY(gru, forward)
+PLAIN_AND_ANY(gru, backward)
 
-/* ---- GRU, reset before the product (Cho et al., ONNX default): r and z first, then n from inner = r * h ---- */
+    /* ---- GRU, reset before the product (Cho et al., ONNX default): r and z first, then n from inner = r * h ---- */
 
-static void gru_reset_before_gates_forward(FINISH_ARGS) {
+    static void gru_reset_before_gates_forward(FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
     for (long n = row; n < row + rows; n++, acc += acc_row) {
@@ -229,7 +248,7 @@ static void gru_reset_before_forward(FINISH_ARGS) {
             real *gates = s->gates + (n * s->Hp + unit) * 3;
             const vec new = candidate(!PLAIN, s, load(acc + (n - row) * acc_row + b * VL)), z = load(gates + 2 * VL);
             store(gates, new);
-            store_part(s->h[n] + unit, (1 - z) * new + z * load_part(s->h_prev[n] + unit, lanes), lanes);
+            store_part(s->h[n] + unit, (1 - z) * new + z *load_part(s->h_prev[n] + unit, lanes), lanes);
         }
     }
 }
@@ -280,15 +299,17 @@ INLINE void rnn_backward_as(const int plain, FINISH_ARGS) {
         const long unit = (block + b) * VL, lanes = lanes_of(s, block + b);
         for (long n = row; n < row + rows; n++) {
             const vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
-            store(s->gates + n * s->Hp + unit, activate_backward(plain ? FR_TANH : s->activation, load_part(s->h[n] + unit, lanes), dh));
+            store(s->gates + n * s->Hp + unit,
+                  activate_backward(plain ? FR_TANH : s->activation, load_part(s->h[n] + unit, lanes), dh));
         }
     }
 }
-PLAIN_AND_ANY(rnn, forward) PLAIN_AND_ANY(rnn, backward)
+PLAIN_AND_ANY(rnn, forward)
+PLAIN_AND_ANY(rnn, backward)
 
-/* ---- Softmax over the whole of a row, shifted by its largest entry so that it cannot overflow ---- */
+    /* ---- Softmax over the whole of a row, shifted by its largest entry so that it cannot overflow ---- */
 
-static void softmax_row(real *y, long n) {
+    static void softmax_row(real *y, long n) {
     real most = y[0], sum = 0;
     for (long k = 1; k < n; k++) most = y[k] > most ? y[k] : most;
     for (long k = 0; k < n; k += VL) store_part(y + k, vexp_of_negative(load_part(y + k, n - k) - most), n - k);
@@ -305,18 +326,18 @@ static void softmax_row_backward(real *dy, const real *y, long n) {
 /* ---- The cut of each cell ---- */
 
 typedef struct {
-    int gates;                     /* per panel; 1: a panel holds one gate of up to four unit blocks */
-    int x_gates[4], h_gates[4];    /* row blocks of weight_ih and weight_hh, in panel order */
-    int accumulators;              /* per unit block */
-    int h_first;                   /* accumulator at which the recurrent product starts (the input's starts at 0) */
-    int reads_inner;               /* the recurrent operand is `inner`, made by the pass before, instead of h_prev */
+    int gates;                  /* per panel; 1: a panel holds one gate of up to four unit blocks */
+    int x_gates[4], h_gates[4]; /* row blocks of weight_ih and weight_hh, in panel order */
+    int accumulators;           /* per unit block */
+    int h_first;                /* accumulator at which the recurrent product starts (the input's starts at 0) */
+    int reads_inner;            /* the recurrent operand is `inner`, made by the pass before, instead of h_prev */
     finish_function *finish, *finish_any; /* of a plain cell, and of one with named activations, clip or peepholes */
 } forward_pass;
 
 typedef struct {
-    int first_slot, slots;         /* of the gate gradients that are multiplied with the recurrent weights */
-    int gates[4];                  /* their row blocks of these */
-    int same_step;                 /* of this step (the forward's operand was `inner`), else of the step after */
+    int first_slot, slots; /* of the gate gradients that are multiplied with the recurrent weights */
+    int gates[4];          /* their row blocks of these */
+    int same_step;         /* of this step (the forward's operand was `inner`), else of the step after */
     finish_function *finish, *finish_any;
 } backward_pass;
 
@@ -329,17 +350,37 @@ typedef struct {
 } cell_cut;
 
 static const cell_cut cuts[] = {
-    [FR_LSTM] = {4, 1, {{4, {0, 1, 2, 3}, {0, 1, 2, 3}, 4, 0, 0, lstm_forward, lstm_forward_any}},
-                 4, {0, 1, 2, 3}, {{0, 4, {0, 1, 2, 3}, 0, lstm_backward, lstm_backward_any}}, 0},
-    [FR_GRU] = {4, 1, {{3, {2, 0, 1}, {0, 1, 2}, 4, 1, 0, gru_forward, gru_forward_any}},
-                3, {2, 0, 1}, {{1, 3, {0, 1, 2}, 0, gru_backward, gru_backward_any}}, 1},
-    [FR_GRU_RESET_BEFORE] = {
-        3, 2, {{2, {0, 1}, {0, 1}, 2, 0, 0, gru_reset_before_gates_forward, gru_reset_before_gates_forward},
-               {1, {2}, {2}, 1, 0, 1, gru_reset_before_forward, gru_reset_before_forward}},
-        3, {2, 0, 1}, {{1, 2, {0, 1}, 0, gru_reset_before_backward, gru_reset_before_backward},
-                       {0, 1, {2}, 1, gru_reset_before_gates_backward, gru_reset_before_gates_backward}}, 1},
-    [FR_RNN] = {1, 1, {{1, {0}, {0}, 1, 0, 0, rnn_forward, rnn_forward_any}},
-                1, {0}, {{0, 1, {0}, 0, rnn_backward, rnn_backward_any}}, 0},
+    [FR_LSTM] = {4,
+                 1,
+                 {{4, {0, 1, 2, 3}, {0, 1, 2, 3}, 4, 0, 0, lstm_forward, lstm_forward_any}},
+                 4,
+                 {0, 1, 2, 3},
+                 {{0, 4, {0, 1, 2, 3}, 0, lstm_backward, lstm_backward_any}},
+                 0},
+    [FR_GRU] = {4,
+                1,
+                {{3, {2, 0, 1}, {0, 1, 2}, 4, 1, 0, gru_forward, gru_forward_any}},
+                3,
+                {2, 0, 1},
+                {{1, 3, {0, 1, 2}, 0, gru_backward, gru_backward_any}},
+                1},
+    [FR_GRU_RESET_BEFORE] =
+        {3,
+         2,
+         {{2, {0, 1}, {0, 1}, 2, 0, 0, gru_reset_before_gates_forward, gru_reset_before_gates_forward},
+          {1, {2}, {2}, 1, 0, 1, gru_reset_before_forward, gru_reset_before_forward}},
+         3,
+         {2, 0, 1},
+         {{1, 2, {0, 1}, 0, gru_reset_before_backward, gru_reset_before_backward},
+          {0, 1, {2}, 1, gru_reset_before_gates_backward, gru_reset_before_gates_backward}},
+         1},
+    [FR_RNN] = {1,
+                1,
+                {{1, {0}, {0}, 1, 0, 0, rnn_forward, rnn_forward_any}},
+                1,
+                {0},
+                {{0, 1, {0}, 0, rnn_backward, rnn_backward_any}},
+                0},
 };
 
 /* A projection is one more pass: h = g(W_hr inner + b_hr), inner being the cell's own h. Its gradient is one slot wide. */

@@ -42,40 +42,40 @@ typedef struct {
     int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int fused;                       /* the input projection runs in the same K loop as the recurrent product */
-    int in_turn;                     /* fused, but first the one and then the other: the sums of projecting ahead, for one step */
+    int in_turn; /* fused, but first the one and then the other: the sums of projecting ahead, for one step */
     fr_rows rows;
 
     /* Forward, the user's arrays. */
-    fr_series x;                         /* (T, N, D) in */
-    fr_series output;                    /* (T, N, R) out; also where h of the step before is read */
-    const void *h0;                      /* (N, R) or NULL: zeros */
-    const void *weight_ih, *weight_hh;   /* (G*H, D), (G*H, R) */
-    const void *bias_ih, *bias_hh;       /* (G*H,) or NULL */
-    const void *weight_hr, *bias_hr;     /* (R, H), (R,): the projection; or NULL */
-    const void *weight_peephole;         /* (3*H,) i, f, o, or NULL */
+    fr_series x;                       /* (T, N, D) in */
+    fr_series output;                  /* (T, N, R) out; also where h of the step before is read */
+    const void *h0;                    /* (N, R) or NULL: zeros */
+    const void *weight_ih, *weight_hh; /* (G*H, D), (G*H, R) */
+    const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
+    const void *weight_hr, *bias_hr;   /* (R, H), (R,): the projection; or NULL */
+    const void *weight_peephole;       /* (3*H,) i, f, o, or NULL */
 
     /* Forward, workspaces. */
-    void *panels;   /* packed weights, (D+R, columns) per panel */
-    void *bias;     /* summed biases in panel order, then padded peepholes */
-    void *inputs;   /* (rows of a chunk, accumulators, VL) projected inputs, where not fused */
+    void *panels; /* packed weights, (D+R, columns) per panel */
+    void *bias;   /* summed biases in panel order, then padded peepholes */
+    void *inputs; /* (rows of a chunk, accumulators, VL) projected inputs, where not fused */
     long inputs_start;
-    void *zeros;    /* a row of zeros: the state of a row that starts anew */
-    void *gates;    /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
-    void *c;        /* (N + rows, Hp), the first N the initial cell state (LSTM) */
-    void *inner;    /* (rows, Hp) what a second pass multiplies: r * h, or h before its projection */
-    void *operand;  /* what the next product multiplies with its panels, in bfloat16 (amx.h) */
-    int keeps;      /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
+    void *zeros;   /* a row of zeros: the state of a row that starts anew */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
+    void *inner;   /* (rows, Hp) what a second pass multiplies: r * h, or h before its projection */
+    void *operand; /* what the next product multiplies with its panels, in bfloat16 (amx.h) */
+    int keeps; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
 
     /* Backward. The user's arrays are added to where it says +=. */
-    fr_series doutput;       /* (T, N, R) or data NULL */
-    const void *dh_n;        /* (N, R) or NULL */
-    fr_series dx;            /* (T, N, D) =; with dx_add +=; data NULL: not wanted */
+    fr_series doutput; /* (T, N, R) or data NULL */
+    const void *dh_n;  /* (N, R) or NULL */
+    fr_series dx;      /* (T, N, D) =; with dx_add +=; data NULL: not wanted */
     int dx_add;
-    void *dh0;               /* (N, R) = */
+    void *dh0;                                           /* (N, R) = */
     void *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh; /* += ; biases may be NULL */
     void *dweight_hr, *dbias_hr, *dweight_peephole;      /* += ; NULL where there are none */
-    void *carry;             /* (N, Hp): dc of the LSTM, the direct part of dh of the GRUs */
-    void *dprojected;        /* (rows, Rp) gradient of the projection before its activation */
+    void *carry;               /* (N, Hp): dc of the LSTM, the direct part of dh of the GRUs */
+    void *dprojected;          /* (rows, Rp) gradient of the projection before its activation */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
     void *scratch;             /* of grad_weights, for all threads */
 } fr_sequence;
@@ -116,10 +116,10 @@ typedef struct {
     long projected;          /* nodes from here on have their inputs projected ahead of the levels */
 
     /* The user's arrays, C-contiguous. */
-    const void *x;                             /* (inputs, D) */
-    const void *weight_ih, *weight_hh, *bias;  /* (4H or H, D), ((3+N)H or H, max(N,1)*H), (4H or H,) or NULL */
-    void *output, *c_root;                     /* (V, H), (trees, H) */
-    const void *doutput, *dh_root, *dc_root;   /* each may be NULL */
+    const void *x;                              /* (inputs, D) */
+    const void *weight_ih, *weight_hh, *bias;   /* (4H or H, D), ((3+N)H or H, max(N,1)*H), (4H or H,) or NULL */
+    void *output, *c_root;                      /* (V, H), (trees, H) */
+    const void *doutput, *dh_root, *dc_root;    /* each may be NULL */
     void *dx, *dweight_ih, *dweight_hh, *dbias; /* dx = ; the others +=, dbias may be NULL */
 
     /* Workspaces; S slots, W = max(N,1)*H. */
@@ -128,8 +128,8 @@ typedef struct {
     void *x_ordered; /* (inputs, D), or x itself */
     void *operand;   /* (V - leaves, W) what the children give to the products */
     void *panels_x, *panels_h, *panels_f, *packed_bias;
-    void *dh, *dc;   /* (V, Hp) */
-    void *doperand;  /* (V - leaves, W) */
+    void *dh, *dc;  /* (V, Hp) */
+    void *doperand; /* (V - leaves, W) */
     void *scratch;
 } fr_trees;
 #define FR_TREE_FEW 24 /* rows: of smaller levels inputs are projected together */
@@ -138,10 +138,10 @@ typedef struct {
  * ahead: `project` and what follows last_states are NULL. */
 typedef struct {
     int lanes, itemsize;
-    long (*row_blocks)(long n);               /* fr_row_blocks of this build */
-    int (*gates)(int cell);                   /* G: rows of the weights / H */
-    int (*passes)(const fr_sequence *);       /* products that one time step chains one after the other */
-    int (*has_inner)(const fr_sequence *);    /* whether one of them reads `inner` */
+    long (*row_blocks)(long n);            /* fr_row_blocks of this build */
+    int (*gates)(int cell);                /* G: rows of the weights / H */
+    int (*passes)(const fr_sequence *);    /* products that one time step chains one after the other */
+    int (*has_inner)(const fr_sequence *); /* whether one of them reads `inner` */
 
     /* Sizes in elements of the workspaces that depend on the packing; a row of `bias` is inputs_row plus the peepholes. */
     long (*padded)(long width);
@@ -189,7 +189,9 @@ typedef struct {
     void (*tree_grad_weights)(const fr_trees *, fr_share);
 } fr_kernels;
 
-static inline long fr_active(const fr_sequence *q, long s) { return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0; }
+static inline long fr_active(const fr_sequence *q, long s) {
+    return q->rows.order ? q->rows.active[s] : s < q->T ? q->N : 0;
+}
 static inline long fr_packed(const fr_sequence *q, long s) { return q->rows.order ? q->rows.packed[s] : s * q->N; }
 
 /* A batch is dealt in blocks of at most FR_ROW_BLOCK rows, whatever the thread count. For AMX these are two tiles, which read
@@ -212,6 +214,7 @@ const fr_kernels *fr_kernels_for(int index, int itemsize);
 /* float32 products on AMX tiles: terms that a factor is split into, 2 ("high") or 1 ("medium"). `emulated` are the same
  * kernels on tiles in plain C, to be tested where there is no AMX. */
 const fr_kernels *fr_amx_kernels(int terms, int emulated);
-const char *fr_amx_missing(void); /* NULL where this process may use AMX (it asks the system for it), else why not, in words */
+const char *
+fr_amx_missing(void); /* NULL where this process may use AMX (it asks the system for it), else why not, in words */
 
 #endif

@@ -16,7 +16,8 @@ typedef struct {
     long width, blocks; /* its units and their blocks */
     long D, K;          /* depth of its input part and of its recurrent part, 0: none */
     const real *weight_x, *weight_h, *bias_x, *bias_h;
-    long columns, accumulators; /* where its panels, depth_of per column, and its accumulators start among all passes' */
+    long columns,
+        accumulators; /* where its panels, depth_of per column, and its accumulators start among all passes' */
 } pass_view;
 
 INLINE long depth_of(const pass_view *p) { return panel_depth(p->D) + panel_depth(p->K); }
@@ -55,7 +56,9 @@ static long inputs_row(const fr_sequence *q) {
     return p.accumulators + p.blocks * p.cut->accumulators * VL;
 }
 static long bias_size(const fr_sequence *q) { return inputs_row(q) + (q->weight_peephole ? 3 * padded(q->H) : 0); }
-static const real *peephole_of(const fr_sequence *q) { return q->weight_peephole ? (real *)q->bias + inputs_row(q) : 0; }
+static const real *peephole_of(const fr_sequence *q) {
+    return q->weight_peephole ? (real *)q->bias + inputs_row(q) : 0;
+}
 
 /* ---- Panels of [W_ih; W_hh], one after the other ---- */
 
@@ -180,8 +183,8 @@ static cell_step view_of(const fr_sequence *q, const pass_view *p, long s, fr_sh
 }
 
 /* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
-static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointers at, const real *in, long in_row, long n,
-                      int rows, real *acc, int in_turn) {
+static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointers at, const real *in, long in_row,
+                      long n, int rows, real *acc, int in_turn) {
     const long acc_row = panel->accumulators * VL, shift = p->cut->h_first * VL;
     product both[2];
     int x_part = 0, parts = 0;
@@ -196,7 +199,8 @@ static void sum_panel(const pass_view *p, const forward_panel *panel, row_pointe
     /* Accumulators of the two parts overlap, but are not the same. */
     if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, in_turn);
     for (int m = 0; m < rows; m++)
-        for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL) store(acc + m * acc_row + v, load(init + m * in_row + v));
+        for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL)
+            store(acc + m * acc_row + v, load(init + m * in_row + v));
     multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
 }
 
@@ -235,7 +239,8 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_share share
             group[j] = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
         FOR_ROW_BLOCKS(block, deal, active, share) {
             const int rows = (int)(block.end - block.begin);
-            for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, block.begin, rows, acc[j], q->in_turn);
+            for (long j = 0; j < count; j++)
+                sum_panel(&p, &group[j], at, in, in_row, block.begin, rows, acc[j], q->in_turn);
             for (long j = 0; j < count; j++)
                 finish(&view, block.begin, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
         }

@@ -13,8 +13,10 @@ static place place_of(const fr_sequence *q, long m) {
     long low = 0, high = q->T - 1; /* the last step that starts at m or before */
     while (low < high) {
         const long middle = (low + high + 1) / 2;
-        if (q->rows.packed[middle] <= m) low = middle;
-        else high = middle - 1;
+        if (q->rows.packed[middle] <= m)
+            low = middle;
+        else
+            high = middle - 1;
     }
     return (place){low, m - q->rows.packed[low]};
 }
@@ -79,7 +81,9 @@ static long thread_scratch_size(const fr_sequence *q);
 static long gate_scratch_size(const fr_sequence *q) {
     return packed_size(q->H, cut_of(q)->slots) + (q->weight_hr ? packed_size(q->R, 1) : 0);
 }
-static long scratch_size(const fr_sequence *q, int threads) { return gate_scratch_size(q) + threads * thread_scratch_size(q); }
+static long scratch_size(const fr_sequence *q, int threads) {
+    return gate_scratch_size(q) + threads * thread_scratch_size(q);
+}
 static real *thread_scratch(const fr_sequence *q, fr_share share) {
     return (real *)q->scratch + gate_scratch_size(q) + share.worker * thread_scratch_size(q);
 }
@@ -98,7 +102,8 @@ static void add_peephole_gradient(const fr_sequence *q, long block, long m0, lon
     vec sums[3] = {{0}};
     place p = place_of(q, m0);
     for (long k = 0; k < depth; k++, advance(q, &p), gates += gates_row(q)) {
-        const vec c_prev = load(c_before(q, p.s, p.i) + block * VL), c = load(c_at(q, p.s) + p.i * padded(q->H) + block * VL);
+        const vec c_prev = load(c_before(q, p.s, p.i) + block * VL),
+                  c = load(c_at(q, p.s) + p.i * padded(q->H) + block * VL);
         sums[0] += load(gates) * c_prev;
         sums[1] += load(gates + VL) * c_prev;
         sums[2] += load(gates + 3 * VL) * c;
@@ -118,9 +123,12 @@ typedef struct {
 
 INLINE const real *operand_row_of(const fr_sequence *q, const weight_product *w, place p) {
     switch (w->operand) {
-    case X: return row_of(q, q->x, p.s, p.i);
-    case H_BEFORE: return h_before(q, p.s, p.i);
-    default: return inner_at(q, p.s) + p.i * padded(q->H);
+    case X:
+        return row_of(q, q->x, p.s, p.i);
+    case H_BEFORE:
+        return h_before(q, p.s, p.i);
+    default:
+        return inner_at(q, p.s) + p.i * padded(q->H);
     }
 }
 
@@ -146,8 +154,8 @@ static void pack_gate_gradients(const gradient_operand *g, real *packed, long bl
     }
 }
 
-static void add_weight_product(const fr_sequence *q, const gradient_operand *g, const weight_product *w, const real *packed_gates,
-                               real *packed, range blocks, long m0, long depth) {
+static void add_weight_product(const fr_sequence *q, const gradient_operand *g, const weight_product *w,
+                               const real *packed_gates, real *packed, range blocks, long m0, long depth) {
     const long vectors = vectors_in(w->width);
     real acc[FR_ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
     for (long first = 0; first < vectors; first += PANEL) {
@@ -162,7 +170,8 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
                 part = next_rows(end - unit, max_rows[NV]);
                 const real *lanes[FR_ROW_BLOCK];
                 for (int r = 0; r < part; r++)
-                    lanes[r] = packed_gates + ((unit + r) / VL * g->slots + w->first_slot + i) * DEPTH * VL + (unit + r) % VL;
+                    lanes[r] =
+                        packed_gates + ((unit + r) / VL * g->slots + w->first_slot + i) * DEPTH * VL + (unit + r) % VL;
                 const product gp = {lanes, 0, 0, 1, depth, packed};
                 real *to = w->dweight + (w->gates[i] * g->width + unit) * w->width + first * VL;
                 if (columns >= NV * VL) {
@@ -173,7 +182,8 @@ static void add_weight_product(const fr_sequence *q, const gradient_operand *g, 
                 for (long r = 0; r < part; r++)
                     for (int v = 0; v < NV; v++) {
                         real *at = to + r * w->width + v * VL;
-                        store_part(at, load_part(at, columns - v * VL) + load(acc + (r * NV + v) * VL), columns - v * VL);
+                        store_part(at, load_part(at, columns - v * VL) + load(acc + (r * NV + v) * VL),
+                                   columns - v * VL);
                     }
             }
     }
@@ -205,7 +215,8 @@ static void grad_weights(const fr_sequence *q, fr_share share) {
         if (q->D) add_weight_product(q, &cell, &from_x, packed_gates, packed, blocks, m, depth);
         for (int pass = 0; pass < cut->passes && q->weight_hh; pass++) {
             const backward_pass *bp = &cut->backward[pass];
-            const weight_product from_h = {q->dweight_hh, q->R, bp->same_step ? INNER : H_BEFORE, bp->first_slot, bp->slots, bp->gates};
+            const weight_product from_h = {q->dweight_hh,  q->R,      bp->same_step ? INNER : H_BEFORE,
+                                           bp->first_slot, bp->slots, bp->gates};
             add_weight_product(q, &cell, &from_h, packed_gates, packed, blocks, m, depth);
         }
     }

@@ -59,32 +59,44 @@ INLINE void update_vector(const update_numbers u, int rule, int nesterov, real *
     store_part(param, p * u.shrink - rounded(g * u.rate), lanes);
 }
 
-INLINE void update_array(const fr_update *u, int rule, int nesterov, real *param, const real *grad, real *slot0, real *slot1,
-                         long count) {
+INLINE void update_array(const fr_update *u, int rule, int nesterov, real *param, const real *grad, real *slot0,
+                         real *slot1, long count) {
     const update_numbers numbers = {
-        u->scale, u->limit, u->couple, u->shrink, u->rate, u->momentum, 1 - u->decay, u->decay_squares, 1 - u->decay_squares,
+        u->scale,     u->limit,         u->couple,
+        u->shrink,    u->rate,          u->momentum,
+        1 - u->decay, u->decay_squares, 1 - u->decay_squares,
         u->eps,
     };
     long i = 0;
     for (; i + VL <= count; i += VL)
         update_vector(numbers, rule, nesterov, param + i, grad + i, slot0 ? slot0 + i : 0, slot1 ? slot1 + i : 0, VL);
     if (i < count)
-        update_vector(numbers, rule, nesterov, param + i, grad + i, slot0 ? slot0 + i : 0, slot1 ? slot1 + i : 0, count - i);
+        update_vector(numbers, rule, nesterov, param + i, grad + i, slot0 ? slot0 + i : 0, slot1 ? slot1 + i : 0,
+                      count - i);
 }
 
 static void update(const fr_update *u, void *param, const void *grad, void *slot0, void *slot1, long count) {
     switch (u->rule) {
     case FR_SGD:
-        if (!slot0) update_array(u, FR_SGD, 0, param, grad, 0, 0, count);
-        else if (u->nesterov) update_array(u, FR_SGD, 1, param, grad, slot0, 0, count);
-        else update_array(u, FR_SGD, 0, param, grad, slot0, 0, count);
+        if (!slot0)
+            update_array(u, FR_SGD, 0, param, grad, 0, 0, count);
+        else if (u->nesterov)
+            update_array(u, FR_SGD, 1, param, grad, slot0, 0, count);
+        else
+            update_array(u, FR_SGD, 0, param, grad, slot0, 0, count);
         break;
     case FR_RMSPROP:
-        if (slot1) update_array(u, FR_RMSPROP, 0, param, grad, slot0, slot1, count);
-        else update_array(u, FR_RMSPROP, 0, param, grad, slot0, 0, count);
+        if (slot1)
+            update_array(u, FR_RMSPROP, 0, param, grad, slot0, slot1, count);
+        else
+            update_array(u, FR_RMSPROP, 0, param, grad, slot0, 0, count);
         break;
-    case FR_ADAGRAD: update_array(u, FR_ADAGRAD, 0, param, grad, slot0, 0, count); break;
-    case FR_ADAM: update_array(u, FR_ADAM, 0, param, grad, slot0, slot1, count); break;
+    case FR_ADAGRAD:
+        update_array(u, FR_ADAGRAD, 0, param, grad, slot0, 0, count);
+        break;
+    case FR_ADAM:
+        update_array(u, FR_ADAM, 0, param, grad, slot0, slot1, count);
+        break;
     }
 }
 
@@ -106,8 +118,7 @@ static double sum_of_squares(const void *grad, long count) {
     const real *g = grad;
     wide sums[SUMS] = {{0}};
     long i = 0;
-    for (; i + SUMS * WIDE <= count; i += SUMS * WIDE)
-        UNROLL for (int k = 0; k < SUMS; k++) {
+    for (; i + SUMS * WIDE <= count; i += SUMS * WIDE) UNROLL for (int k = 0; k < SUMS; k++) {
             const wide v = __builtin_convertvector(*(const narrow *)(g + i + k * WIDE), wide);
             sums[k] += v * v;
         }

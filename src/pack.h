@@ -49,7 +49,8 @@ INLINE void pack_row(real *panel_row, int NV, const real *from, long columns) {
 /* Panels for a product with gate gradients: K runs over unit blocks, slots, lanes (as `gate_products` reads them), the
  * columns over `width` of the weights (G*H, width). Packs the k of unit block `block`, of gate_groups, into all panels. */
 INLINE long gate_groups(int slots, long H) { return (void)slots, vectors_in(H); }
-static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width, long block) {
+static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width,
+                           long block) {
     const long vectors = vectors_in(width), lanes = H - block * VL < VL ? H - block * VL : VL;
     const long K = slots * H, k0 = block * slots * VL;
     for (int slot = 0; slot < slots; slot++)
@@ -69,10 +70,10 @@ INLINE int gate_products(product out[2], const real *const *gates, int all_slots
                          const real *panel, int NV) {
     const long whole = H / VL, rest = H % VL;
     int n = 0;
-    if (whole)
-        out[n++] = (product){gates, first_slot * VL, all_slots * VL, whole, slots * VL, panel};
+    if (whole) out[n++] = (product){gates, first_slot * VL, all_slots * VL, whole, slots * VL, panel};
     if (rest)
-        out[n++] = (product){gates, (whole * all_slots + first_slot) * VL, VL, slots, rest, panel + whole * slots * VL * NV * VL};
+        out[n++] = (product){gates, (whole * all_slots + first_slot) * VL, VL, slots,
+                             rest,  panel + whole * slots * VL * NV * VL};
     return n;
 }
 

@@ -84,8 +84,10 @@ static void wait_for_offer(worker *w) {
     int yields = 0;
     for (int spins = 0; LOAD(w->mail) != OFFERED; spins++) {
         relax();
-        if (yields) sched_yield();
-        else if (spins % 64) continue;
+        if (yields)
+            sched_yield();
+        else if (spins % 64)
+            continue;
         const int64_t now = now_ns();
         if (!begin) begin = now;
         yields = now - begin > YIELD_NS;
@@ -205,7 +207,9 @@ void fr_parallel(int threads, void (*body)(void *, int), void *arg) {
 }
 
 static int num_threads = 1;
-void fr_set_num_threads(int n) { __atomic_store_n(&num_threads, n < 1 ? 1 : n > FR_MAX_THREADS ? FR_MAX_THREADS : n, __ATOMIC_RELAXED); }
+void fr_set_num_threads(int n) {
+    __atomic_store_n(&num_threads, n < 1 ? 1 : n > FR_MAX_THREADS ? FR_MAX_THREADS : n, __ATOMIC_RELAXED);
+}
 int fr_get_num_threads(void) { return __atomic_load_n(&num_threads, __ATOMIC_RELAXED); }
 
 int fr_cpus(void) {

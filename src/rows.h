@@ -20,7 +20,9 @@
 typedef struct {
     long begin, end;
 } range;
-INLINE range part_of(long n, fr_share share) { return (range){n * share.id / share.count, n * (share.id + 1) / share.count}; }
+INLINE range part_of(long n, fr_share share) {
+    return (range){n * share.id / share.count, n * (share.id + 1) / share.count};
+}
 INLINE range panels_of(long n, fr_share share) { return share.by_units ? part_of(n, share) : (range){0, n}; }
 
 /* N rows in equal blocks of at most FR_ROW_BLOCK, the first `longer` of them one row longer than the others. */
@@ -43,9 +45,10 @@ INLINE range row_block(row_deal deal, long active, long j, fr_share share) {
     const long begin = block_start(deal, block);
     return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(deal, block + 1), active)};
 }
-#define FOR_ROW_BLOCKS(range_, deal, active, share) \
-    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < (deal).blocks; j_++) \
-        for (range range_ = row_block(deal, active, j_, share), *once_ = &range_; once_ && range_.begin < range_.end; once_ = 0)
+#define FOR_ROW_BLOCKS(range_, deal, active, share)                                                                   \
+    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < (deal).blocks; j_++)                              \
+        for (range range_ = row_block(deal, active, j_, share), *once_ = &range_; once_ && range_.begin < range_.end; \
+             once_ = 0)
 
 /* ---- Where a row is at a step ---- */
 
@@ -86,8 +89,9 @@ typedef struct {
 
 INLINE row_pointers row_pointers_in(fr_share share, long N) {
     void **p = share.pointers;
-    return (row_pointers){(const real **)p, (const real **)(p + N), (const real **)(p + 2 * N), (const real **)(p + 3 * N),
-                          (const real **)(p + 4 * N), (const real **)(p + 5 * N), (real **)(p + 6 * N)};
+    return (row_pointers){(const real **)p,           (const real **)(p + N),     (const real **)(p + 2 * N),
+                          (const real **)(p + 3 * N), (const real **)(p + 4 * N), (const real **)(p + 5 * N),
+                          (real **)(p + 6 * N)};
 }
 
 /* ---- Left operands of products: the rows themselves, or for AMX what was put into `operand` before ---- */
@@ -96,7 +100,8 @@ INLINE row_pointers row_pointers_in(fr_share share, long N) {
 #ifdef FR_AMX_TERMS
 static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share);
 #else
-INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share) {
+INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active,
+                              fr_share share) {
     (void)q, (void)backward, (void)D, (void)at, (void)active, (void)share;
 }
 static long operand_size(const fr_sequence *q, int backward) { return (void)q, (void)backward, 0; }

@@ -97,16 +97,24 @@ INLINE vec vsqrt(vec x) {
 
 /* The first `lanes` of a vector; what is not loaded is 0, what is not stored stays as it was. */
 #if defined(__AVX512F__) && !defined(FR_DOUBLE)
-INLINE vec load_part(const real *p, long lanes) { return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << lanes) - 1), p); }
+INLINE vec load_part(const real *p, long lanes) {
+    return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << lanes) - 1), p);
+}
 INLINE void store_part(real *p, vec v, long lanes) {
-    if (lanes >= VL) store(p, v);
-    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), (__m512)v);
+    if (lanes >= VL)
+        store(p, v);
+    else
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), (__m512)v);
 }
 #elif defined(__AVX512F__)
-INLINE vec load_part(const real *p, long lanes) { return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << lanes) - 1), p); }
+INLINE vec load_part(const real *p, long lanes) {
+    return lanes >= VL ? load(p) : (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << lanes) - 1), p);
+}
 INLINE void store_part(real *p, vec v, long lanes) {
-    if (lanes >= VL) store(p, v);
-    else _mm512_mask_storeu_pd(p, (__mmask8)((1u << lanes) - 1), (__m512d)v);
+    if (lanes >= VL)
+        store(p, v);
+    else
+        _mm512_mask_storeu_pd(p, (__mmask8)((1u << lanes) - 1), (__m512d)v);
 }
 #elif VECTOR_BYTES == 64
 NOINLINE vec load_part(const real *p, long lanes) {
@@ -124,7 +132,8 @@ INLINE vec load_part(const real *p, long lanes) {
     return v;
 }
 INLINE void store_part(real *p, vec v, long lanes) {
-    if (lanes >= VL) store(p, v);
+    if (lanes >= VL)
+        store(p, v);
     else
         for (int i = 0; i < VL - 1; i++)
             if (i < lanes) p[i] = v[i];

@@ -31,7 +31,8 @@ typedef struct {
     const real *panel;  /* (K, NV, VL) */
 } product;
 
-#define TILE_ARGS real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
+#define TILE_ARGS \
+    real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
 
 /* The next part when `left` rows are cut into equal parts of at most `most`. */
 INLINE int next_rows(long left, int most) {
@@ -49,8 +50,8 @@ INLINE int next_rows(long left, int most) {
  * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
 INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, TILE_ARGS) {
     vec acc[FR_ROW_BLOCK][4]; /* the largest tile: sizes that depend on MR and NV would make it a VLA, kept in memory */
-    UNROLL for (int m = 0; m < MR; m++)
-        UNROLL for (int v = 0; v < NV; v++) acc[m][v] = init ? load(init + m * init_row + (first + v) * VL) : (vec){0};
+    UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) acc[m][v] =
+        init ? load(init + m * init_row + (first + v) * VL) : (vec){0};
     for (const product *p = products; p < products + n_products; p++) {
         const real *b = p->panel + first * VL;
         for (long block = 0; block < p->blocks; block++) {
@@ -61,21 +62,18 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
             if (chains > 1 && !in_order) {
                 enum { CHAINS = 4 };
                 vec more[CHAINS - 1][FR_ROW_BLOCK][4];
-                UNROLL for (int q = 0; q < chains - 1; q++)
-                    UNROLL for (int m = 0; m < MR; m++)
-                        UNROLL for (int v = 0; v < NV; v++) more[q][m][v] = (vec){0};
+                UNROLL for (int q = 0; q < chains - 1; q++) UNROLL for (int m = 0; m < MR; m++)
+                    UNROLL for (int v = 0; v < NV; v++) more[q][m][v] = (vec){0};
                 for (; k + chains <= p->depth; k += chains, b += chains * WIDTH * VL)
-                    UNROLL for (int q = 0; q < chains; q++)
-                        UNROLL for (int v = 0; v < NV; v++) {
-                            vec w = load(b + (q * WIDTH + v) * VL);
-                            UNROLL for (int m = 0; m < MR; m++) {
-                                vec *sum = q ? &more[q - 1][m][v] : &acc[m][v];
-                                *sum += a[m][(k + q) * step] * w;
-                            }
+                    UNROLL for (int q = 0; q < chains; q++) UNROLL for (int v = 0; v < NV; v++) {
+                        vec w = load(b + (q * WIDTH + v) * VL);
+                        UNROLL for (int m = 0; m < MR; m++) {
+                            vec *sum = q ? &more[q - 1][m][v] : &acc[m][v];
+                            *sum += a[m][(k + q) * step] * w;
                         }
-                UNROLL for (int q = 0; q < chains - 1; q++)
-                    UNROLL for (int m = 0; m < MR; m++)
-                        UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
+                    }
+                UNROLL for (int q = 0; q < chains - 1; q++) UNROLL for (int m = 0; m < MR; m++)
+                    UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
             _Pragma("GCC unroll 4") for (; k < p->depth; k++, b += WIDTH * VL) {
                 if (MR < NV) { /* hold the fewer: 3 x 4 accumulators, 3 and 1 operands fill 16 registers exactly */
@@ -96,41 +94,44 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
             }
         }
     }
-    UNROLL for (int m = 0; m < MR; m++)
-        UNROLL for (int v = 0; v < NV; v++) store(c + m * c_row + (first + v) * VL, acc[m][v]);
+    UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++)
+        store(c + m * c_row + (first + v) * VL, acc[m][v]);
 }
 
 #define WHOLE(MR, NV, step) tile(MR, NV, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order);
-#define HALVES(MR, NV, step) \
+#define HALVES(MR, NV, step)                                                                 \
     tile(MR, NV / 2, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order); \
     tile(MR, NV / 2, NV, NV / 2, step, c, c_row, init, init_row, products, n_products, in_order);
-#define TWO_AND_ONE(MR, NV, step) \
+#define TWO_AND_ONE(MR, NV, step)                                                       \
     tile(MR, 2, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order); \
     tile(MR, 1, NV, 2, step, c, c_row, init, init_row, products, n_products, in_order);
-#define TILE(MR, NV, PARTS) \
-    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, 1) } \
-    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, VL) }
-TILE(1, 1, WHOLE) TILE(2, 1, WHOLE) TILE(3, 1, WHOLE) TILE(4, 1, WHOLE) TILE(5, 1, WHOLE) TILE(6, 1, WHOLE)
-TILE(1, 2, WHOLE) TILE(2, 2, WHOLE) TILE(3, 2, WHOLE) TILE(4, 2, WHOLE) TILE(5, 2, WHOLE) TILE(6, 2, WHOLE)
-TILE(1, 3, WHOLE) TILE(2, 3, WHOLE) TILE(3, 3, WHOLE) TILE(4, 3, WHOLE)
-TILE(1, 4, WHOLE) TILE(2, 4, WHOLE) TILE(3, 4, WHOLE)
+#define TILE(MR, NV, PARTS)                                                                                  \
+    NOINLINE void tile_##MR##_##NV(TILE_ARGS){PARTS(MR, NV, 1)} NOINLINE void outer_##MR##_##NV(TILE_ARGS) { \
+        PARTS(MR, NV, VL)                                                                                    \
+    }
+TILE(1, 1, WHOLE)
+TILE(2, 1, WHOLE) TILE(3, 1, WHOLE) TILE(4, 1, WHOLE) TILE(5, 1, WHOLE) TILE(6, 1, WHOLE) TILE(1, 2, WHOLE)
+    TILE(2, 2, WHOLE) TILE(3, 2, WHOLE) TILE(4, 2, WHOLE) TILE(5, 2, WHOLE) TILE(6, 2, WHOLE) TILE(1, 3, WHOLE)
+        TILE(2, 3, WHOLE) TILE(3, 3, WHOLE) TILE(4, 3, WHOLE) TILE(1, 4, WHOLE) TILE(2, 4, WHOLE) TILE(3, 4, WHOLE)
 #if VECTOR_REGISTERS == 32
-TILE(5, 3, WHOLE) TILE(6, 3, WHOLE) TILE(4, 4, WHOLE) TILE(5, 4, WHOLE) TILE(6, 4, WHOLE)
+            TILE(5, 3, WHOLE) TILE(6, 3, WHOLE) TILE(4, 4, WHOLE) TILE(5, 4, WHOLE) TILE(6, 4, WHOLE)
 #define SIX_BY_THREE(kind) kind##_6_3
-static const int max_rows[5] = {0, 6, 6, 6, 6};
+                static const int max_rows[5] = {0, 6, 6, 6, 6};
 #else
-TILE(5, 3, TWO_AND_ONE) TILE(4, 4, HALVES) TILE(5, 4, HALVES) TILE(6, 4, HALVES)
+            TILE(5, 3, TWO_AND_ONE) TILE(4, 4, HALVES) TILE(5, 4, HALVES) TILE(6, 4, HALVES)
 #define SIX_BY_THREE(kind) 0
-static const int max_rows[5] = {0, 6, 6, 5, 6};
+                static const int max_rows[5] = {0, 6, 6, 5, 6};
 #endif
 
 typedef void tile_function(TILE_ARGS);
-#define TILES(kind) { \
-    {0}, \
-    {0, kind##_1_1, kind##_2_1, kind##_3_1, kind##_4_1, kind##_5_1, kind##_6_1}, \
-    {0, kind##_1_2, kind##_2_2, kind##_3_2, kind##_4_2, kind##_5_2, kind##_6_2}, \
-    {0, kind##_1_3, kind##_2_3, kind##_3_3, kind##_4_3, kind##_5_3, SIX_BY_THREE(kind)}, \
-    {0, kind##_1_4, kind##_2_4, kind##_3_4, kind##_4_4, kind##_5_4, kind##_6_4}}
+#define TILES(kind)                                                                                \
+    {                                                                                              \
+        {0}, {0, kind##_1_1, kind##_2_1, kind##_3_1, kind##_4_1, kind##_5_1, kind##_6_1},          \
+            {0, kind##_1_2, kind##_2_2, kind##_3_2, kind##_4_2, kind##_5_2, kind##_6_2},           \
+            {0, kind##_1_3, kind##_2_3, kind##_3_3, kind##_4_3, kind##_5_3, SIX_BY_THREE(kind)}, { \
+            0, kind##_1_4, kind##_2_4, kind##_3_4, kind##_4_4, kind##_5_4, kind##_6_4              \
+        }                                                                                          \
+    }
 static tile_function *const tiles[5][7] = TILES(tile);
 static tile_function *const outer_tiles[5][7] = TILES(outer);
 

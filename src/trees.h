@@ -25,8 +25,12 @@ INLINE int h_first_of(const fr_trees *t) { return t->lstm ? 1 : 0; }
 /* Slots that the children's operand reaches: not the one forget gate of summed children, which sees each child alone. */
 INLINE int h_slots_of(const fr_trees *t) { return t->lstm ? 3 + t->children : 1; }
 INLINE int forgets_apart(const fr_trees *t) { return t->lstm && !t->children; }
-INLINE real *slot_row(const fr_trees *t, long slot, long n) { return (real *)t->slots + (slot * t->nodes + n) * padded(t->H); }
-INLINE real *children_row(const fr_trees *t, void *rows, long n) { return (real *)rows + (n - t->leaves) * operand_width(t); }
+INLINE real *slot_row(const fr_trees *t, long slot, long n) {
+    return (real *)t->slots + (slot * t->nodes + n) * padded(t->H);
+}
+INLINE real *children_row(const fr_trees *t, void *rows, long n) {
+    return (real *)rows + (n - t->leaves) * operand_width(t);
+}
 
 /* Row blocks of the weights, i f g o and i f_1 .. f_N g o, that belong to a slot. */
 static long x_weight_block(const fr_trees *t, int slot) {
@@ -41,7 +45,8 @@ static long h_weight_block(const fr_trees *t, int slot) {
 /* ---- Packing ---- */
 
 /* For a product with rows of inputs: (slot, panels of units), K = columns of the weight. */
-static void pack_tree_units(const fr_trees *t, real *panels, const real *weight, long row_block, long K, fr_share share) {
+static void pack_tree_units(const fr_trees *t, real *panels, const real *weight, long row_block, long K,
+                            fr_share share) {
     const long vectors = vectors_in(t->H);
     const range part = part_of(vectors, share);
     for (long v = part.begin; v < part.end; v++) {
@@ -83,7 +88,8 @@ static void pack_tree_columns(const fr_trees *t, real *panels, const real *weigh
 
 static void tree_pack_backward(const fr_trees *t, fr_share share) {
     pack_tree_columns(t, t->panels_x, t->weight_ih, 0, x_slots_of(t), x_weight_block, t->D, share);
-    pack_tree_columns(t, t->panels_h, t->weight_hh, h_first_of(t), h_slots_of(t), h_weight_block, operand_width(t), share);
+    pack_tree_columns(t, t->panels_h, t->weight_hh, h_first_of(t), h_slots_of(t), h_weight_block, operand_width(t),
+                      share);
     if (forgets_apart(t)) pack_tree_columns(t, t->panels_f, t->weight_hh, 4, 1, h_weight_block, t->H, share);
 }
 
@@ -116,8 +122,9 @@ static void multiply_rows(const row_product *p, long N, range blocks, range pane
                 const int rows = (int)(block_start(deal, block + 1) - n);
                 const real *at[FR_ROW_BLOCK];
                 for (int m = 0; m < rows; m++) at[m] = p->a + (n + m) * p->a_row;
-                const product a = {at, 0, p->a_block, p->blocks, p->depth,
-                                   p->panels + (slot * p->vectors + first) * K * VL + p->skip * NV * VL};
+                const product a = {at,         0,
+                                   p->a_block, p->blocks,
+                                   p->depth,   p->panels + (slot * p->vectors + first) * K * VL + p->skip * NV * VL};
                 const real *init = p->init ? p->init + slot * p->init_slot + n * p->init_row + first * VL : 0;
                 real *c = p->c + slot * p->c_slot + first * VL;
                 if (direct) {
@@ -127,8 +134,8 @@ static void multiply_rows(const row_product *p, long N, range blocks, range pane
                 multiply(NV, rows, acc, NV * VL, init, p->init_row, &a, 1, 0);
                 for (int m = 0; m < rows; m++)
                     for (int v = 0; v < NV; v++)
-                        store_part(c + (p->index ? p->index[n + m] : n + m) * p->c_row + v * VL, load(acc + (m * NV + v) * VL),
-                                   p->width - (first + v) * VL);
+                        store_part(c + (p->index ? p->index[n + m] : n + m) * p->c_row + v * VL,
+                                   load(acc + (m * NV + v) * VL), p->width - (first + v) * VL);
             }
         }
 }
@@ -156,11 +163,19 @@ static void gather_inputs(const fr_trees *t, long begin, long end) {
 static void project_nodes(const fr_trees *t, long n0, long N, range blocks, range panels) {
     const long Hp = padded(t->H), first = t->lstm && n0 < t->leaves;
     const row_product p = {
-        .a = (real *)t->x_ordered + n0 * t->D, .a_row = t->D, .blocks = 1, .depth = t->D,
+        .a = (real *)t->x_ordered + n0 * t->D,
+        .a_row = t->D,
+        .blocks = 1,
+        .depth = t->D,
         .panels = (real *)t->panels_x + first * Hp * t->D,
-        .slots = x_slots_of(t) - (int)first, .vectors = vectors_in(t->H), .width = Hp,
-        .c = slot_row(t, first, n0), .c_row = Hp, .c_slot = t->nodes * Hp,
-        .init = (real *)t->packed_bias + first * Hp, .init_slot = Hp,
+        .slots = x_slots_of(t) - (int)first,
+        .vectors = vectors_in(t->H),
+        .width = Hp,
+        .c = slot_row(t, first, n0),
+        .c_row = Hp,
+        .c_slot = t->nodes * Hp,
+        .init = (real *)t->packed_bias + first * Hp,
+        .init_slot = Hp,
     };
     multiply_rows(&p, N, blocks, panels);
 }
@@ -202,11 +217,20 @@ static void add_children(const fr_trees *t, long n0, long N, range blocks, range
     const long Hp = padded(t->H), W = operand_width(t), slot_step = t->nodes * Hp, first = h_first_of(t);
     const int given = n0 < t->inputs;
     row_product p = {
-        .a = children_row(t, t->operand, n0), .a_row = W, .blocks = 1, .depth = W, .panels = t->panels_h,
-        .slots = t->lstm ? 3 : 1, .vectors = vectors_in(t->H), .width = Hp,
-        .c = slot_row(t, first, n0), .c_row = Hp, .c_slot = slot_step,
+        .a = children_row(t, t->operand, n0),
+        .a_row = W,
+        .blocks = 1,
+        .depth = W,
+        .panels = t->panels_h,
+        .slots = t->lstm ? 3 : 1,
+        .vectors = vectors_in(t->H),
+        .width = Hp,
+        .c = slot_row(t, first, n0),
+        .c_row = Hp,
+        .c_slot = slot_step,
         .init = given ? slot_row(t, first, n0) : (real *)t->packed_bias + first * Hp,
-        .init_row = given ? Hp : 0, .init_slot = given ? slot_step : Hp,
+        .init_row = given ? Hp : 0,
+        .init_slot = given ? slot_step : Hp,
     };
     multiply_rows(&p, N, blocks, panels);
     if (!t->lstm || !t->children) return;
@@ -222,8 +246,16 @@ static void add_children(const fr_trees *t, long n0, long N, range blocks, range
 static void multiply_for_parents(const fr_trees *t, long n0, long N, range blocks, range panels) {
     const long Hp = padded(t->H);
     const row_product p = {
-        .a = (real *)t->h + n0 * Hp, .a_row = Hp, .blocks = 1, .depth = t->H, .panels = t->panels_f,
-        .slots = 1, .vectors = vectors_in(t->H), .width = Hp, .c = slot_row(t, 4, n0), .c_row = Hp,
+        .a = (real *)t->h + n0 * Hp,
+        .a_row = Hp,
+        .blocks = 1,
+        .depth = t->H,
+        .panels = t->panels_f,
+        .slots = 1,
+        .vectors = vectors_in(t->H),
+        .width = Hp,
+        .c = slot_row(t, 4, n0),
+        .c_row = Hp,
     };
     multiply_rows(&p, N, blocks, panels);
 }
@@ -294,8 +326,16 @@ static void tree_forward(const fr_trees *t, long level, int phase, fr_share shar
 static void grad_forget_operand(const fr_trees *t, long n0, long N, range blocks, range panels) {
     const long Hp = padded(t->H);
     const row_product p = {
-        .a = slot_row(t, 4, n0), .a_row = Hp, .blocks = 1, .depth = t->H, .panels = t->panels_f,
-        .slots = 1, .vectors = vectors_in(t->H), .width = Hp, .c = (real *)t->dh + n0 * Hp, .c_row = Hp,
+        .a = slot_row(t, 4, n0),
+        .a_row = Hp,
+        .blocks = 1,
+        .depth = t->H,
+        .panels = t->panels_f,
+        .slots = 1,
+        .vectors = vectors_in(t->H),
+        .width = Hp,
+        .c = (real *)t->dh + n0 * Hp,
+        .c_row = Hp,
     };
     multiply_rows(&p, N, blocks, panels);
 }
@@ -305,8 +345,10 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
     for (long n = nodes.begin; n < nodes.end; n++) {
         const long first = t->first_child[n], last = t->first_child[n + 1], parent = t->parent[n], root = -1 - parent;
         const real *from_output = t->doutput ? (const real *)t->doutput + t->order[n] * H : 0;
-        const real *from_parent = parent >= 0 ? children_row(t, t->doperand, parent) + (t->children ? t->position[n] * H : 0)
-                                  : t->dh_root ? (const real *)t->dh_root + root * H : 0;
+        const real *from_parent = parent >= 0
+                                      ? children_row(t, t->doperand, parent) + (t->children ? t->position[n] * H : 0)
+                                  : t->dh_root ? (const real *)t->dh_root + root * H
+                                               : 0;
         const real *from_forget = parent >= 0 && forgets_apart(t) ? (real *)t->dh + n * Hp : 0;
         real *s0 = slot_row(t, 0, n), *i_ = slot_row(t, 1, n), *g_ = slot_row(t, 2, n), *o_ = slot_row(t, 3, n);
         for (long v = units.begin * VL; v < units.end * VL; v += VL) {
@@ -321,8 +363,10 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
             }
             vec i = load(i_ + v), g = load(g_ + v), o = load(o_ + v), tanh_c = vtanh(load((real *)t->c + n * Hp + v));
             vec dc = dh * o * (1 - tanh_c * tanh_c), dfx = {0};
-            if (parent >= 0) dc += load((real *)t->dc + n * Hp + v);
-            else if (t->dc_root) dc += load_part((const real *)t->dc_root + root * H + v, lanes);
+            if (parent >= 0)
+                dc += load((real *)t->dc + n * Hp + v);
+            else if (t->dc_root)
+                dc += load_part((const real *)t->dc_root + root * H + v, lanes);
             store(i_ + v, dc * g * i * (1 - i));
             store(g_ + v, dc * i * (1 - g * g));
             store(o_ + v, dh * tanh_c * o * (1 - o));
@@ -356,9 +400,17 @@ static void clear_forgets_of_roots(const fr_trees *t, range nodes, range units) 
 static void grad_operand(const fr_trees *t, long n0, long N, range blocks, range panels) {
     const long Hp = padded(t->H), W = operand_width(t);
     const row_product p = {
-        .a = slot_row(t, h_first_of(t), n0), .a_row = Hp, .a_block = t->nodes * Hp,
-        .blocks = h_slots_of(t), .depth = t->H, .panels = t->panels_h,
-        .slots = 1, .vectors = vectors_in(W), .width = W, .c = children_row(t, t->doperand, n0), .c_row = W,
+        .a = slot_row(t, h_first_of(t), n0),
+        .a_row = Hp,
+        .a_block = t->nodes * Hp,
+        .blocks = h_slots_of(t),
+        .depth = t->H,
+        .panels = t->panels_h,
+        .slots = 1,
+        .vectors = vectors_in(W),
+        .width = W,
+        .c = children_row(t, t->doperand, n0),
+        .c_row = W,
     };
     multiply_rows(&p, N, blocks, panels);
 }
@@ -389,10 +441,19 @@ static void tree_grad_input(const fr_trees *t, fr_share share) {
         const long first = t->lstm && n0 < t->leaves, slots = x_slots_of(t) - first; /* leaves have no forget gates */
         const range blocks = tree_row_blocks(n1 - n0, share);
         row_product p = {
-            .a = slot_row(t, first, n0), .a_row = Hp, .a_block = t->nodes * Hp, .blocks = slots, .depth = t->H,
+            .a = slot_row(t, first, n0),
+            .a_row = Hp,
+            .a_block = t->nodes * Hp,
+            .blocks = slots,
+            .depth = t->H,
             .panels = t->panels_x,
-            .skip = first * t->H, .slots = 1, .vectors = vectors_in(t->D), .width = t->D,
-            .c = t->dx, .c_row = t->D, .index = t->inputs == t->nodes ? t->order + n0 : 0,
+            .skip = first * t->H,
+            .slots = 1,
+            .vectors = vectors_in(t->D),
+            .width = t->D,
+            .c = t->dx,
+            .c_row = t->D,
+            .index = t->inputs == t->nodes ? t->order + n0 : 0,
         };
         for (range part = blocks; part.begin < blocks.end; part.begin = part.end) {
             part.end = MIN(part.begin + CHUNK, blocks.end);
@@ -405,8 +466,17 @@ static void tree_grad_input(const fr_trees *t, fr_share share) {
 static void add_slot_weights(const fr_trees *t, const real *slot, real *operand, long row, long width, long row_block,
                              real *dweight, long N, fr_share share) {
     const fr_sequence q = {
-        .T = 1, .N = N, .D = width, .H = t->H, .R = t->H, .cell = FR_RNN, .activation = FR_IDENTITY, .fused = 1,
-        .x = {operand, N * row, row}, .gates = (real *)slot, .dweight_ih = dweight + row_block * t->H * width,
+        .T = 1,
+        .N = N,
+        .D = width,
+        .H = t->H,
+        .R = t->H,
+        .cell = FR_RNN,
+        .activation = FR_IDENTITY,
+        .fused = 1,
+        .x = {operand, N * row, row},
+        .gates = (real *)slot,
+        .dweight_ih = dweight + row_block * t->H * width,
         .scratch = t->scratch,
     };
     grad_weights(&q, share);
@@ -434,7 +504,7 @@ static void tree_grad_weights(const fr_trees *t, fr_share share) {
             add_slot_weights(t, slot_row(t, s, n), children_row(t, t->operand, n), W, W, h_weight_block(t, s),
                              t->dweight_hh, N, share);
         if (forgets_apart(t))
-            add_slot_weights(t, slot_row(t, 4, n), (real *)t->h + n * Hp, Hp, t->H, h_weight_block(t, 4),
-                             t->dweight_hh, N, share);
+            add_slot_weights(t, slot_row(t, 4, n), (real *)t->h + n * Hp, Hp, t->H, h_weight_block(t, 4), t->dweight_hh,
+                             N, share);
     }
 }

@@ -22,12 +22,14 @@ typedef struct {
 enum { EXP_MOST = 709, EXP_LEAST = -708, TANH_FULL = 40 };
 
 INLINE exponential split_exp(vec x) { /* EXP_LEAST <= x <= EXP_MOST */
-    const vec shifted = x * 1.4426950408889634074 + 6755399441055744.0; /* 1.5 * 2^52: rounds, leaves n in the low bits */
+    const vec shifted =
+        x * 1.4426950408889634074 + 6755399441055744.0; /* 1.5 * 2^52: rounds, leaves n in the low bits */
     const vec n = shifted - 6755399441055744.0;
     const vec r = x - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6;
     const vec r2 = r * r, r4 = r2 * r2; /* as below, relative error 0.4 * 2^-53 */
     const vec a = r * 0.16666666666666667 + 0.5, b = r * 8.3333333333300513e-3 + 4.1666666666623992e-2;
-    const vec c = r * 1.9841269863105969e-4 + 1.3888888917281793e-3, d = r * 2.7557268378684193e-6 + 2.4801521190217728e-5;
+    const vec c = r * 1.9841269863105969e-4 + 1.3888888917281793e-3,
+              d = r * 2.7557268378684193e-6 + 2.4801521190217728e-5;
     const vec e = r * 2.5100424157005067e-8 + 2.7620138719733996e-7;
     const vec q = (e * r4 + (d * r2 + c)) * r4 + (b * r2 + a);
     return (exponential){q * r2 + r, (vec)(((veci)shifted + 1023) << 52)};
@@ -37,7 +39,7 @@ INLINE exponential split_exp(vec x) { /* EXP_LEAST <= x <= EXP_MOST */
 
 enum { EXP_MOST = 88, EXP_LEAST = -87, TANH_FULL = 20 };
 
-INLINE exponential split_exp(vec x) { /* EXP_LEAST <= x <= EXP_MOST */
+INLINE exponential split_exp(vec x) {                  /* EXP_LEAST <= x <= EXP_MOST */
     const vec shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds, and leaves n in the low bits */
     const vec n = shifted - 12582912.0f;
     const vec r = x - n * 0.693359375f - n * -2.12194440e-4f;

@@ -76,9 +76,12 @@ int fr_next(fr_work *w, int id, fr_piece *piece) {
         const long done = __atomic_load_n(&w->done, __ATOMIC_ACQUIRE);
         if (done == w->phases * w->shares) return 0;
         long turn = 0;
-        const int share = w->owned ? choose_owned(w, id, done, spins, &turn) : choose_behind(w, piece->share, done, &turn);
+        const int share =
+            w->owned ? choose_owned(w, id, done, spins, &turn) : choose_behind(w, piece->share, done, &turn);
         if (share >= 0) {
-            if (!__atomic_compare_exchange_n(&w->share[share].turn, &turn, turn + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) continue;
+            if (!__atomic_compare_exchange_n(&w->share[share].turn, &turn, turn + 1, 0, __ATOMIC_ACQ_REL,
+                                             __ATOMIC_RELAXED))
+                continue;
             piece->phase = turn / 2, piece->share = share;
             return 1;
         }

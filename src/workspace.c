@@ -72,7 +72,8 @@ void fr_release(void *memory) {
     if (block->bytes > KEPT_BYTES)
         surplus[n++] = block;
     else {
-        while (kept.count == KEPT_BLOCKS || (kept.count && kept.bytes + block->bytes > KEPT_BYTES)) surplus[n++] = take(0);
+        while (kept.count == KEPT_BLOCKS || (kept.count && kept.bytes + block->bytes > KEPT_BYTES))
+            surplus[n++] = take(0);
         kept.blocks[kept.count++] = block;
         kept.bytes += block->bytes;
     }

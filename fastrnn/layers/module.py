@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,42 @@ from ..streaming.stream import open_stream
 Array = NDArray[Any]
 
 _classes: dict[str, type[Module]] = {}
+
+
+class Time(enum.Enum):
+    """What a layer does with the axis of time."""
+
+    PER_STEP = "per step"  # one in x, one in y
+    REDUCES = "reduces"  # one in x, none in y
+    CREATES = "creates"  # none in x, one in y
+
+
+class Layout(enum.Enum):
+    """Where a layer expects the axes of time and batch."""
+
+    ANY = "any"  # it does not look at those axes
+    TIME_MAJOR = "time-major"  # (T, N, ...)
+    BATCH_FIRST = "batch-first"  # (N, T, ...)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a forward is told beside x and the state; None for what there is not."""
+
+    lengths: Array | None = None  # (N,)
+    reset_mask: Array | None = None  # (T, N)
+    targets: Array | None = None  # what the output should be, to be fed back
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """What a layer's state is: for each of `names` an array (levels * directions, N, width)."""
+
+    names: tuple[str, ...]  # such as ("h", "c")
+    widths: tuple[int | None, ...]  # None where only the layer itself knows
+    levels: int = 1  # stacked layers
+    directions: int = 1
+    is_array: bool = True  # a single array rather than a tuple
 
 
 class Module:
@@ -105,6 +143,62 @@ class Module:
         options = {} if need_dx or not self.skips_dx else {"need_dx": False}
         result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)), **options)
         return result if isinstance(result, tuple) else (result, None)
+
+    # The new protocol, for now in terms of the old flags.
+
+    @property
+    def time(self) -> Time:
+        if not self.reads_time:
+            return Time.CREATES
+        return Time.PER_STEP if self.keeps_time else Time.REDUCES
+
+    @property
+    def layout(self) -> Layout:
+        return {None: Layout.ANY, False: Layout.TIME_MAJOR, True: Layout.BATCH_FIRST}[self.batch_first]
+
+    @property
+    def accepts(self) -> frozenset[str]:
+        """Of "state", "lengths", "reset_mask" and "targets"."""
+        flags = {
+            "state": self.takes_state,
+            "lengths": self.takes_lengths,
+            "reset_mask": self.takes_reset_mask,
+            "targets": self.takes_targets,
+        }
+        return frozenset(name for name, takes in flags.items() if takes)
+
+    @property
+    def needs_targets(self) -> bool:
+        return self.scores_with_targets
+
+    @property
+    def state_spec(self) -> StateSpec | None:
+        if not self.takes_state or self.children():
+            return None
+        names = getattr(self, "states", ("h",))
+        H = getattr(self, "hidden_size", None)
+        sizes = {"h": getattr(self, "proj_size", 0) or H, "c": H}
+        return StateSpec(
+            names,
+            tuple(sizes.get(name) for name in names),
+            getattr(self, "num_layers", 1),
+            2 if getattr(self, "bidirectional", False) else 1,
+            getattr(self, "state_is_array", len(names) == 1),
+        )
+
+    def children(self) -> tuple[Module, ...]:
+        """The layers that this one consists of; none for a layer that computes itself."""
+        return ()
+
+    def forward(
+        self, x: Array, state: Any = None, *, context: Context = Context(), training: bool = False
+    ) -> tuple[Array, Any]:
+        return self.run(
+            x, state, lengths=context.lengths, reset_mask=context.reset_mask, targets=context.targets, training=training
+        )
+
+    def backpropagate(self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        return self.run_backward(dy, dstate_n, need_dx=need_dx)
 
     def leaves(self) -> list[Module]:
         """The layers that compute, in order: those of a `Sequential`, also of one within it; any other layer itself."""

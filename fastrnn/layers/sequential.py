@@ -126,6 +126,9 @@ class Sequential(Module):
             dstate0.append(entry)
         return dy, tuple(reversed(dstate0))
 
+    def children(self) -> tuple[Module, ...]:
+        return self.layers
+
     def leaves(self) -> list[Module]:
         return [leaf for layer in self.layers for leaf in layer.leaves()]
 
