@@ -1,0 +1,68 @@
+"""ReverseInTime: a recurrent layer that reads each sequence from its own end, as ONNX's and Keras's reverse layers do.
+
+Letters: T time steps, N batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..layers import Module, build
+from ..layers.module import Array
+
+
+class ReverseInTime(Module):
+    """The recurrent layer `layer`, run from the last step of each sequence to its first.
+
+    output, state_n = layer(x, state=None, *, lengths=None, training=False)
+        as `layer` has them; output stands in the order of x, and state_n is the state after step 0. With lengths (N,)
+        row n begins at its step lengths[n] - 1.
+    dx, dstate0 = layer.backward(doutput, dstate_n=None)
+    """
+
+    takes_state = takes_lengths = True
+
+    def __init__(self, layer: Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.batch_first = layer.batch_first
+        self._lengths: Any = None
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return self.layer.params
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        return self.layer.grads
+
+    def arguments(self) -> dict[str, Any]:
+        return {"layer": self.layer.config()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ReverseInTime:
+        return cls(build(config["layer"]))
+
+    def __call__(self, x: Array, state: Any = None, *, lengths: Any = None, training: bool = False) -> Any:
+        output, state_n = self.layer(self._turned(x, lengths), state, lengths=lengths, training=training)
+        if training:
+            self._lengths = lengths
+        return self._turned(output, lengths), state_n
+
+    def backward(self, doutput: Array | None, dstate_n: Any = None) -> tuple[Array, Any]:
+        if doutput is not None:
+            doutput = self._turned(doutput, self._lengths)
+        dx, dstate0 = self.layer.backward(doutput, dstate_n)
+        return self._turned(dx, self._lengths), dstate0
+
+    def _turned(self, a: Array, lengths: Any) -> Array:
+        """The steps of each sequence in the other order, those past its length where they were."""
+        time = 1 if self.batch_first and a.ndim == 3 else 0
+        if lengths is None:
+            return np.flip(a, time)
+        steps = np.arange(a.shape[time])[:, None]
+        steps = np.where(steps < lengths, np.asarray(lengths) - 1 - steps, steps)  # (T, N)
+        return np.take_along_axis(a, (steps.T if time else steps)[:, :, None], axis=time)
