@@ -1,0 +1,18 @@
+"""scikit-learn estimators: recurrent networks for sequences and series.
+
+`RNNClassifier` and `RNNRegressor` say something of each sequence, `RNNTagger` of each step, `WindowRegressor` what
+comes next in a series.
+
+Design: an estimator is a model, a Trainer and the conversion of data around them. Validation, cloning and metadata are
+scikit-learn's own; nothing of it is written again here.
+"""
+
+from importlib.util import find_spec
+
+if find_spec("sklearn") is None:
+    raise ImportError('fastrnn.sklearn needs scikit-learn: pip install "fastrnn[sklearn]"')
+
+from .forecasting import WindowRegressor  # noqa: E402
+from .sequences import RNNClassifier, RNNRegressor, RNNTagger  # noqa: E402
+
+__all__ = ["RNNClassifier", "RNNRegressor", "RNNTagger", "WindowRegressor"]

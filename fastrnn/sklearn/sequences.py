@@ -1,0 +1,249 @@
+"""One label or number for each sequence, one label for each step.
+
+Letters: N samples, T time steps, T_i those of sample i, D features, M outputs, K classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_array
+
+from .. import losses
+from ..functional.activations import ACTIVATIONS
+from .estimator import Array, RNNEstimator
+
+
+class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
+    """One label for each sequence, by the state after its last step; labels of any type.
+
+    class_weight: None, "balanced" or a dict label -> weight. The other arguments as for every estimator here:
+    """
+
+    __doc__ += RNNEstimator.__doc__ or ""
+
+    def __init__(
+        self,
+        cell: str = "lstm",
+        hidden_size: int = 64,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        epochs: int = 50,
+        batch_size: int = 32,
+        optimizer: str = "adam",
+        learning_rate: float = 5e-3,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = 1.0,
+        standardize: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        class_weight: Any = None,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+    ) -> None:
+        super().__init__(
+            cell,
+            hidden_size,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            standardize=standardize,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            verbose=verbose,
+            warm_start=warm_start,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNClassifier:
+        """X as above, y (N,) labels, sample_weight (N,) or None."""
+        data, labels = self._read_labelled(X, y, reset=True)
+        self.classes_, indices = np.unique(labels, return_inverse=True)
+        return self._fit(data, indices, labels, sample_weight, None)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> RNNClassifier:
+        """One more pass, over these samples. classes: all labels there will be, needed at the first call."""
+        first = not hasattr(self, "model_")
+        data, labels = self._read_labelled(X, y, reset=first)
+        if first:
+            self.classes_ = np.unique(labels if classes is None else classes)
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y: expected labels among {list(self.classes_)}, got {list(unknown)}; name all in classes"
+            )
+        return self._fit(data, np.searchsorted(self.classes_, labels), labels, sample_weight, 1)
+
+    def _read_labelled(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
+        labels = _labels(self, y)
+        check_classification_targets(labels)
+        data = self._read(X, reset=reset)
+        if len(labels) != len(data):
+            raise ValueError(f"y: expected one label per sample of X, {len(data)} of them, got {len(labels)}")
+        return data, labels
+
+    def _fit(self, data: Any, indices: Array, labels: Array, sample_weight: Any, epochs: int | None) -> RNNClassifier:
+        weights = _weights(sample_weight, data)
+        if self.class_weight is not None:
+            weights = weights * compute_sample_weight(self.class_weight, labels)
+        targets = np.stack([indices.astype(np.float64), weights], axis=1)
+        stratify = indices if self.early_stopping and np.bincount(indices).min() > 1 else None
+        self._train(
+            data,
+            targets,
+            len(self.classes_),
+            _weighted_cross_entropy,
+            epochs=epochs,
+            stratify=stratify,
+            keep=self.warm_start or epochs is not None,
+        )
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """(N, K): the probability of each of classes_."""
+        p = ACTIVATIONS["softmax"][0](np.asarray(self._outputs(X), np.float64))
+        return p / p.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> Array:
+        """(N,): the most probable label of each sequence."""
+        best = self._outputs(X).argmax(axis=1)
+        return self.classes_[best]
+
+
+class RNNRegressor(MultiOutputMixin, RegressorMixin, RNNEstimator):  # type: ignore[misc]
+    """One number, or M of them, for each sequence, by the state after its last step; squared error.
+
+    y (N,) or (N, M); it is standardised inside. The arguments:
+    """
+
+    __doc__ += RNNEstimator.__doc__ or ""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNRegressor:
+        """X as above, y (N,) or (N, M), sample_weight (N,) or None."""
+        return self._fit(X, y, sample_weight, None)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNRegressor:
+        """One more pass, over these samples."""
+        return self._fit(X, y, sample_weight, 1)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, epochs: int | None) -> RNNRegressor:
+        first = not (epochs is not None and hasattr(self, "model_"))
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        data = self._read(X, reset=first)
+        if len(y) != len(data):
+            raise ValueError(f"y: expected one target per sample of X, {len(data)} of them, got {len(y)}")
+        self._flat = y.ndim == 1
+        y = y.reshape(len(y), -1)
+        if first:
+            deviation = y.std(axis=0)
+            self._y_mean, self._y_deviation = y.mean(axis=0), np.where(deviation > 0, deviation, 1)
+        scaled = (y - self._y_mean) / self._y_deviation
+        targets = np.concatenate([scaled, _weights(sample_weight, data)[:, None]], axis=1)
+        keep = self.warm_start or epochs is not None
+        self._train(data, targets, y.shape[1], _weighted_mse, epochs=epochs, keep=keep)
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """(N,) or (N, M), like y."""
+        outputs = self._outputs(X)
+        y = outputs * self._y_deviation + self._y_mean
+        return y[:, 0] if self._flat else y
+
+
+class RNNTagger(RNNEstimator):
+    """One label for each step of each sequence. y: a list of N sequences of labels (T_i,), or (N, T). The arguments:"""
+
+    __doc__ += RNNEstimator.__doc__ or ""
+
+    def fit(self, X: Any, y: Any) -> RNNTagger:
+        data = self._read(X, reset=True)
+        tags = self._tags(data, y)
+        self.classes_ = np.unique(np.concatenate(tags))
+        indices: Any = [np.searchsorted(self.classes_, row) for row in tags]
+        if not isinstance(data, list):
+            indices = np.stack(indices)
+        self._train(data, indices, len(self.classes_), "cross_entropy", per_step=True, keep=self.warm_start)
+        return self
+
+    def _tags(self, data: Any, y: Any) -> list[Array]:
+        tags = [np.asarray(row) for row in y]
+        if len(tags) != len(data):
+            raise ValueError(f"y: expected labels for {len(data)} sequences, got {len(tags)}")
+        for i, (row, x) in enumerate(zip(tags, data)):
+            if row.shape != (len(x),):
+                raise ValueError(f"y: expected {len(x)} labels for sequence {i}, got shape {row.shape}")
+        return tags
+
+    def predict_proba(self, X: Any) -> list[Array]:
+        """A list of N arrays (T_i, K)."""
+        return [ACTIVATIONS["softmax"][0](np.asarray(part, np.float64)) for part in self._outputs(X)]
+
+    def predict(self, X: Any) -> list[Array]:
+        """A list of N arrays of labels (T_i,)."""
+        best = [part.argmax(axis=-1) for part in self._outputs(X)]
+        return [self.classes_[row] for row in best]
+
+    def score(self, X: Any, y: Any) -> float:
+        """The share of steps that get their right label."""
+        predicted = self.predict(X)
+        right = [p == t for p, t in zip(predicted, self._tags(predicted, y))]
+        return float(np.concatenate(right).mean())
+
+
+# --- Targets and their weights ---
+
+
+def _labels(estimator: Any, y: Any) -> Array:
+    if y is None:
+        raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        warnings.warn("A column-vector y was passed when a 1d array was expected.", DataConversionWarning, stacklevel=4)
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(f"y: expected one label per sequence, shape (N,), got {labels.shape}")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ValueError("Input y contains NaN or infinity")
+    return labels
+
+
+def _weights(sample_weight: Any, data: Any) -> Array:
+    if sample_weight is None:
+        return np.ones(len(data))
+    return np.asarray(_check_sample_weight(sample_weight, np.empty((len(data), 1)), dtype=np.float64))
+
+
+def _weighted_cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
+    """targets (N, 2): class and weight. The mean of the weighted losses over the batch."""
+    classes, weights = targets[:, 0].astype(np.int64), targets[:, 1] / len(targets)
+    values, dlogits = losses.cross_entropy(logits, classes, reduction="none")
+    return float(values @ weights), (dlogits * weights[:, None]).astype(logits.dtype)
+
+
+def _weighted_mse(prediction: Array, targets: Array) -> tuple[float, Array]:
+    """targets (N, M + 1), of which the last is the weight. The mean of the weighted squared errors over batch and M."""
+    weights = targets[:, -1:] / prediction.size
+    difference = prediction - targets[:, :-1]
+    return float((difference**2 * weights).sum()), (2 * difference * weights).astype(prediction.dtype)
