@@ -437,7 +437,7 @@ ARRAY = padded(X)
             ValueError,
             "x: expected sequences of one shape per step, (T_7, 2), got (4, 1) at 7",
         ),
-        (fit([*X, X[0].astype("f4")], Y), TypeError, "x: expected sequences of one dtype, float64, got float32 at 7"),
+        (fit([*X, X[0].astype("c16")], Y), TypeError, "x: expected real numbers, got complex128"),
         (fit([*X, 3.0], Y), ValueError, "x: expected sequences of one shape per step, (T_7, 2), got () at 7"),
         (fit([], Y), ValueError, "x: expected samples first, at least one, got shape (0,)"),
         (fit(ARRAY, CLASSES, LastStep, lengths=[3] * 6), ValueError, "lengths: expected shape (7,), got (6,)"),

@@ -410,7 +410,12 @@ def test_bad_constructor_arguments(layers, options, message):
             lambda t, x, y: t.fit(x, y[:, 0]),
             "y: expected a target at each step, (3, 23, ...), got shape (3,)",
         ),
-        ({"tbptt": 3}, lambda t, x, y: t.fit(x[:, 0, 0], y), "x: expected sequences (N, T, ...), got shape (3,)"),
+        (
+            {"tbptt": 3},
+            lambda t, x, y: t.fit(x[:, 0, 0], y),
+            "x: expected sequences (N, T, D), got shape (3,); write x[None] for one series, x[:, None] for samples of one step, "
+            "x[..., None] for series of one feature",
+        ),
         (
             {},
             lambda t, x, y: t.partial_fit(x, y),

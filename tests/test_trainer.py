@@ -398,7 +398,7 @@ def test_objective_errors():
             "targets: expected shape (6,) for logits of shape (6, 2), got (6, 1)",
         ),
         (lambda t, x, y: t.fit(x[..., [0, 0]], y), ValueError, "x: expected shape (T, N, 1) or (T, 1), got (8, 6, 2)"),
-        (lambda t, x, y: t.predict(x.astype(float)), TypeError, "x: expected float32"),
+        (lambda t, x, y: t.predict(x.astype(complex)), TypeError, "x: expected real numbers, got complex128"),
     ],
 )
 def test_bad_data(call, error, message):

@@ -94,6 +94,8 @@ class Recurrent(Module):
     takes_state = True
     batch_first: bool
 
+    reads = "features"
+
     def __init__(self, cell: Cell, *, batch_first: bool = False, dtype: Any = None) -> None:
         super().__init__()
         for name in ("step", "step_backward"):

@@ -25,6 +25,8 @@ class Embedding(Module):
     Raises TypeError for tokens that are no integers, IndexError that names a token out of range.
     """
 
+    reads = "tokens"
+
     def __init__(
         self,
         num_embeddings: int,

@@ -57,6 +57,8 @@ class Jordan(Module):
     takes_targets = True
     batch_first: bool
 
+    reads = "features"
+
     def __init__(
         self,
         input_size: int,

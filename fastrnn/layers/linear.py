@@ -27,6 +27,8 @@ class Linear(Module):
 
     skips_dx = True
 
+    reads = "features"
+
     def __init__(
         self,
         in_features: int,

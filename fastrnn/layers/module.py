@@ -65,6 +65,8 @@ class Module:
     `backward` and `arguments`. A model that contains it can be loaded once its class has been defined.
     """
 
+    reads: str | None = None
+    """"features", "tokens", or None for a layer that takes anything."""
     batch_first: bool | None = None
     """Which layout the layer reads, (N, T, ...) if True, (T, N, ...) if False; None: it does not look at those axes."""
     keeps_time: bool = True
@@ -308,6 +310,14 @@ class Module:
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and deep copies go without the cache, which belongs to a call under way."""
         return self.__dict__ | {"_cache": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """joblib hands its workers arrays mapped from a file, read-only: a model trains on copies of them."""
+        self.__dict__.update(state)
+        for arrays in (self._params, self._grads):
+            for name, array in arrays.items():
+                if not array.flags.writeable:
+                    arrays[name] = array.copy()
 
     def __repr__(self) -> str:
         arguments = (f"{name}={value!r}" for name, value in self.arguments().items())

@@ -67,6 +67,8 @@ class RecurrentLayer(Module):
     _forward: Callable[..., Any]
     _backward: Callable[..., dict[str, Any]]
 
+    reads = "features"
+
     def __init__(
         self,
         input_size: int,

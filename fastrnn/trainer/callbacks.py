@@ -26,6 +26,13 @@ class Callback:
 
     def on_fit_end(self, trainer: Trainer) -> None: ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the callback knows, JSON-able, for `Trainer.save`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The other way round, in `Trainer.load`."""
+
 
 class _Monitor(Callback):
     """Follows one number of the logs and tells when it is the best so far. mode: "min", "max", or "auto", which means
@@ -42,6 +49,28 @@ class _Monitor(Callback):
         self._sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith("accuracy")) else 1
         self.best = self._sign * math.inf
         self.best_epoch: int | None = None
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Refuse a number that no epoch will report, unless a callback of the user's own may add it."""
+        own = any(type(callback).__module__ != __name__ for callback in trainer.callbacks)
+        if self.monitor in trainer.log_names or own or not self._follows():
+            return
+        if self.monitor.startswith("val_") and not any(name.startswith("val_") for name in trainer.log_names):
+            raise ValueError(
+                f"monitor: expected validation data for {self.monitor!r}, got none; pass validation_data to fit, or "
+                'monitor="loss"'
+            )
+        raise ValueError(f"monitor: expected one of {', '.join(trainer.log_names)}, got {self.monitor!r}")
+
+    def _follows(self) -> bool:
+        """Whether the number matters."""
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
 
     def _forget(self) -> None:
         self.best, self.best_epoch = self._sign * math.inf, None
@@ -80,6 +109,7 @@ class EarlyStopping(_Monitor):
         self._best_params: dict[str, Any] | None = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
+        super().on_fit_begin(trainer)
         self._forget()
         self._waited = 0
         self._best_params = None
@@ -113,6 +143,17 @@ class ModelCheckpoint(_Monitor):
             raise ValueError(f"save: expected 'best' or 'last', got {save!r}")
         self.path = path
         self.save = save
+
+    def _follows(self) -> bool:
+        return self.save == "best"
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        super().on_fit_begin(trainer)
+        folder = os.path.dirname(os.path.realpath(self.path))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"path: expected an existing folder, got {folder!r}")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"path: expected a folder that can be written, got {folder!r}")
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         if self.save == "last" or self._improved(epoch, logs):

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._validate import check_size
 from ..layers import Module
+from ..layers.module import Layout
 from ..layers.recurrent import RecurrentLayer
 from ..layers.tree import TreeLayer
 from .callbacks import Callback
@@ -84,3 +85,34 @@ def check_limit(name: str, value: float | None) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
         raise ValueError(f"{name}: expected None or a number above 0, got {value!r}")
     return float(value)
+
+
+def features_dtype(model: Module) -> np.dtype[Any] | None:
+    """The dtype that x is converted to; None where the model reads tokens or anything."""
+    for layer in model.leaves():
+        if layer.reads == "features":
+            return getattr(layer, "dtype", None)
+        if layer.reads is not None or layer.needs_targets:
+            return None
+    return None
+
+
+def check_axes(data: Data, model: Module) -> None:
+    """Refuse x without an axis of time for a model that reads one: each batch would be taken for one long series."""
+    reads = next((layer.reads for layer in model.leaves() if layer.reads is not None or layer.needs_targets), None)
+    if reads is None or model.layout is Layout.ANY or not model.reads_time:
+        return
+    if data.ragged:
+        axes, shape, first = 2, "(T_i, D)", data.x[0]
+        hint = "x_i[:, None] for series of one feature"
+    else:
+        axes, shape, first = 3, "(N, T, D)", data.x
+        hint = "x[None] for one series, x[:, None] for samples of one step, x[..., None] for series of one feature"
+    if reads == "tokens":
+        axes, shape, hint = (
+            axes - 1,
+            shape.replace(", D", ""),
+            "x[None] for one sequence, x[:, None] for samples of one token",
+        )
+    if first.ndim < axes:
+        raise ValueError(f"x: expected sequences {shape}, got shape {first.shape}; write {hint}")

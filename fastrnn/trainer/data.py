@@ -24,13 +24,22 @@ class Data:
     x: array (N, ...), or a list of N arrays (T_i, ...), whose lengths are then those of the data.
     y: array (N, ...); with `steps`, that is for targets at every step, also a list of N arrays (T_i, ...); or None.
     lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
-    Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type.
+    dtype: what x is converted to, of any real dtype; None leaves it as it is.
+    Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type and for what cannot be
+    converted.
     """
 
     def __init__(
-        self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, *, steps: bool = False
+        self,
+        x: Any,
+        y: Any = None,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        *,
+        steps: bool = False,
+        dtype: np.dtype[Any] | None = None,
     ) -> None:
-        self.x = _samples(x)
+        self.x = _samples(x, dtype)
         self.ragged = isinstance(self.x, list)
         if self.ragged:
             if lengths is not None:
@@ -148,7 +157,11 @@ class Batch:
         if isinstance(values, np.ndarray):
             if self.lengths is None and not start and stop is None:
                 return values[self._rows]
-            return values[self._rows, start : self.T if stop is None else stop]
+            stop = self.T if stop is None else stop
+            piece = values[self._rows, start:stop]
+            if self.lengths is None or values is not self._data.x:
+                return piece
+            return _without_rest(piece, self.counts_in(start, stop))
         stop = self.T if stop is None else stop
         parts = [values[i][start:stop] for i in self._indices]
         if len(parts) == 1 and len(parts[0]) == stop - start:
@@ -159,15 +172,25 @@ class Batch:
         return padded
 
 
-def _samples(x: Any) -> Array | list[Array]:
+def _samples(x: Any, dtype: np.dtype[Any] | None) -> Array | list[Array]:
     """x as an array, or where it is a list of sequences as a list of arrays, of one dtype and one shape per step."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("x: expected a plain array, got a masked one; fill it, x.filled(...), or pass lengths")
+    if not isinstance(x, (list, tuple)):
+        x = np.asarray(x)
+        if x.dtype == object and x.ndim == 1 and len(x) and all(np.ndim(part) for part in x):
+            x = list(x)  # an object array, or a pandas Series, of sequences
     if not isinstance(x, (list, tuple)) or not x:
-        return _at_least_one(np.asarray(x))
+        return _at_least_one(_converted(np.asarray(x), dtype))
     parts = [np.asarray(sequence) for sequence in x]
     if all(not part.ndim for part in parts):
-        return np.asarray(x)
+        return _converted(np.asarray(x), dtype)
     if not any(isinstance(sequence, np.ndarray) for sequence in x) and len({part.shape for part in parts}) == 1:
-        return np.asarray(x)  # nested lists of an array's shape
+        return _converted(np.asarray(x), dtype)  # nested lists of an array's shape
+    first = next((part for part in parts if part.size), parts[0])
+    if first.ndim > 1:  # an empty list does not tell its shape per step
+        parts = [np.empty((0, *first.shape[1:]), first.dtype) if part.shape == (0,) else part for part in parts]
+    parts = [_converted(part, dtype) for part in parts]
     first = parts[0]
     for i, part in enumerate(parts):
         if not part.ndim or part.shape[1:] != first.shape[1:]:
@@ -176,6 +199,23 @@ def _samples(x: Any) -> Array | list[Array]:
         if part.dtype != first.dtype:
             raise TypeError(f"x: expected sequences of one dtype, {first.dtype}, got {part.dtype} at {i}")
     return parts
+
+
+def _converted(x: Array, dtype: np.dtype[Any] | None) -> Array:
+    """x in the dtype of the model's layers, itself where it has it."""
+    if x.dtype.kind not in "fiub":
+        hint = "; encode words or classes as numbers" if x.dtype.kind in "OSU" else ""
+        raise TypeError(f"x: expected real numbers, got {x.dtype}{hint}")
+    return x if dtype is None else x.astype(dtype, copy=False)
+
+
+def _without_rest(piece: Array, counts: Array) -> Array:
+    """With zeros in place of what stands past the counts of steps, which may be anything, NaN too."""
+    steps = piece.shape[1]
+    if (counts >= steps).all() or (piece.dtype.kind == "f" and np.isfinite(piece).all()):
+        return piece  # no copy: finite numbers there do no harm
+    within = np.arange(steps) < counts[:, None]
+    return np.where(within.reshape(within.shape + (1,) * (piece.ndim - 2)), piece, piece.dtype.type(0))
 
 
 def _at_least_one(x: Array) -> Array:

@@ -62,6 +62,8 @@ class Objective:
         count up to them only and the weight is the number of steps that count; a loss or a metric of the user's own is
         then given those steps by themselves, outputs (K, ...) and targets (K, ...).
         """
+        if self._one_output and outputs.shape == (*targets.shape, 1):
+            targets = targets[..., None]
         keep = None if lengths is None else np.arange(len(targets))[:, None] < lengths
         if keep is None:
             loss, doutputs = self.loss(outputs, targets)
@@ -91,6 +93,11 @@ class Objective:
     def is_known(self) -> bool:
         """Whether the loss is one of `fastrnn.losses`, so that it takes lengths and can be had in pieces of time."""
         return _is_known(self._function)
+
+    @property
+    def _one_output(self) -> bool:
+        """Whether targets may come without the axis of features that a single output has."""
+        return self.is_known and self._function is not losses.cross_entropy
 
     @property
     def counts_targets(self) -> bool:

@@ -22,6 +22,7 @@ from .bptt import Propagation, Values, check_runs_in_pieces
 from .callbacks import Callback
 from .checkpointing import Segments
 from .checks import (
+    check_axes,
     check_callbacks,
     check_every,
     check_limit,
@@ -30,6 +31,7 @@ from .checks import (
     check_targets,
     check_tbptt,
     check_whole_batches,
+    features_dtype,
 )
 from .data import Batch, Data
 from .history import History
@@ -99,6 +101,7 @@ class Trainer:
         self.tbptt = check_tbptt(tbptt)
         self.checkpoint_every = check_every(checkpoint_every)
         self._window = Window(check_size("window", window))
+        self._fit_state: tuple[Any, int] | None = None  # what each epoch of a stateful fit under way begins from
         if self.stateful:
             check_runs_in_pieces("stateful", model)
             if not model.takes_state:
@@ -161,10 +164,32 @@ class Trainer:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
                 raise TypeError("validation_data: expected a tuple (x, y) or (x, y, lengths)")
             validation_data = self._data(*validation_data)
+        if validation_data is not None:
+            self._try_validation(validation_data)
         self.stop_training = False
+        self.log_names = self._names_of_logs(validation_data is not None)
         for callback in self.callbacks:
             callback.on_fit_begin(self)
+        try:
+            self._run_epochs(data, epochs, batch_size, shuffle, bucket, validation_data, progress)
+        finally:  # after Ctrl-C too: EarlyStopping then restores the best weights
+            self._fit_state = None
+            for callback in self.callbacks:
+                callback.on_fit_end(self)
+        return self.history
+
+    def _run_epochs(
+        self,
+        data: Data,
+        epochs: int,
+        batch_size: int,
+        shuffle: bool,
+        bucket: bool,
+        validation_data: Any,
+        progress: bool,
+    ) -> None:
         first, begin = self.history.epochs, self._window.state
+        self._fit_state = (begin, batch_size) if self.stateful else None
         for epoch in range(first, first + epochs):
             for callback in self.callbacks:
                 callback.on_epoch_begin(self, epoch)
@@ -183,9 +208,22 @@ class Trainer:
                 callback.on_epoch_end(self, epoch, logs)
             if self.stop_training:
                 break
-        for callback in self.callbacks:
-            callback.on_fit_end(self)
-        return self.history
+
+    def _try_validation(self, data: Data) -> None:
+        """What would be wrong with the validation data after an epoch is wrong now: one batch is evaluated."""
+        if data.y is None:
+            raise ValueError("validation_data: expected targets, got None")
+        try:
+            batch, outputs = next(self._outputs(data, self._batch_size(data, None)))
+            self._propagation.score(outputs, batch)
+        except (TypeError, ValueError, IndexError) as error:
+            raise type(error)(f"validation_data: {error}") from error
+
+    def _names_of_logs(self, validates: bool) -> tuple[str, ...]:
+        """What callbacks will find in their logs."""
+        names = ("loss", *self.objective.metrics)
+        more = tuple(f"val_{name}" for name in names) if validates else ()
+        return (*names, "seconds", "samples_per_second", *more)
 
     def _train_epoch(self, data: Data, order: list[Any], title: str, bar: Bar) -> dict[str, float]:
         means = Means()
@@ -303,7 +341,8 @@ class Trainer:
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def _data(self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None) -> Data:
-        data = Data(x, y, lengths, reset_mask, steps=self.model.keeps_time)
+        data = Data(x, y, lengths, reset_mask, steps=self.model.keeps_time, dtype=features_dtype(self.model))
+        check_axes(data, self.model)
         if reset_mask is not None and not self.model.takes_reset_mask:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
         if data.lengths is not None and (self.model.scores_with_targets or not self.model.reads_time):
@@ -338,11 +377,13 @@ class Trainer:
         """Write model, optimiser, history, random and carried state to one file, as a whole or not at all: see
         `checkpoint`.
 
-        `Trainer.load(path).fit(...)` then gives the numbers that `fit` would have given here. Callbacks, and losses and
-        metrics that are functions of your own, are not in the file.
+        `Trainer.load(path).fit(...)` then gives the numbers that `fit` would have given here. What callbacks know is in
+        the file; they themselves, and losses and metrics that are functions of your own, are not: hand them to `load`.
         """
         arrays, config = checkpoint.describe_model(self.model)
         state = self.optimizer.state_dict()
+        # Between two epochs of a stateful fit: what the next one begins from.
+        carried, rows = self._fit_state or (self._window.state, self._window.rows)
         config["trainer"] = {
             "objective": self.objective.config(),
             "optimizer": self.optimizer.config(),
@@ -354,11 +395,12 @@ class Trainer:
             "stateful": self.stateful,
             "tbptt": self.tbptt,
             "checkpoint_every": self.checkpoint_every,
+            "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
             "window": self._window.k,
-            "rows": self._window.rows,
-            "state": checkpoint.describe_state(self._window.state, arrays),
+            "rows": rows,
+            "state": checkpoint.describe_state(carried, arrays),
         }
-        if self._window.samples:
+        if self._window.samples and self._fit_state is None:
             arrays["window"] = np.stack(self._window.samples)
         checkpoint.write(path, arrays | {f"optimizer.{name}": array for name, array in state.items()}, config)
 
@@ -396,6 +438,9 @@ class Trainer:
             trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
             trainer._rng.bit_generator.state = saved["rng"]
             trainer.history = History(saved["history"])
+            for callback, (name, known) in zip(trainer.callbacks, saved.get("callbacks", ())):
+                if type(callback).__name__ == name:
+                    callback.load_state_dict(known)
             state = checkpoint.rebuild_state(arrays, saved["state"])
             trainer._window.carry(state, saved["rows"], list(arrays.get("window", ())))
         except KeyError as error:

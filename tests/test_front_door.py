@@ -1,0 +1,246 @@
+"""Data as people have them, and errors before the work: each case once gave a wrong result, or an error too late.
+
+Letters: N samples, T time steps, D features.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import GRU, LSTM, Adam, EarlyStopping, Embedding, LastStep, Linear, ModelCheckpoint, Sequential, Trainer
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((12, 5, 3)).astype(np.float32), RNG.integers(0, 2, 12)
+
+
+def classifier(seed=1):
+    rng = np.random.default_rng(seed)
+    layers = GRU(3, 4, batch_first=True, rng=rng), LastStep(batch_first=True), Linear(4, 2, rng=rng)
+    return Trainer(Sequential(*layers), optimizer=Adam(lr=0.02))
+
+
+def fit(trainer, x=X, y=Y, epochs=1, **more):
+    trainer.fit(x, y, epochs=epochs, batch_size=4, progress=False, **more)
+    return trainer
+
+
+def parameters(trainer):
+    return np.concatenate([a.ravel() for a in trainer.model.params.values()])
+
+
+# --- A missing axis ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_x_without_an_axis_of_time_is_refused_with_what_to_write(method):
+    trainer, more = classifier(), {"fit": {"progress": False}}.get(method, {})
+    arguments = [X[:, 0]] if method == "predict" else [X[:, 0], Y]
+    with pytest.raises(ValueError, match=r"x: expected sequences \(N, T, D\), got shape \(12, 3\); write x\[None\]"):
+        getattr(trainer, method)(*arguments, **more)
+    tokens = Trainer(Sequential(Embedding(9, 3, rng=0), GRU(3, 4, rng=0), LastStep(), Linear(4, 2, rng=0)))
+    arguments = [np.arange(9)] if method == "predict" else [np.arange(9), np.zeros(9, int)]
+    with pytest.raises(ValueError, match=r"x: expected sequences \(N, T\), got shape \(9,\); write x\[None\]"):
+        getattr(tokens, method)(*arguments, **more)
+    with pytest.raises(ValueError, match=r"x: expected sequences \(T_i, D\), got shape \(5,\); write x_i\[:, None\]"):
+        trainer.predict([np.zeros(5), np.zeros(4)])
+
+
+def test_models_that_read_no_time_keep_samples_of_two_axes():
+    flat = Trainer(Sequential(Linear(3, 2, rng=0)))
+    assert flat.predict(X[:, 0]).shape == (12, 2)
+    fit(flat, X[:, 0])
+    maker = Trainer(Sequential(fastrnn.Repeat(4), LSTM(3, 5, rng=0), Linear(5, 1, rng=0)), loss="mse")
+    assert maker.predict(X[:, 0]).shape == (12, 4, 1)
+
+
+# --- Data as people have them -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", "i2", "u1", "bool"])
+def test_any_real_dtype_is_converted(dtype):
+    x = (X > 0).astype(dtype)
+    expected = classifier().predict(x.astype(np.float32))
+    assert np.array_equal(classifier().predict(x), expected)
+    assert np.array_equal(classifier().predict(x.tolist()), expected)
+    assert np.array_equal(classifier().predict(list(x)), expected)
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(TypeError, match="x: expected real numbers, got complex64"):
+        classifier().predict(X.astype(np.complex64))
+    with pytest.raises(TypeError, match="x: expected real numbers, got <U.*; encode words"):
+        classifier().predict(np.full((2, 3, 3), "a"))
+    with pytest.raises(TypeError, match="x: expected a plain array, got a masked one"):
+        classifier().predict(np.ma.array(X, mask=X > 0))
+
+
+def test_object_arrays_and_empty_sequences_are_lists_of_sequences():
+    parts = [X[0], X[1, :2], np.empty((0, 3), np.float32), X[2, :4]]
+    expected = classifier().predict(parts)
+    boxed = np.empty(4, object)
+    for i, part in enumerate(parts):
+        boxed[i] = part
+    assert np.array_equal(classifier().predict(boxed), expected)
+    assert np.array_equal(classifier().predict([X[0], X[1, :2], [], X[2, :4].astype(float)]), expected)
+
+
+def test_dataframes_and_tensors_are_taken():
+    pandas = pytest.importorskip("pandas")
+    flat = Trainer(Sequential(Linear(3, 2, rng=0)))
+    assert np.array_equal(flat.predict(pandas.DataFrame(X[:, 0])), flat.predict(X[:, 0]))
+    series = pandas.Series(list(X))
+    assert np.array_equal(classifier().predict(series), classifier().predict(list(X)))
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_targets_of_one_output_need_no_axis(loss):
+    trainers = []
+    for y in (Y.astype(np.float32), Y.astype(np.float32)[:, None]):
+        rng = np.random.default_rng(1)
+        layers = GRU(3, 4, batch_first=True, rng=rng), LastStep(batch_first=True), Linear(4, 1, rng=rng)
+        trainers.append(fit(Trainer(Sequential(*layers), loss=loss), X, y, epochs=2))
+    assert np.array_equal(parameters(trainers[0]), parameters(trainers[1]))
+    rng = np.random.default_rng(1)
+    steps = Trainer(Sequential(GRU(3, 4, batch_first=True, rng=rng), Linear(4, 1, rng=rng)), loss="mse")
+    fit(steps, X, X[:, :, 0])
+
+
+def test_what_stands_past_the_lengths_does_no_harm():
+    lengths = np.arange(12) % 5 + 1
+    dirty = X.copy()
+    dirty[np.arange(5) >= lengths[:, None]] = np.nan
+    trainers = []
+    for x in (X, dirty):
+        rng = np.random.default_rng(1)
+        layers = Linear(3, 4, rng=rng), GRU(4, 4, batch_first=True, rng=rng), LastStep(batch_first=True)
+        trainers.append(fit(Trainer(Sequential(*layers, Linear(4, 2, rng=rng))), x, Y, lengths=lengths))
+    assert np.isfinite(parameters(trainers[1])).all()
+    np.testing.assert_allclose(parameters(trainers[0]), parameters(trainers[1]), rtol=1e-6)
+
+
+def test_tokens_past_the_lengths_may_be_anything():
+    rng = np.random.default_rng(1)
+    model = Sequential(Embedding(5, 3, rng=rng), GRU(3, 4, batch_first=True, rng=rng), Linear(4, 2, rng=rng))
+    tokens = np.array([[1, 2, -1], [3, -1, -1]])
+    fit(Trainer(model), tokens, np.zeros((2, 3), int), lengths=[2, 1])
+
+
+# --- Errors before the work -------------------------------------------------------------------------------------------
+
+
+class Count(fastrnn.Callback):
+    def __init__(self):
+        self.batches = 0
+
+    def on_batch_end(self, trainer, batch, logs):
+        self.batches += 1
+
+
+@pytest.mark.parametrize(
+    "callback, more, error, words",
+    [
+        (EarlyStopping(), {}, ValueError, "monitor: expected validation data for 'val_loss', got none"),
+        (EarlyStopping("f1"), {}, ValueError, "monitor: expected one of loss, accuracy, .* got 'f1'"),
+        (ModelCheckpoint("no/such/folder/m", save="last"), {}, FileNotFoundError, "path: expected an existing folder"),
+        (None, {"validation_data": (X, Y[:5])}, ValueError, "y: expected one target per sample"),
+        (
+            None,
+            {"validation_data": (X, np.full(12, 7))},
+            ValueError,
+            r"validation_data: targets: expected classes 0\.\.1",
+        ),
+        (None, {"validation_data": (X[:, :, :2], Y)}, ValueError, "validation_data: x: expected"),
+        (None, {"validation_data": (X, None)}, ValueError, "validation_data: expected targets, got None"),
+    ],
+)
+def test_what_an_epoch_ends_with_is_tried_before_the_first_batch(callback, more, error, words):
+    trainer = classifier()
+    before, count = parameters(trainer), Count()
+    trainer.callbacks = [callback] if callback is not None else []
+    with pytest.raises(error, match=words):
+        fit(trainer, **more)
+    assert count.batches == 0
+    assert np.array_equal(parameters(trainer), before)
+
+
+def test_stateful_validation_data_of_no_whole_batches_are_refused_first():
+    rng = np.random.default_rng(1)
+    model = Sequential(GRU(3, 4, batch_first=True, rng=rng), LastStep(batch_first=True), Linear(4, 2, rng=rng))
+    trainer = Trainer(model, stateful=True)
+    fit(trainer)
+    before = parameters(trainer)
+    with pytest.raises(ValueError, match="x: expected whole batches of 4"):
+        fit(trainer, validation_data=(X[:6], Y[:6]))
+    assert np.array_equal(parameters(trainer), before)
+
+
+# --- After a restart --------------------------------------------------------------------------------------------------
+
+
+def test_the_best_file_is_kept_after_a_restart(tmp_path):
+    path = tmp_path / "best"
+    trainer = classifier()
+    trainer.callbacks = [ModelCheckpoint(path, monitor="loss")]
+    fit(trainer, epochs=3)
+    best = path.read_bytes()
+    again = Trainer.load(path, callbacks=[ModelCheckpoint(path, monitor="loss")])
+    again.optimizer.lr = 50.0  # nothing becomes better
+    fit(again, epochs=2)
+    assert min(again.history["loss"][3:]) > min(again.history["loss"][:3])
+    assert path.read_bytes() == best
+
+
+def test_a_resumed_stateful_fit_is_the_uninterrupted_one(tmp_path):
+    def make():
+        rng = np.random.default_rng(1)
+        model = Sequential(GRU(3, 4, batch_first=True, rng=rng), Linear(4, 3, rng=rng))
+        return Trainer(model, loss="mse", stateful=True, rng=3)
+
+    whole = make()
+    fit(whole, X, X, epochs=1)  # so that the next fit begins from a state
+    halved = copy.deepcopy(whole)
+    fit(whole, X, X, epochs=4)
+    halved.callbacks = [ModelCheckpoint(tmp_path / "m", save="last")]
+    fit(halved, X, X, epochs=2)
+    resumed = fit(Trainer.load(tmp_path / "m"), X, X, epochs=2)
+    assert np.array_equal(parameters(whole), parameters(resumed))
+
+
+def test_early_stopping_restores_the_best_weights_after_ctrl_c():
+    class Interrupt(fastrnn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    trainer = classifier()
+    trainer.optimizer.lr = 0.5
+    seen = []
+
+    class Watch(fastrnn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            seen.append((logs["loss"], parameters(trainer)))
+
+    trainer.callbacks = [EarlyStopping("loss", restore_best=True), Watch(), Interrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, epochs=9)
+    assert len(seen) == 3
+    assert np.array_equal(parameters(trainer), min(seen, key=lambda entry: entry[0])[1])
+
+
+def test_models_with_read_only_arrays_become_trainable_copies():
+    joblib = pytest.importorskip("joblib")
+    import io
+
+    model = classifier().model
+    for layer in model:
+        for array in (*layer._params.values(), *layer._grads.values()):
+            array.flags.writeable = False
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    fit(Trainer(joblib.load(file)))
+    fit(Trainer(copy.deepcopy(model)))
