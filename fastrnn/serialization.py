@@ -2,17 +2,22 @@
 
 Arrays are named "model.<parameter>"; a trainer's file has "optimizer.<slot>.<parameter>" beside them, and "state.<k>"
 and "window" where a state is carried on from call to call. The metadata entry "fastrnn" holds {"version", "crc32",
-"config"}, the checksum being that of the configuration's text and of all arrays, in the order of their names. Nothing in
-the file is executed: layers are made by `layers.build`.
+"config"}, the checksum being that of the configuration's text and of all arrays, in the order of their names. Nothing
+in the file is executed: layers are made by `layers.build`.
 
-A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was.
+A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was; what
+it leaves of its own the next save removes. A file that is replaced keeps its permissions.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
+import shutil
 import uuid
+import zipfile
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +44,7 @@ def load_model(path: str | os.PathLike[str]) -> Module:
     arrays, config = read(path)
     try:
         return rebuild_model(arrays, config)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
@@ -50,10 +55,14 @@ def describe_model(model: Module) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Module:
+    _check_sizes(config["model"], sum(array.size for array in arrays.values()))
     model = build(config["model"])
     model.load_state_dict(select(arrays, "model."))
     for name, rng in model.generators():
-        rng.bit_generator.state = config["generators"][name]
+        try:
+            rng.bit_generator.state = config["generators"][name]
+        except OverflowError as error:
+            raise ValueError(f"generators: expected the state of a generator, got {error}") from error
     return model
 
 
@@ -91,17 +100,41 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Map
     header = {"version": VERSION, "crc32": _checksum(text, arrays), "config": text}
     data = save(arrays, metadata={"fastrnn": json.dumps(header)})
     path = os.path.realpath(path)  # through a link, to the file it stands for
-    unfinished = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path}: expected a place for a file, got a folder, a device or a pipe")
+    _remove_unfinished(path)
+    unfinished = f"{path}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(unfinished, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if os.path.exists(path):
+            shutil.copymode(path, unfinished)
         os.replace(unfinished, path)
     except BaseException:
         if os.path.exists(unfinished):
             os.unlink(unfinished)
         raise
+
+
+def _remove_unfinished(path: str) -> None:
+    """Remove what saves of processes that were killed left beside `path`."""
+    for found in glob.glob(f"{glob.escape(path)}.*-*.tmp"):
+        process = found[len(path) + 1 :].partition("-")[0]
+        if process.isdigit() and int(process) != os.getpid() and not _runs(int(process)):
+            with contextlib.suppress(FileNotFoundError):  # another save was faster
+                os.unlink(found)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -118,9 +151,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             # Copies, so that nothing refers to the file once it is closed.
             arrays = {} if entry is None else {key: np.array(file.get_tensor(key)) for key in file.keys()}
     except (SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a fastrnn checkpoint, got a damaged or foreign file ({error})") from error
+        known = _whose(name)
+        got = known or f"a damaged or foreign file ({error})"
+        raise ValueError(f"{name}: expected a fastrnn checkpoint, got {got}") from error
     if entry is None:
-        raise ValueError(f"{name}: expected a fastrnn checkpoint, got a safetensors file of another program")
+        raise ValueError(
+            f"{name}: expected a fastrnn checkpoint, got a safetensors file of another program; "
+            "layer.load_state_dict(safetensors.numpy.load_file(path)) takes weights of the same names"
+        )
     try:
         header = json.loads(entry)
         version, checksum, text = header["version"], header["crc32"], header["config"]
@@ -129,8 +167,50 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
         if checksum != _checksum(text, arrays):
             raise ValueError("its checksum does not fit its contents")
         return arrays, json.loads(text)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: expected a fastrnn checkpoint, got a damaged one: {error}") from error
+
+
+def _whose(name: str) -> str:
+    """Which program's file this is, and what loads it; "" for one that is not known."""
+    with open(name, "rb") as file:
+        head = file.read(64)
+    if head.startswith(b"PK\x03\x04"):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(name) as archive:
+            names = archive.namelist()
+            if "model.weights.h5" in names:
+                return "a Keras model, which fastrnn.interop.keras.load reads"
+            if any(entry.endswith("data.pkl") for entry in names):
+                return "a PyTorch file; layer.load_state_dict(torch.load(path, weights_only=True)) takes its weights"
+            if any(entry.endswith(".npy") for entry in names):
+                return "a NumPy archive; layer.load_state_dict(numpy.load(path)) takes its arrays"
+    if head.startswith(b"\x89HDF\r\n"):
+        return "an HDF5 file, which fastrnn.interop.keras.load reads if Keras wrote it"
+    if head.startswith(b"\x08") and (b"onnx" in head or b"pytorch" in head or name.endswith(".onnx")):
+        return "an ONNX model, whose layers fastrnn.interop.onnx.load_layers reads"
+    return ""
+
+
+def _check_sizes(config: Any, elements: int) -> None:
+    """Refuse a description of layers that are larger than all arrays of the file, before anything is made."""
+    if isinstance(config, list):
+        for entry in config:
+            _check_sizes(entry, elements)
+    if not isinstance(config, dict):
+        return
+    sizes = {key: value for key, value in config.items() if isinstance(value, int) and not isinstance(value, bool)}
+    weights = 1
+    for key, value in sizes.items():
+        if key.endswith(("_size", "_features", "_dim")) or key.startswith("num_"):
+            if value > elements:
+                raise ValueError(f"{key}: expected at most the {elements} numbers in the file, got {value}")
+            weights *= max(value, 1) if key in ("num_layers", "hidden_size", "num_embeddings", "embedding_dim") else 1
+    if weights > elements:
+        raise ValueError(f"layers: expected at most the {elements} numbers in the file, got a layer of {weights}")
+    if sizes.get("hidden_size", 0) ** 2 > elements and "num_layers" in sizes and not sizes.get("proj_size"):
+        raise ValueError(f"hidden_size: expected weights among the {elements} numbers in the file, got {sizes}")
+    for entry in config.values():
+        _check_sizes(entry, elements)
 
 
 def _checksum(text: str, arrays: Mapping[str, Array]) -> int:

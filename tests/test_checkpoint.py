@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from trainer_cases import TIMES, assert_same_params, classifier, echo, numbers, sign_of_sum, tagger
 
+import fastrnn
 from fastrnn import losses, optim
 from fastrnn.layers import LSTM, RNN, Dropout, LastStep, Linear, Module, Sequential
 from fastrnn.serialization import load_model, save_model
@@ -205,3 +206,62 @@ def test_a_layer_of_ones_own_needs_its_class(tmp_path):
     del module._classes[registered]
     with pytest.raises(ValueError, match=f"^{path}: class: expected a layer of fastrnn .*Twice'$"):
         Trainer.load(path)
+
+
+# --- Where a file goes, and whose file it is --------------------------------------------------------------------------
+
+
+def small():
+    return fastrnn.Sequential(fastrnn.GRU(2, 3, rng=0), fastrnn.Linear(3, 1, rng=1))
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "m"
+    save_model(small(), path)
+    path.chmod(0o600)
+    save_model(small(), path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, "/dev/null"):
+        with pytest.raises(OSError, match="expected a place for a file, got a folder, a device or a pipe"):
+            save_model(small(), place)
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
+    import subprocess
+    import sys
+
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / f"m.{process.pid}-0123abcd.tmp").write_bytes(b"half")
+    (tmp_path / "m.1-0123abcd.tmp").write_bytes(b"of a process that runs")
+    save_model(small(), tmp_path / "m")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m", "m.1-0123abcd.tmp"]
+
+
+def test_foreign_files_are_named_with_what_loads_them(tmp_path):
+    path = tmp_path / "m"
+    np.savez(path.with_suffix(".npz"), a=np.zeros(2))
+    (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x08\x12\x07pytorch" + bytes(60))
+    for name, words in (("m.npz", "a NumPy archive"), ("m.h5", "an HDF5 file"), ("m.onnx", "an ONNX model")):
+        with pytest.raises(ValueError, match=f"{name}: expected a fastrnn checkpoint, got {words}"):
+            load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_layers": 2**40}, {"hidden_size": 2_000_000_000}, {"hidden_size": 10_000}, {"input_size": 2**50}]
+)
+def test_a_crafted_file_makes_nothing_larger_than_itself(tmp_path, change):
+    from fastrnn.serialization import describe_model, write
+
+    arrays, config = describe_model(small())
+    config["model"]["layers"][0] |= change
+    write(tmp_path / "m", arrays, config)
+    with pytest.raises(ValueError, match=f"m: {next(iter(change))}: expected"):
+        load_model(tmp_path / "m")
