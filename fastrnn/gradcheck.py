@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,9 +108,9 @@ def check_gradients(
     """
     if not isinstance(layer, Module):
         raise TypeError(f"layer: expected a layer, got {type(layer).__name__}")
-    for name, value in (("eps", eps), ("rtol", rtol), ("atol", atol)):
-        if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    for name, number in (("eps", eps), ("rtol", rtol), ("atol", atol)):
+        if not number > 0:
+            raise ValueError(f"{name}: expected a number above 0, got {number!r}")
     max_entries, rng = check_size("max_entries", max_entries), as_generator("rng", rng)
     layer = _float64_copy(layer)
     if x is not None:
@@ -121,19 +121,19 @@ def check_gradients(
         options["lengths"] = lengths
     if reset_mask is not None:
         options["reset_mask"] = reset_mask
-    for name, value in options.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            options[name] = value.astype(np.float64)
-    runs = set(options) <= {"lengths", "reset_mask"}
+    for name, option in options.items():
+        if isinstance(option, np.ndarray) and option.dtype.kind == "f":
+            options[name] = option.astype(np.float64)
+    runs, inputs = set(options) <= {"lengths", "reset_mask"}, cast(Any, x)
     draws = [(generator, generator.bit_generator.state) for _, generator in layer.generators()]
 
     def forward(training: bool = True) -> list[Array]:
         for generator, drawn in draws:
             generator.bit_generator.state = drawn
         if runs:
-            outputs = layer.run(x, state, training=training, **options)
+            outputs: Any = layer.run(inputs, state, training=training, **options)
         else:
-            outputs = layer(x, *(() if state is None else (state,)), training=training, **options)
+            outputs = layer(inputs, *(() if state is None else (state,)), training=training, **options)
         structure[:] = [outputs]
         return _state.flatten(outputs)
 
@@ -147,16 +147,16 @@ def check_gradients(
     forward()
     grads = _backward(layer.run_backward if runs else layer.backward, structure[0], weights)
     grads |= {name: grad.copy() for name, grad in layer.grads.items()}
-    values = {} if x is None or x.dtype.kind != "f" else {"x": x}
+    values: dict[str, Array] = {} if x is None or x.dtype.kind != "f" else {"x": x}
     values |= {f"state{k}": a for k, a in enumerate(_state.arrays(state))}
     values |= layer.params
     checks = {}
     for name, value in values.items():
-        grad = grads.get(name)
-        if grad is None or np.shape(grad) != value.shape:
-            got = "none" if grad is None else f"shape {np.shape(grad)}"
+        found = grads.get(name)
+        if found is None or np.shape(found) != value.shape:
+            got = "none" if found is None else f"shape {np.shape(found)}"
             raise ValueError(f"gradient of {name}: expected shape {value.shape}, got {got}")
-        checks[name] = _check(name, value, np.asarray(grad), loss, eps, rtol, atol, max_entries, rng)
+        checks[name] = _check(name, value, np.asarray(found), loss, eps, rtol, atol, max_entries, rng)
     report = GradientReport(checks, rtol)
     if raise_exception and not report.ok:
         raise GradientError(report)
@@ -175,7 +175,7 @@ def _check(
     name: str,
     value: Array,
     grad: Array,
-    loss: Any,
+    loss: Callable[[], float],
     eps: float,
     rtol: float,
     atol: float,
@@ -184,8 +184,8 @@ def _check(
 ) -> GradientCheck:
     before = value.copy()
 
-    def slope(move: Any) -> float:
-        ends = []
+    def slope(move: Callable[[float], None]) -> float:
+        ends: list[float] = []
         for sign in (1, -1):
             move(sign * eps)
             ends.append(loss())

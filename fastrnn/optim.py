@@ -89,7 +89,7 @@ class Optimizer:
         flat.check_names(params)
         l2_weight_decay = 0.0 if self._decoupled else self.weight_decay
         decoupled_weight_decay = self._lr * self.weight_decay if self._decoupled else 0.0
-        norm = _native.optimizer_step(
+        norm: float | None = _native.optimizer_step(
             flat.shapes,
             flat.dtype,
             list(flat.slots.values()),
@@ -308,7 +308,8 @@ def clip_grad_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     happens to a norm that is not finite: nan makes every gradient nan; infinity makes the infinite entries
     nan and all others 0. The norm returned tells.
     """
-    return _native.clip_gradients(grads, BLOCK, check_not_negative("max_norm", max_norm, finite=False), None)
+    norm: float = _native.clip_gradients(grads, BLOCK, check_not_negative("max_norm", max_norm, finite=False), None)
+    return norm
 
 
 def clip_grad_value(grads: Mapping[str, Array], value: float) -> None:

@@ -56,18 +56,18 @@ def register_threadpoolctl() -> None:
     `threadpool_info()` lists them, as user_api "fastrnn"."""
     if importlib.util.find_spec("threadpoolctl") is None:
         return
-    import threadpoolctl
+    import threadpoolctl  # type: ignore[import-untyped, unused-ignore]
 
     if not hasattr(threadpoolctl, "register"):  # before 3.4
         return
 
-    class FastRNNController(threadpoolctl.LibController):
+    class FastRNNController(threadpoolctl.LibController):  # type: ignore[misc, unused-ignore]
         user_api = internal_api = "fastrnn"
         filename_prefixes = (FILENAME_PREFIX,)
         check_symbols = ("fr_set_num_threads", "fr_get_num_threads")
 
         def get_num_threads(self) -> int:
-            return self.dynlib.fr_get_num_threads()
+            return int(self.dynlib.fr_get_num_threads())
 
         def set_num_threads(self, num_threads: int) -> None:
             self.dynlib.fr_set_num_threads(num_threads)

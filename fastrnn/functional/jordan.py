@@ -107,13 +107,13 @@ def jordan_backward(dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array
 
 def _check_gradients(dy: Maybe, dy_n: Maybe, cache: _JordanCache, into: dict[str, Array]) -> None:
     y, arrays = cache.y, dict(zip(_NAMES, cache.arrays))
-    wanted = {"dy": (dy, y.shape), "dy_n": (dy_n, y.shape[1:])}
-    for name, array in into.items():
+    wanted: dict[str, tuple[Maybe, tuple[int, ...]]] = {"dy": (dy, y.shape), "dy_n": (dy_n, y.shape[1:])}
+    for name, target in into.items():
         like = arrays[name]
         if like is None and name.startswith("bias"):
             keys = ", ".join(key for key in _NAMES if key == "y0" or arrays[key] is not None)
             raise ValueError(f"into: expected keys among {keys}, got {name!r}")
-        wanted[f"into[{name!r}]"] = array, y.shape[1:] if like is None else like.shape
+        wanted[f"into[{name!r}]"] = target, y.shape[1:] if like is None else like.shape
     for name, (array, shape) in wanted.items():
         if array is not None:
             check_array(name, array, shape, y.dtype, writable=name.startswith("into"))

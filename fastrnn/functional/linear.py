@@ -21,7 +21,7 @@ def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: boo
 
 
 def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
-    """dx = W^T dy, dW = sum of dy x^T, db = sum of dy: a dict with keys x, weight, bias; `into` as in `rnn_backward`."""
+    """The dict of x, weight, bias: dx = W^T dy, dW = sum of dy x^T, db = sum of dy. `into` as in `rnn_backward`."""
     if not isinstance(cache, LinearCache):
         raise TypeError(f"cache: expected the cache of linear_forward, got {type(cache).__name__}")
     check_array("dy", dy, (*cache.shape[:-1], cache.outputs), cache.dtype, "weight")
@@ -60,7 +60,7 @@ class LinearCache:
 
 def linear_map(
     x: Array, weight: Array, bias: Maybe, names: tuple[str, str, str], training: bool = True
-) -> tuple[Array, LinearCache | None]:
+) -> tuple[Array, Any]:
     M, D = check_array(names[1], weight, ("M", "D"))
     check_array(names[0], x, (*np.shape(x)[:-1], D), weight.dtype, names[1])
     if bias is not None:

@@ -5,78 +5,12 @@ Letters, and what all sequence functions take, as in the package.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from .. import _native
-from .._validate import (
-    Array,
-    CellName,
-    GateActivation,
-    Maybe,
-    Nonlinearity,
-    OutputActivation,
-    check_array,
-    check_choice,
-    check_positive,
-)
-from .activations import ACTIVATIONS
-from .linear import LinearCache, linear_backward, linear_map
-from .spec import ORIGINS, CellSpec, spec_of
-
-Grads = dict[str, Maybe]
-
-
-def sequence_forward(
-    spec: CellSpec,
-    x: Array,
-    h0: Maybe,
-    c0: Maybe,
-    weight_ih: Array,
-    weight_hh: Array,
-    bias_ih: Maybe,
-    bias_hh: Maybe,
-    weight_hr: Maybe = None,
-    weight_peephole: Maybe = None,
-    lengths: Any = None,
-    reset_mask: Any = None,
-    reverse: bool = False,
-    out: Maybe = None,
-    training: bool = True,
-) -> tuple[Array, Array, Maybe, Any]:
-    """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
-    if weight_hh is None:
-        raise TypeError("weight_hh: expected a NumPy array, got NoneType")
-    cell, activation, gate_activation, clip, _ = spec.kernel
-    return _native.forward(  # its first arguments by position: keywords cost a short call several percent
-        cell,
-        activation,
-        x,
-        h0,
-        c0,
-        weight_ih,
-        weight_hh,
-        bias_ih,
-        bias_hh,
-        out,
-        training,
-        gate_activation=gate_activation,
-        clip=clip,
-        weight_hr=weight_hr,
-        weight_peephole=weight_peephole,
-        lengths=lengths,
-        reset_mask=reset_mask,
-        reverse=reverse,
-    )
-
-
-def sequence_backward(
-    cell: CellName, doutput: Maybe, dh_n: Maybe, dc_n: Maybe, cache: Any, into: dict[str, Any] | None = None
-) -> Grads:
-    """The gradients of `sequence_forward` for a cell of that name."""
-    origin, cells = ORIGINS[cell]
-    return _native.backward(origin, cells, cache, doutput, dh_n, dc_n, into)
+from .._validate import Array, GateActivation, Maybe, Nonlinearity, OutputActivation, check_positive
+from .sequence import sequence_backward, sequence_forward
+from .spec import spec_of
+from .step import step_backward, step_forward
 
 
 def rnn_forward(
@@ -217,9 +151,9 @@ def lstm_forward(
         h_t = o * tanh(c_t)
 
     weight_hr (P, H): a projection, h_t = W_hr (o * tanh(c_t)), PyTorch's proj_size (Sak et al., 2014); h0, h_n and
-    output are P wide then, and weight_hh is (4H, P). weight_peephole (3H,), p_i, p_f, p_o: i and f see p * c_{t-1}, o sees
-    p_o * c_t (Gers & Schmidhuber, 2000; ONNX's P in another order). gate_activation and activation (of g and of c_t) as
-    in `gru_forward`. cell_clip: a positive number that what goes into any activation is clipped to, ONNX's clip.
+    output are P wide then, and weight_hh is (4H, P). weight_peephole (3H,), p_i, p_f, p_o: i and f see p * c_{t-1}, o
+    sees p_o * c_t (Gers & Schmidhuber, 2000; ONNX's P in another order). gate_activation and activation (of g and of
+    c_t) as in `gru_forward`. cell_clip: a positive number that what goes into any activation is clipped to (ONNX's).
 
     Returns output (T, N, H), h_n (N, H), c_n (N, H) and the cache; the rest as in `rnn_forward`.
     """
@@ -275,13 +209,13 @@ def rnn_cell_forward(
     identity, tanh, relu, sigmoid or softmax. Returns h_next (N, H), cache; with weight_hy: h_next, y (N, M), cache.
     """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return _cell_forward(spec_of("rnn", nonlinearity), x, (h0, None), weights, weight_hy, bias_y, output_activation)
+    return step_forward(spec_of("rnn", nonlinearity), x, (h0, None), weights, weight_hy, bias_y, output_activation)
 
 
 def rnn_cell_backward(dh_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[str, Maybe]:
     """Gradients of one step from dh_next (N, H) and dy (N, M), None for zeros: a dict with the keys of `rnn_backward`
     and, where the forward had it, weight_hy and bias_y."""
-    return _cell_backward("rnn", dh_next, None, cache, dy)
+    return step_backward("rnn", dh_next, None, cache, dy)
 
 
 def gru_cell_forward(
@@ -301,7 +235,7 @@ def gru_cell_forward(
 ) -> tuple[Any, ...]:
     """One step of `gru_forward`; arguments and returned values as in `rnn_cell_forward`."""
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return _cell_forward(
+    return step_forward(
         spec_of("gru", activation, gate_activation, None, bool(reset_after)),
         x,
         (h0, None),
@@ -314,7 +248,7 @@ def gru_cell_forward(
 
 def gru_cell_backward(dh_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[str, Maybe]:
     """Gradients of one step, as in `rnn_cell_backward`."""
-    return _cell_backward("gru", dh_next, None, cache, dy)
+    return step_backward("gru", dh_next, None, cache, dy)
 
 
 def lstm_cell_forward(
@@ -341,73 +275,9 @@ def lstm_cell_forward(
     projection, peephole = weight_hr is not None, weight_peephole is not None
     spec = spec_of("lstm", activation, gate_activation, cell_clip, True, projection, peephole)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
-    return _cell_forward(spec, x, (h0, c0), weights, weight_hy, bias_y, output_activation)
+    return step_forward(spec, x, (h0, c0), weights, weight_hy, bias_y, output_activation)
 
 
 def lstm_cell_backward(dh_next: Maybe, dc_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[str, Maybe]:
     """Gradients of one step, also from dc_next (N, H); the dict has c0 too."""
-    return _cell_backward("lstm", dh_next, dc_next, cache, dy)
-
-
-class _Head(NamedTuple):
-    """The output of a step, y = g2(W_hy h + b_y), and what its backward needs."""
-
-    linear: LinearCache | None
-    activation: OutputActivation
-    y: Array
-
-
-class _CellCache:
-    """What one step keeps: the cache of its sequence of T = 1, and its output, if it has one."""
-
-    def __init__(self, cell: CellName, sequence: Any, h: Array, c: Maybe, head: _Head | None) -> None:
-        self.cell, self.sequence, self.head, self.dtype = cell, sequence, head, h.dtype
-        self.shapes = h.shape, None if c is None else c.shape
-
-
-def _cell_forward(
-    spec: CellSpec,
-    x: Any,
-    state: tuple[Maybe, Maybe],
-    weights: tuple[Any, ...],
-    weight_hy: Maybe,
-    bias_y: Maybe,
-    output_activation: OutputActivation,
-) -> tuple[Any, ...]:
-    check_choice("output_activation", output_activation, ACTIVATIONS)
-    if weight_hy is None and bias_y is not None:
-        raise ValueError("bias_y: expected None, as weight_hy is None")
-    if np.ndim(x) != 2:
-        raise ValueError(f"x: expected shape (N, D), got {np.shape(x)}")
-    _, h, c, sequence = sequence_forward(spec, x[None], *state, *weights)
-    after = (h,) if c is None else (h, c)
-    if weight_hy is None:
-        return *after, _CellCache(spec.cell, sequence, h, c, None)
-    check_array("weight_hy", weight_hy, ("M", h.shape[1]), h.dtype)
-    a, linear = linear_map(h, weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN follow IEEE arithmetic, silently
-        y = ACTIVATIONS[output_activation][0](a)
-    return *after, y, _CellCache(spec.cell, sequence, h, c, _Head(linear, output_activation, y))
-
-
-def _cell_backward(cell: CellName, dh_next: Maybe, dc_next: Maybe, cache: Any, dy: Maybe) -> Grads:
-    if not isinstance(cache, _CellCache) or cache.cell != cell:
-        got = f"{cache.cell}_cell_forward" if isinstance(cache, _CellCache) else type(cache).__name__
-        raise TypeError(f"cache: expected the cache of {cell}_cell_forward, got {got}")
-    for name, array, shape in zip(("dh_next", "dc_next"), (dh_next, dc_next), cache.shapes):
-        if array is not None and shape is not None:
-            check_array(name, array, shape, cache.dtype)
-    if cache.head is None:
-        if dy is not None:
-            raise ValueError("dy: expected None, as the forward had no weight_hy")
-        gradients = sequence_backward(cell, None, dh_next, dc_next, cache.sequence)
-        return gradients | {"x": gradients["x"][0]}
-    linear, activation, y = cache.head
-    if dy is None:
-        dy = np.zeros_like(y)
-    check_array("dy", dy, y.shape, y.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN follow IEEE arithmetic, silently
-        da = ACTIVATIONS[activation][1](dy, y)
-    head = linear_backward(da, linear)
-    gradients = sequence_backward(cell, head["x"][None], dh_next, dc_next, cache.sequence)
-    return gradients | {"x": gradients["x"][0], "weight_hy": head["weight"], "bias_y": head["bias"]}
+    return step_backward("lstm", dh_next, dc_next, cache, dy)

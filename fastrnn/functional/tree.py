@@ -1,12 +1,12 @@
-"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference.trees`, which has the equations.
+"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference.tree`, which has the equations.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
 
 x (V, D), one row per node, or (leaves, D), one row per leaf in the order of `trees.leaf`, in which case all other nodes
-have no input (x_j = 0) and none is computed for them. All arrays of a call share one dtype, float32 or float64. Levels of
-all trees go through the register tiles at once; the GIL is released for a whole pass and results do not depend on the
-number of threads. Raises TypeError for a wrong type or dtype, ValueError for a wrong shape, an unknown option or a node
-with more than N children, RuntimeError for a cache that an earlier backward has consumed.
+have no input (x_j = 0) and none is computed for them. All arrays of a call share one dtype, float32 or float64. A level
+of all trees goes through the register tiles at once; the GIL is released for a whole pass and results do not depend on
+the number of threads. Raises TypeError for a wrong type or dtype, ValueError for a wrong shape, an unknown option or a
+node with more than N children, RuntimeError for a cache that an earlier backward has consumed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def tree_rnn_backward(
 ) -> dict[str, Maybe]:
     """Gradients from dh (V, H) and dh_root (K, H), each None for zeros: a dict with keys x, weight_ih, weight_hh, bias.
     `into`, a dict of arrays under any of these keys, has the gradients added to it, and the dict then holds those."""
-    return _native.tree_backward("tree_rnn_forward", False, cache, dh, dh_root, None, into)
+    grads: dict[str, Maybe] = _native.tree_backward("tree_rnn_forward", False, cache, dh, dh_root, None, into)
+    return grads
 
 
 def tree_lstm_forward(
@@ -77,7 +78,8 @@ def tree_lstm_backward(
     dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Gradients, also from dc_root (K, H); the rest as in `tree_rnn_backward`."""
-    return _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
+    grads: dict[str, Maybe] = _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
+    return grads
 
 
 def _forward(
@@ -100,7 +102,7 @@ def _forward(
             f"trees: expected at most {children} children, in positions below {children}, got position "
             f"{trees.position[node]} for {trees.name_of(node)}"
         )
-    return _native.tree_forward(
+    result: tuple[Array, Maybe, Any] = _native.tree_forward(
         lstm,
         spec.kernel[1],
         0 if children == "sum" else children,
@@ -112,3 +114,4 @@ def _forward(
         bias,
         bool(training),
     )
+    return result

@@ -14,15 +14,18 @@ Activation = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]
 
 def _sigmoid(a: Array) -> Array:
     """1 / (1 + e^-a), written so that neither exponential can overflow; NaN stays NaN."""
-    return np.exp(np.minimum(a, 0)) / (1 + np.exp(-np.abs(a)))
+    y: Array = np.exp(np.minimum(a, 0)) / (1 + np.exp(-np.abs(a)))
+    return y
 
 
 def _sigmoid_backward(dy: Array, y: Array) -> Array:
-    return dy * y * (1 - y)
+    da: Array = dy * y * (1 - y)
+    return da
 
 
 def _tanh_backward(dy: Array, y: Array) -> Array:
-    return dy * (1 - y * y)
+    da: Array = dy * (1 - y * y)
+    return da
 
 
 def _relu(a: Array) -> Array:
@@ -49,12 +52,14 @@ def _hard_sigmoid(slope: float) -> Activation:
 def _softmax(a: Array) -> Array:
     """e^a_i / sum_j e^a_j over the last axis, shifted by the largest entry so that it cannot overflow."""
     e = np.exp(a - a.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    y: Array = e / e.sum(axis=-1, keepdims=True)
+    return y
 
 
 def _softmax_backward(dy: Array, y: Array) -> Array:
     """The Jacobian is diag(y) - y y^T, so da = y * (dy - y.dy)."""
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    da: Array = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    return da
 
 
 NONLINEARITIES: dict[str, Activation] = {

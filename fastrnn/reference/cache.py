@@ -26,7 +26,7 @@ def kept(cache: Any, owner: str) -> tuple[Any, ...]:
         raise TypeError(f"cache: expected the cache of {owner} in training, got {got}")
     if cache.kept is None:
         raise RuntimeError(f"cache: already consumed by an earlier backward; run {owner} again")
-    return cache.kept
+    return tuple(cache.kept)
 
 
 def add_into(into: dict[str, Array] | None, grads: dict[str, Maybe], like: str) -> dict[str, Maybe]:

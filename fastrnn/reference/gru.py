@@ -18,7 +18,7 @@ from .._validate import (
 from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, Weights, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, States, Weights, backward, cell_backward, cell_forward, forward
 
 
 class _Options(NamedTuple):
@@ -27,7 +27,7 @@ class _Options(NamedTuple):
     candidate: Activation
 
 
-def _step(x, state, w, options):
+def _step(x: Array, state: States, w: Weights, options: _Options) -> tuple[States, States]:
     (h,) = state
     (W_rz, b_rz), (W_n, b_n) = _recurrent(w)
     (s, _), (g, _) = options.gate, options.candidate
@@ -39,7 +39,9 @@ def _step(x, state, w, options):
     return ((1 - z) * n + z * h,), (r, z, n, q)
 
 
-def _step_backward(dstate, x, state, gates, w, options):
+def _step_backward(
+    dstate: States, x: Array, state: States, gates: States, w: Weights, options: _Options
+) -> tuple[Array, States, Weights]:
     (dh_next,), (h,), (r, z, n, q) = dstate, state, gates
     (W_rz, b_rz), (W_n, b_n) = _recurrent(w)
     (_, s_backward), (_, g_backward) = options.gate, options.candidate
@@ -59,7 +61,7 @@ def _step_backward(dstate, x, state, gates, w, options):
     return dx, (dh + dv,), Weights(dweight_ih, np.concatenate([dW_rz, dW_n]), dbias_ih, dbias_hh)
 
 
-def _recurrent(w: Weights):
+def _recurrent(w: Weights) -> tuple[tuple[Array, Maybe], tuple[Array, Maybe]]:
     """weight_hh and bias_hh of the gates r, z and of the candidate n, whose input may be r * h instead of h."""
     H2 = 2 * w.weight_hh.shape[1]
     b_rz, b_n = (None, None) if w.bias_hh is None else (w.bias_hh[:H2], w.bias_hh[H2:])
@@ -69,7 +71,15 @@ def _recurrent(w: Weights):
 _GRU = Cell("gru", ("h",), _step, _step_backward)
 
 
-def _checked(leading, x, h0, weights, reset_after, gate_activation, activation):
+def _checked(
+    leading: str,
+    x: Array,
+    h0: Maybe,
+    weights: tuple[Any, Any, Maybe, Maybe],
+    reset_after: bool,
+    gate_activation: str,
+    activation: str,
+) -> Checked:
     """What `cell_forward` and `forward` take; `leading` names the axes of x before D."""
     H, D, dtype = check_recurrent_weights(3, *weights)
     check_array("x", x, (*leading, D), dtype)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_jordan_arrays
-from .activations import NONLINEARITIES, OUTPUT_ACTIVATIONS, activation_of
+from .activations import NONLINEARITIES, OUTPUT_ACTIVATIONS, Activation, activation_of
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, backward, forward
+from .scan import Cell, States, backward, forward
 
 
 class _Weights(NamedTuple):
@@ -19,7 +19,7 @@ class _Weights(NamedTuple):
     bias_y: Maybe  # (M,)
 
 
-def _step(x, state, w, options):
+def _step(x: Array, state: States, w: _Weights, options: tuple[Activation, Activation]) -> tuple[States, States]:
     (y,) = state
     (f, _), (g, _) = options
     h = f(affine(x, w.weight_ih, w.bias_h) + affine(y, w.weight_yh, None))
@@ -27,7 +27,9 @@ def _step(x, state, w, options):
     return (y_next,), (h, y_next)
 
 
-def _step_backward(dstate, x, state, gates, w, options):
+def _step_backward(
+    dstate: States, x: Array, state: States, gates: States, w: _Weights, options: tuple[Activation, Activation]
+) -> tuple[Array, States, _Weights]:
     (dy_next,), (y,), (h, y_next) = dstate, state, gates
     (_, f_backward), (_, g_backward) = options
     dh, dweight_hy, dbias_y = affine_backward(g_backward(dy_next, y_next), h, w.weight_hy, w.bias_y)

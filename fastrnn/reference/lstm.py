@@ -5,6 +5,7 @@ Without a projection P = H.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from .._validate import (
 from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of, clipped
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, States, backward, cell_backward, cell_forward, forward
 
 
 class _Weights(NamedTuple):
@@ -41,7 +42,7 @@ class _Options(NamedTuple):
     cell: Activation
 
 
-def _step(x, state, w, options):
+def _step(x: Array, state: States, w: _Weights, options: _Options) -> tuple[States, States]:
     h, c = state
     (s, _), (g, _) = options
     a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
@@ -53,7 +54,9 @@ def _step(x, state, w, options):
     return (h_next, c_next), (i, f, g_t, o, c_next, e)
 
 
-def _step_backward(dstate, x, state, gates, w, options):
+def _step_backward(
+    dstate: States, x: Array, state: States, gates: States, w: _Weights, options: _Options
+) -> tuple[Array, States, _Weights]:
     (dh_next, dc_next), (h, c), (i, f, g, o, c_next, e) = dstate, state, gates
     (_, s_backward), (_, g_backward) = options
     p_i, p_f, p_o = _peepholes(w)
@@ -73,7 +76,7 @@ def _step_backward(dstate, x, state, gates, w, options):
     return dx, (dh, dc), _Weights(dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dweight_peephole)
 
 
-def _peepholes(w: _Weights):
+def _peepholes(w: _Weights) -> Sequence[Maybe]:
     return (None, None, None) if w.weight_peephole is None else np.split(w.weight_peephole, 3)
 
 
@@ -85,10 +88,20 @@ def _add(a: Array, p: Maybe, v: Array) -> Array:
 _LSTM = Cell("lstm", ("h", "c"), _step, _step_backward)
 
 
-def _checked(leading, x, state, weights, gate_activation, activation, cell_clip):
+def _checked(
+    leading: str,
+    x: Array,
+    state: tuple[Maybe, Maybe],
+    weights: tuple[Any, Any, Maybe, Maybe, Maybe, Maybe],
+    gate_activation: str,
+    activation: str,
+    cell_clip: float | None,
+) -> Checked:
     """What `cell_forward` and `forward` take; `leading` names the axes of x before D."""
     w = _Weights(*weights)
-    H, D, dtype = check_recurrent_weights(4, *weights[:4], None if w.weight_hr is None else "P")
+    H, D, dtype = check_recurrent_weights(
+        4, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, None if w.weight_hr is None else "P"
+    )
     P = w.weight_hh.shape[1]
     if w.weight_hr is not None:
         check_array("weight_hr", w.weight_hr, (P, H), dtype)
@@ -96,12 +109,12 @@ def _checked(leading, x, state, weights, gate_activation, activation, cell_clip)
         check_array("weight_peephole", w.weight_peephole, (3 * H,), dtype)
     check_array("x", x, (*leading, D), dtype)
     N = x.shape[-2]
-    state = check_states(["h0", "c0"], state, [(N, P), (N, H)], dtype)
+    states = check_states(["h0", "c0"], state, [(N, P), (N, H)], dtype)
     gate = activation_of("gate_activation", gate_activation, GATE_ACTIVATIONS)
     cell = activation_of("activation", activation, NONLINEARITIES)
     if cell_clip is not None:
         check_positive("cell_clip", cell_clip)
-    return _LSTM, x, state, w, _Options(clipped(gate, cell_clip, dtype), clipped(cell, cell_clip, dtype))
+    return _LSTM, x, states, w, _Options(clipped(gate, cell_clip, dtype), clipped(cell, cell_clip, dtype))
 
 
 def lstm_cell_forward(

@@ -1,15 +1,15 @@
-"""Recurrent networks over trees in plain NumPy, node by node: what `fastrnn.functional.trees` is tested against.
+"""Recurrent networks over trees in plain NumPy, node by node: what `fastrnn.functional.tree` is tested against.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
 C(j) are the children of node j, l(k) is the position of child k, 0..N-1, among its parent's.
 
-Each function takes `trees`, a `fastrnn.Trees` (only its arrays parent, position, root and leaf are read), and x: (V, D),
-one row per node, or (leaves, D), one row per leaf, in which case all other nodes have x_j = 0.
+Each function takes `trees`, a `fastrnn.Trees` (only its arrays parent, position, root and leaf are read), and x:
+(V, D), one row per node, or (leaves, D), one row per leaf, in which case all other nodes have x_j = 0.
 All arrays of a call share one dtype, float32 or float64. Equations and their numbers are those of Tai, Socher and
-Manning (2015, Improved semantic representations from tree-structured long short-term memory networks, arXiv:1503.00075);
-their u is g here, as in `fastrnn.reference`. s is the logistic sigmoid, * elementwise, d<name> the gradient of the loss
-with respect to <name>. A recursion over the tree is a loop in which children come before their parents, backward the
-other way round. This module is written for reading; arguments are checked by the layers and the compiled core.
+Manning (2015, Improved semantic representations from tree-structured long short-term memory networks,
+arXiv:1503.00075); their u is g here, as in `fastrnn.reference`. s is the logistic sigmoid, * elementwise, d<name> the
+gradient of the loss with respect to <name>. A recursion over the tree is a loop in which children come before their
+parents, backward the other way round. This module is written for reading; arguments are checked by the layers and the compiled core.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _operand(h: Array, nodes: list[int], trees: Any, children: Children) -> Arra
     children that are not there."""
     H = h.shape[1]
     if children == "sum":
-        return h[nodes].sum(axis=0)
-    operand = np.zeros(children * H, h.dtype)
+        return np.asarray(h[nodes].sum(axis=0))
+    operand = np.zeros(int(children) * H, h.dtype)
     for k in nodes:
         operand[trees.position[k] * H :][:H] = h[k]
     return operand
@@ -72,7 +72,7 @@ def _start_backward(dh: Maybe, dh_root: Maybe, shape: tuple[int, ...], dtype: An
     return total
 
 
-def _finish_backward(grads: dict[str, Maybe], x: Array, trees: Any, into: dict[str, Array] | None) -> dict[str, Maybe]:
+def _finish_backward(grads: dict[str, Any], x: Array, trees: Any, into: dict[str, Array] | None) -> dict[str, Maybe]:
     if len(x) != len(trees.parent):
         grads["x"] = grads["x"][trees.leaf]
     for name, target in (into or {}).items():
