@@ -190,6 +190,11 @@ class Module:
         """The layers that this one consists of; none for a layer that computes itself."""
         return ()
 
+    def check_trainable(self, *, alone: bool = True) -> None:
+        """Raise TypeError if a `Trainer` cannot train this layer: alone, or as a part of another."""
+        for layer in self.children():
+            layer.check_trainable(alone=False)
+
     def forward(
         self, x: Array, state: Any = None, *, context: Context = Context(), training: bool = False
     ) -> tuple[Array, Any]:

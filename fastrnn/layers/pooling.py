@@ -5,6 +5,7 @@ Letters: T time steps, N batch, H features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,15 @@ class Pool(Module):
             self._spread(dy if lengths is None else np.where((lengths == 0)[:, None], 0, dy), steps, lengths, kept)
         return dx
 
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """y (N, H) of whole sequences from parts[s] (N, H), the y of their consecutive segments, of which row n has
+        counts[s][n] steps. Also the share of each segment in y, which `split` takes."""
+        raise NotImplementedError(f"{type(self).__name__} defines no merge")
+
+    def split(self, dy: Array, share: Array) -> Array:
+        """The gradient in the y of one segment, from that in the y of whole sequences."""
+        return np.where(share, dy, dy.dtype.type(0))
+
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         """y of steps (T, N, H) or (T, H), T >= 1, in an array of its own where there are lengths; anything for rows of
         length 0. And what `_spread` needs."""
@@ -92,6 +102,9 @@ class LastStep(Pool):
     def stream_links(self, chain: Any) -> bool:
         return True  # nothing to do: the newest step is the last one
 
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        return _chosen(parts, [np.broadcast_to((count > 0)[:, None], y.shape) for y, count in zip(parts, counts)])
+
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         where = -1 if lengths is None else (lengths - 1, np.arange(len(lengths)))
         return steps[where], where
@@ -102,6 +115,17 @@ class LastStep(Pool):
 
 class MeanPool(Pool):
     """The mean over the time steps of each sequence, summed in float64. Shapes, lengths and errors: see `Pool`."""
+
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        steps = np.maximum(sum(counts), 1)
+        shares = [(count / steps)[:, None] for count in counts]
+        y = np.zeros(parts[0].shape, np.float64)
+        for part, share in zip(parts, shares):
+            y += part * share
+        return y.astype(parts[0].dtype, copy=False), shares
+
+    def split(self, dy: Array, share: Array) -> Array:
+        return (dy * share).astype(dy.dtype, copy=False)
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         if lengths is None:
@@ -122,6 +146,15 @@ class MaxPool(Pool):
     NaN is larger than all else, as in NumPy and PyTorch. Shapes, lengths and errors: see `Pool`.
     """
 
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        best, found = np.zeros_like(parts[0]), np.zeros(parts[0].shape, bool)
+        larger = []  # where each segment has a value above all before it
+        for part, count in zip(parts, counts):
+            larger.append((count > 0)[:, None] & (~found | ~(np.isnan(best) | (part <= best))))
+            np.copyto(best, part, where=larger[-1])
+            found |= larger[-1]
+        return _chosen(parts, larger)
+
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         counted = steps if lengths is None else np.where(_within(lengths, steps), steps, -np.inf)
         first = counted.argmax(axis=0)[None]
@@ -129,6 +162,17 @@ class MaxPool(Pool):
 
     def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
         np.put_along_axis(steps, kept, dy[None], axis=0)
+
+
+def _chosen(parts: Sequence[Array], candidates: list[Array]) -> tuple[Array, list[Array]]:
+    """For each entry its value in the last of the candidate segments, zero where there is none; and where each is."""
+    y, taken = np.zeros_like(parts[0]), np.zeros(parts[0].shape, bool)
+    shares = []
+    for part, candidate in zip(reversed(parts), reversed(candidates)):
+        shares.append(candidate & ~taken)
+        np.copyto(y, part, where=shares[-1])
+        taken |= candidate
+    return y, shares[::-1]
 
 
 def _within(lengths: Array, steps: Array) -> Array:

@@ -250,6 +250,11 @@ class RecurrentLayer(Module):
             reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
         return [reset_mask, reverse]
 
+    def check_trainable(self, *, alone: bool = True) -> None:
+        if alone:
+            got = type(self).__name__
+            raise TypeError(f"model: expected a layer that returns one array, got {got}; put it in a Sequential")
+
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def stream_links(self, chain: Any) -> bool:

@@ -72,6 +72,12 @@ class TreeLayer(Module):
             "dtype": self.dtype.name,
         }
 
+    def check_trainable(self, *, alone: bool = True) -> None:
+        raise TypeError(
+            f"model: expected layers that read arrays, got {type(self).__name__}, which takes trees with each call: an "
+            "optimizer trains it, step(layer.params, layer.grads)"
+        )
+
     def _weights(self) -> tuple[Any, ...]:
         return self._params["weight_ih"], self._params["weight_hh"], self._params.get("bias")
 
