@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
-from .._native import CELLS
-from .._validate import as_generator, check_choice, check_dtype, check_size
+from .._validate import check_choice, check_dtype
 from ..functional.activations import ACTIVATIONS
 from ..functional.checks import NONLINEARITIES
-from .init import uniform
 from .module import Array, Module
 
 

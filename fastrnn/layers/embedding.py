@@ -9,12 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
-from .._native import CELLS
-from .._validate import as_generator, check_choice, check_dtype, check_size
-from ..functional.activations import ACTIVATIONS
-from ..functional.checks import NONLINEARITIES
-from .init import uniform
+from .._validate import as_generator, check_dtype, check_size
 from .module import Array, Module
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from .. import functional
 from .._native import CELLS
-from .._validate import as_generator, check_choice, check_dtype, check_size
-from ..functional.activations import ACTIVATIONS
+from .._validate import as_generator, check_dtype, check_size
 from ..functional.checks import NONLINEARITIES
 from .init import uniform
 from .module import Array, Module
