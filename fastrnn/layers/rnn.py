@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM. Letters as in `recurrent`, which has all that they share."""
+"""RNN, GRU and LSTM. Letters as in `stacked`, which has all that they share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._native import CELLS
 from .._validate import check_choice, check_number, check_size
 from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES, positive
-from .recurrent import RecurrentLayer
+from .stacked import RecurrentLayer
 
 
 class RNN(RecurrentLayer):
@@ -25,17 +24,19 @@ class RNN(RecurrentLayer):
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
     learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state that
         sequences start from where none is given.
-    init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal", with recurrent weights orthogonal
-        per gate instead (see `initialisation.orthogonal_gates`).
-    How to call it: see `RecurrentLayer`.
+    init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal": each gate's recurrent weights are a
+        random orthogonal matrix instead.
+
+    The state is h (L*S, N, H), S = 2 if bidirectional, otherwise 1; without a batch axis (L*S, H). The output is
+    (T, N, S*H), the forward half first. `__call__` and `backward` say what a call and its backward take.
     """
 
     gates = 1
-    _forward = staticmethod(functional.rnn_forward)
-    _backward = staticmethod(functional.rnn_backward)
+    _sequence_forward = staticmethod(functional.rnn_forward)
+    _sequence_backward = staticmethod(functional.rnn_backward)
 
-    def _kernel_options(self) -> dict[str, Any]:
-        return {"cell": CELLS["rnn"], "activation": NONLINEARITIES[self.nonlinearity]}
+    def _cell_options(self) -> dict[str, Any]:
+        return {"cell": "rnn", "activation": self.nonlinearity}
 
     def __init__(
         self,
@@ -77,18 +78,18 @@ class GRU(RecurrentLayer):
         original, n = tanh(W_in x + b_in + W_hn (r * h) + b_hn).
     gate_activation: "sigmoid", "hard_sigmoid" (0.2 a + 0.5 within 0..1: ONNX, Keras 2) or "hard_sigmoid_6" (a / 6 + 0.5:
         PyTorch, Keras 3), of r and z. activation: "tanh", "relu", "sigmoid" or "identity", of n.
-    All other arguments as for `RNN`. How to call it: see `RecurrentLayer`.
+    All other arguments, the state and the output are as for `RNN`.
     """
 
     gates = 3
-    _forward = staticmethod(functional.gru_forward)
-    _backward = staticmethod(functional.gru_backward)
+    _sequence_forward = staticmethod(functional.gru_forward)
+    _sequence_backward = staticmethod(functional.gru_backward)
 
-    def _kernel_options(self) -> dict[str, Any]:
+    def _cell_options(self) -> dict[str, Any]:
         return {
-            "cell": CELLS["gru" if self.reset_after else "gru_reset_before"],
-            "activation": NONLINEARITIES[self.activation],
-            "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
+            "cell": "gru" if self.reset_after else "gru_reset_before",
+            "activation": self.activation,
+            "gate_activation": self.gate_activation,
         }
 
     def __init__(
@@ -130,7 +131,9 @@ class GRU(RecurrentLayer):
 
 class LSTM(RecurrentLayer):
     """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000), stacked L times;
-    gates i, f, g, o; its state is the tuple (h, c).
+    gates i, f, g, o.
+
+    The state is the tuple (h, c): h (L*S, N, P), c (L*S, N, H), P = proj_size or H; without a batch axis (L*S, ...).
 
     forget_bias: a number to start the forget gate's total bias at, bias_ih + bias_hh; 1.0 is the "unit forget bias"
         of Jozefowicz et al. (2015), with which memory lasts from the first step of training. None leaves both as
@@ -141,19 +144,19 @@ class LSTM(RecurrentLayer):
         weight_peephole_l{k} (3H,) in the order i, f, o.
     cell_clip: a positive number that all that goes into an activation is clipped to (ONNX's clip); None: no clip.
     gate_activation (i, f, o) and activation (g and h = o * activation(c)) as for `GRU`.
-    All other arguments as for `RNN`. How to call it: see `RecurrentLayer`.
+    All other arguments and the output are as for `RNN`.
     """
 
     gates = 4
     states = ("h", "c")
-    _forward = staticmethod(functional.lstm_forward)
-    _backward = staticmethod(functional.lstm_backward)
+    _sequence_forward = staticmethod(functional.lstm_forward)
+    _sequence_backward = staticmethod(functional.lstm_backward)
 
-    def _kernel_options(self) -> dict[str, Any]:
+    def _cell_options(self) -> dict[str, Any]:
         return {
-            "cell": CELLS["lstm"],
-            "activation": NONLINEARITIES[self.activation],
-            "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
+            "cell": "lstm",
+            "activation": self.activation,
+            "gate_activation": self.gate_activation,
             "clip": self.cell_clip,
         }
 

@@ -27,45 +27,30 @@ from .._validate import (
     kind_of,
     own_generator,
 )
+from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
 from .init import orthogonal_gates, uniform
-from .layout import as_given, check_reset_mask, check_state, time_major
-from .module import Array, Module
+from .layout import as_given, check_reset_mask, check_state, read_doutput, time_major
+from .module import Array
+from .protocol import NOTHING, Context, StateSpec
+from .stateful import Stateful
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class RecurrentLayer(Module):
+class RecurrentLayer(Stateful):
     """What RNN, GRU and LSTM share.
 
-    output, state_n = layer(x, state=None, *, lengths=None, reset_mask=None, steps=None, training=False)
-        x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence without a batch axis; in the layer's
-        dtype. state is h, or (h, c) for the LSTM, h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...); None
-        for zeros, or for the learned initial state. output (T, N, S*P), laid out as x; of a bidirectional layer the
-        forward half comes first. state_n is like state: what each direction of each layer ends with.
-        lengths: integers (N,), 0..T in any order: sequence n ends after lengths[n] steps. Output past it is 0, the
-            final state is that of its last step, and a reverse direction starts there. Work follows sum(lengths).
-        reset_mask: bool (T, N), with batch_first too: where True the state is zeroed before that step, as at the start
-            of an episode, and no gradient flows back across. A reverse direction's state is zeroed at the same
-            boundary, after it has read that step.
-        steps: with x None, how many steps to run without input, s_t = f(s_{t-1}): as with x = 0, but the first layer's
-            weight_ih is left out. The batch is that of the state, one sequence where there is none.
-
-    dx, dstate0 = layer.backward(doutput, dstate_n=None, need_dx=True)
-        Backpropagation through time, after a call with training=True, whose x and output must still be as they were.
-        doutput is like output, dstate_n like state_n, each None for zeros. Parameter gradients are added to `grads`.
-        dx is None where x was, and with need_dx=False, which spares a product with the weights.
-
-    Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape, RuntimeError for a
-    backward without a training call before it.
+    The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
+    (T, N, S*P), laid out as x; of a bidirectional layer the forward half comes first.
     """
 
     batch_first: bool
-    takes_lengths = takes_reset_mask = takes_state = skips_dx = True
+    optional_input_grad = True
     gates: int
     states: tuple[str, ...] = ("h",)
-    _forward: Callable[..., Any]
-    _backward: Callable[..., dict[str, Any]]
+    _sequence_forward: Callable[..., Any]
+    _sequence_backward: Callable[..., dict[str, Any]]
 
     def __init__(
         self,
@@ -128,6 +113,11 @@ class RecurrentLayer(Module):
             elif self.bias or not kind.startswith("bias"):
                 self.add_param(name, uniform(rng, shapes.get(kind, (GH,)), bound, self.dtype))
 
+    @property
+    def state_spec(self) -> StateSpec:
+        names = self.states
+        return StateSpec(names, self._state_widths(), self.num_layers, self._directions, len(names) == 1)
+
     def arguments(self) -> dict[str, Any]:
         return {
             "input_size": self.input_size,
@@ -145,25 +135,19 @@ class RecurrentLayer(Module):
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
-    def __call__(
-        self,
-        x: Array | None,
-        state: State = None,
-        *,
-        lengths: Any = None,
-        reset_mask: Array | None = None,
-        steps: int | None = None,
-        training: bool = False,
-    ) -> tuple[Array, State]:
-        y, batched = self._read_input(x, state, steps)
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        lengths, reset_mask = context.lengths, context.reset_mask
+        y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
         P, S = self._h_size, self._directions
-        state0 = self._unpack("state", state, N, batched)
+        state0 = [None] * len(self.states) if state is None else self._unpack("state", state, N, batched)
         starts_learned = state is None and self.learn_initial_state
         if starts_learned:
             learned = [self._params[f"initial_{name}"] for name in self.states]
             state0 = [np.repeat(rows[:, None], N, axis=1) for rows in learned]
-        resets = self._resets_of_directions(reset_mask, lengths, T, N)
+        resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches, masks = [], [None] * self.num_layers
         for k in range(self.num_layers):
@@ -176,7 +160,7 @@ class RecurrentLayer(Module):
                 weights = {kind: self._params.get(name) for kind, name in self._names[index].items()}
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
-                output, *last, cache = self._forward(
+                output, *last, cache = self._sequence_forward(
                     y,
                     *[a if a is None else a[index] for a in state0],
                     **weights,
@@ -194,19 +178,12 @@ class RecurrentLayer(Module):
             self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
-    def backward(
-        self, doutput: Array | None, dstate_n: State = None, *, need_dx: bool = True
-    ) -> tuple[Array | None, State]:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         caches, masks, shape, batched, without_input, starts_learned = self._kept()
         _, N, width = shape
-        P, S, dy = self._h_size, self._directions, None
-        if doutput is not None:
-            dy = time_major("doutput", doutput, None, self.batch_first, width)
-            if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
-            if dy.dtype != self.dtype:
-                raise TypeError(f"doutput: expected {self.dtype} like output, got {dy.dtype}")
+        P, S = self._h_size, self._directions
+        if dy is not None:
+            dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dstate = self._unpack("dstate_n", dstate_n, N, batched)
         self._cache = None
         dstate0 = [np.zeros((S * self.num_layers, N, width), self.dtype) for width in self._state_widths()]
@@ -221,7 +198,7 @@ class RecurrentLayer(Module):
                     into[key] = a[index]
                 if s or not (k or need_dx):
                     into["x"] = dx  # added to; None, of the first layer: not wanted
-                grads = self._backward(
+                grads = self._sequence_backward(
                     dy if dy is None or S == 1 else dy[:, :, s * P : (s + 1) * P],
                     *[a if a is None else a[index] for a in dstate],
                     caches[index],
@@ -237,10 +214,10 @@ class RecurrentLayer(Module):
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
-    def _resets_of_directions(self, reset_mask: Any, lengths: Any, T: int, N: int) -> list[Array | None]:
+    def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
-        if reset_mask is None or not self.bidirectional:
-            return [reset_mask] * 2
+        if not self.bidirectional:
+            return [reset_mask]
         if check_reset_mask(reset_mask, T, N) is None:
             return [None] * 2
         reverse = np.zeros_like(reset_mask)
@@ -257,19 +234,17 @@ class RecurrentLayer(Module):
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
-    def stream_links(self, chain: Any) -> bool:
-        links = []
+    def compile_into(self, builder: ChainBuilder) -> bool:
         for index, names in enumerate(self._names):
             weights = {kind: self._params.get(name) for kind, name in names.items()}
-            learned = (
-                [self._params[f"initial_{name}"][index] for name in self.states] if self.learn_initial_state else None
-            )
-            links.append(weights | self._kernel_options() | {"gates": self.gates, "initial": learned})
-        chain.links += links
+            learned = None
+            if self.learn_initial_state:
+                learned = [self._params[f"initial_{name}"][index] for name in self.states]
+            builder.add_recurrence(weights=weights, gates=self.gates, initial=learned, **self._cell_options())
         return True
 
-    def _kernel_options(self) -> dict[str, Any]:
-        """The options as the compiled kernels know them."""
+    def _cell_options(self) -> dict[str, Any]:
+        """Which cell it is and with which functions, as `ChainBuilder.add_recurrence` takes them."""
         raise NotImplementedError
 
     # --- layouts ------------------------------------------------------------------------------------------------------
