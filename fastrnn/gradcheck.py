@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _state
 from ._validate import as_generator, check_size
 from .layers.module import Module, build
 
@@ -94,7 +95,7 @@ def check_gradients(
 
     The loss is the sum of all outputs and final states, each times a fixed random number. Differences need float64: a
     float32 layer is checked as a float64 copy made from its `config()`, and refused with TypeError where that has no
-    "dtype"; x, state and targets are converted. The layer's parameters, gradients and random state are left as they were.
+    "dtype"; x, state and targets are converted. The layer's parameters, gradients and random state stay as they were.
 
     x: what the layer reads; tokens get no gradient. x=None with steps=T for an autonomous layer. state: where to
         start; None for zeros, whose gradient is then not checked. options: what else the layer takes in a call, such
@@ -115,7 +116,7 @@ def check_gradients(
     if x is not None:
         x = np.asarray(x)
         x = x.astype(np.float64) if x.dtype.kind == "f" else x.copy()
-    state = _map(lambda a: np.array(a, np.float64), state)
+    state = _state.map(lambda a: np.array(a, np.float64), state)
     if lengths is not None:
         options["lengths"] = lengths
     if reset_mask is not None:
@@ -134,7 +135,7 @@ def check_gradients(
         else:
             outputs = layer(x, *(() if state is None else (state,)), training=training, **options)
         structure[:] = [outputs]
-        return list(_arrays(outputs))
+        return _state.flatten(outputs)
 
     structure: list[Any] = []
     weights = [rng.standard_normal(a.shape) for a in forward()]
@@ -147,7 +148,7 @@ def check_gradients(
     grads = _backward(layer.run_backward if runs else layer.backward, structure[0], weights)
     grads |= {name: grad.copy() for name, grad in layer.grads.items()}
     values = {} if x is None or x.dtype.kind != "f" else {"x": x}
-    values |= {f"state{k}": a for k, a in enumerate(_arrays(state))}
+    values |= {f"state{k}": a for k, a in enumerate(_state.arrays(state))}
     values |= layer.params
     checks = {}
     for name, value in values.items():
@@ -164,11 +165,10 @@ def check_gradients(
 
 def _backward(backward: Any, outputs: Any, weights: list[Array]) -> dict[str, Any]:
     """dx and the gradients of the state's arrays, from weights that are like the arrays of outputs."""
-    remaining = iter(weights)
-    arrives = _map(lambda _: next(remaining), outputs)
+    arrives = _state.unflatten(outputs, weights)
     returned = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
     dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
-    return {"x": dx} | {f"state{k}": a for k, a in enumerate(_arrays(dstate0))}
+    return {"x": dx} | {f"state{k}": a for k, a in enumerate(_state.arrays(dstate0))}
 
 
 def _check(
@@ -255,17 +255,3 @@ def _in_float64(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {name: "float64" if name == "dtype" else _in_float64(value) for name, value in config.items()}
     return [_in_float64(value) for value in config] if isinstance(config, (list, tuple)) else config
-
-
-def _map(function: Any, tree: Any) -> Any:
-    if isinstance(tree, (tuple, list)):
-        return tuple(_map(function, part) for part in tree)
-    return None if tree is None else function(tree)
-
-
-def _arrays(tree: Any) -> Iterator[Array]:
-    if isinstance(tree, (tuple, list)):
-        for part in tree:
-            yield from _arrays(part)
-    elif tree is not None:
-        yield tree

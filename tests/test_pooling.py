@@ -130,8 +130,8 @@ def test_without_steps(pool):
         (np.zeros(H), None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), got (5,)"),
         ([1.0], None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), got list"),
         (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), got (3,)"),
-        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, got 7"),
-        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, got -1"),
+        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected values from 0 to 6, got 7"),
+        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected values from 0 to 6, got -1"),
         (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected integers, got float64"),
         (np.zeros((T, N, H)), ["1", "2", "3", "4"], TypeError, "lengths: expected integers, got <U1"),
         (

@@ -5,7 +5,8 @@ Those inside the recurrent cells are in the kernels. Infinite inputs follow IEEE
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

@@ -11,18 +11,16 @@ with more than N children, RuntimeError for a cache that an earlier backward has
 
 from __future__ import annotations
 
-import operator
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
 from .. import _native
-from .checks import NONLINEARITIES, Array, Maybe, option
+from .._validate import Array, Children, Maybe, Nonlinearity, check_children
+from .spec import CellSpec, spec_of
 from .tree_batch import Trees
 
-__all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward", "check_children"]
-
-Children = Union[int, str]
+__all__ = ["tree_lstm_backward", "tree_lstm_forward", "tree_rnn_backward", "tree_rnn_forward"]
 
 
 def tree_rnn_forward(
@@ -32,7 +30,7 @@ def tree_rnn_forward(
     weight_hh: Array,
     bias: Maybe,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     children: Children = "sum",
     training: bool = True,
 ) -> tuple[Any, ...]:
@@ -41,13 +39,14 @@ def tree_rnn_forward(
     weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
     Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
     """
-    activation = option("nonlinearity", nonlinearity, NONLINEARITIES)
-    h, _, cache = _forward(False, activation, x, trees, weight_ih, weight_hh, bias, children, training)
+    h, _, cache = _forward(
+        False, spec_of("rnn", nonlinearity), x, trees, weight_ih, weight_hh, bias, children, training
+    )
     return h, h[trees.root], cache
 
 
 def tree_rnn_backward(
-    dh: Maybe, dh_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Gradients from dh (V, H) and dh_root (K, H), each None for zeros: a dict with keys x, weight_ih, weight_hh, bias.
     `into`, a dict of arrays under any of these keys, has the gradients added to it, and the dict then holds those."""
@@ -70,33 +69,20 @@ def tree_lstm_forward(
     i, f_0, ..., f_{N-1}, g, o ((3+N)H, N*H).
     Returns h (V, H), h_root and c_root (K, H) and the cache for one `tree_lstm_backward`, None unless training.
     """
-    h, c_root, cache = _forward(True, 0, x, trees, weight_ih, weight_hh, bias, children, training)
+    h, c_root, cache = _forward(True, spec_of("lstm"), x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], c_root, cache
 
 
 def tree_lstm_backward(
-    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Gradients, also from dc_root (K, H); the rest as in `tree_rnn_backward`."""
     return _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
 
 
-def check_children(children: Any) -> Children:
-    """ "sum" or a whole number of at least 1."""
-    if isinstance(children, str) and children == "sum":
-        return children
-    try:
-        number = operator.index(children)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(children, bool):
-        raise ValueError(f"children: expected 'sum' or a whole number of at least 1, got {children!r}")
-    return number
-
-
 def _forward(
     lstm: bool,
-    activation: int,
+    spec: CellSpec,
     x: Any,
     trees: Any,
     weight_ih: Any,
@@ -116,7 +102,7 @@ def _forward(
         )
     return _native.tree_forward(
         lstm,
-        activation,
+        spec.kernel.activation,
         0 if children == "sum" else children,
         x,
         trees.levels,

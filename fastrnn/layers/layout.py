@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import check_lengths, kind_of
+from .._validate import check_lengths, check_reset_mask, kind_of
 
 Array = NDArray[Any]
 
@@ -69,15 +69,3 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
         raise ValueError(f"lengths: expected None for x without a batch axis, got {lengths!r}")
     lengths = check_lengths(lengths, T, N)
     return None if (lengths == T).all() else lengths
-
-
-def check_reset_mask(reset_mask: Any, T: int, N: int) -> Array | None:
-    """reset_mask (T, N) of booleans; None where nothing is reset."""
-    if reset_mask is None:
-        return None
-    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
-    if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), got {reset_mask.shape}")
-    return reset_mask if reset_mask.any() else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from .._validate import Array, check_choice
+
 Activation = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]
 
 
@@ -68,6 +69,11 @@ GATE_ACTIVATIONS: dict[str, Activation] = {
     "hard_sigmoid_6": _hard_sigmoid(1 / 6),  # relu6(a + 3) / 6: PyTorch, Keras 3
 }
 OUTPUT_ACTIVATIONS = NONLINEARITIES | {"softmax": (_softmax, _softmax_backward)}
+
+
+def activation_of(name: str, value: Any, known: dict[str, Activation]) -> Activation:
+    """The activation that the option `name` chooses."""
+    return known[check_choice(name, value, known)]
 
 
 def clipped(activation: Activation, limit: float | None, dtype: Any) -> Activation:

@@ -6,8 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation
-from .checks import Array, Maybe, check, check_option, check_recurrent_weights, check_states
+from .._validate import (
+    Array,
+    GateActivation,
+    Maybe,
+    Nonlinearity,
+    OutputActivation,
+    check_array,
+    check_recurrent_weights,
+)
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of
+from .cache import check_states
 from .linear import affine, affine_backward
 from .scan import Cell, Weights, backward, cell_backward, cell_forward, forward
 
@@ -63,10 +72,10 @@ _GRU = Cell("gru", ("h",), _step, _step_backward)
 def _checked(leading, x, h0, weights, reset_after, gate_activation, activation):
     """What `cell_forward` and `forward` take; `leading` names the axes of x before D."""
     H, D, dtype = check_recurrent_weights(3, *weights)
-    check("x", x, (*leading, D), dtype)
+    check_array("x", x, (*leading, D), dtype)
     state = check_states(["h0"], (h0,), [(x.shape[-2], H)], dtype)
-    gate = check_option("gate_activation", gate_activation, GATE_ACTIVATIONS)
-    candidate = check_option("activation", activation, NONLINEARITIES)
+    gate = activation_of("gate_activation", gate_activation, GATE_ACTIVATIONS)
+    candidate = activation_of("activation", activation, NONLINEARITIES)
     return _GRU, x, state, Weights(*weights), _Options(bool(reset_after), gate, candidate)
 
 
@@ -79,11 +88,11 @@ def gru_cell_forward(
     bias_hh: Maybe,
     *,
     reset_after: bool = True,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     weight_hy: Maybe = None,
     bias_y: Maybe = None,
-    output_activation: str = "identity",
+    output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of the gated recurrent unit, gates in the order r, z, n:
 
@@ -129,8 +138,8 @@ def gru_forward(
     bias_hh: Maybe,
     *,
     reset_after: bool = True,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
     reverse: bool = False,

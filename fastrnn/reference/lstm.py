@@ -9,8 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, clipped
-from .checks import Array, Maybe, check, check_option, check_positive, check_recurrent_weights, check_states
+from .._validate import (
+    Array,
+    GateActivation,
+    Maybe,
+    Nonlinearity,
+    OutputActivation,
+    check_array,
+    check_positive,
+    check_recurrent_weights,
+)
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of, clipped
+from .cache import check_states
 from .linear import affine, affine_backward
 from .scan import Cell, backward, cell_backward, cell_forward, forward
 
@@ -81,14 +91,14 @@ def _checked(leading, x, state, weights, gate_activation, activation, cell_clip)
     H, D, dtype = check_recurrent_weights(4, *weights[:4], None if w.weight_hr is None else "P")
     P = w.weight_hh.shape[1]
     if w.weight_hr is not None:
-        check("weight_hr", w.weight_hr, (P, H), dtype)
+        check_array("weight_hr", w.weight_hr, (P, H), dtype)
     if w.weight_peephole is not None:
-        check("weight_peephole", w.weight_peephole, (3 * H,), dtype)
-    check("x", x, (*leading, D), dtype)
+        check_array("weight_peephole", w.weight_peephole, (3 * H,), dtype)
+    check_array("x", x, (*leading, D), dtype)
     N = x.shape[-2]
     state = check_states(["h0", "c0"], state, [(N, P), (N, H)], dtype)
-    gate = check_option("gate_activation", gate_activation, GATE_ACTIVATIONS)
-    cell = check_option("activation", activation, NONLINEARITIES)
+    gate = activation_of("gate_activation", gate_activation, GATE_ACTIVATIONS)
+    cell = activation_of("activation", activation, NONLINEARITIES)
     if cell_clip is not None:
         check_positive("cell_clip", cell_clip)
     return _LSTM, x, state, w, _Options(clipped(gate, cell_clip, dtype), clipped(cell, cell_clip, dtype))
@@ -105,12 +115,12 @@ def lstm_cell_forward(
     *,
     weight_hr: Maybe = None,
     weight_peephole: Maybe = None,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     cell_clip: float | None = None,
     weight_hy: Maybe = None,
     bias_y: Maybe = None,
-    output_activation: str = "identity",
+    output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of long short-term memory (Hochreiter & Schmidhuber, 1997) with the forget gate of Gers et al.
     (2000, Learning to forget), gates in the order i, f, g, o:
@@ -170,8 +180,8 @@ def lstm_forward(
     *,
     weight_hr: Maybe = None,
     weight_peephole: Maybe = None,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     cell_clip: float | None = None,
     lengths: Any = None,
     reset_mask: Any = None,

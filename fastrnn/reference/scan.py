@@ -5,24 +5,14 @@ Letters: T time steps, N batch, D input_size, H hidden_size, M outputs.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from .activations import OUTPUT_ACTIVATIONS
-from .checks import (
-    Array,
-    Cache,
-    Maybe,
-    add_into,
-    check,
-    check_lengths,
-    check_option,
-    check_reset_mask,
-    check_states,
-    ieee,
-    kept,
-)
+from .._validate import Array, Maybe, check_array, check_lengths, check_reset_mask
+from .activations import OUTPUT_ACTIVATIONS, activation_of
+from .cache import Cache, add_into, check_states, ieee, kept
 from .linear import affine, affine_backward
 
 
@@ -46,15 +36,15 @@ class Cell(NamedTuple):
 @ieee
 def cell_forward(cell, x, state, w, options, weight_hy, bias_y, output_activation):
     """One step and, with weight_hy, its output; the caller has checked all but the last three."""
-    g = check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+    g = activation_of("output_activation", output_activation, OUTPUT_ACTIVATIONS)
     if weight_hy is None and bias_y is not None:
         raise ValueError("bias_y: expected None, as weight_hy is None")
     state_next, gates = cell.step(x, state, w, options)
     if weight_hy is None:
         return *state_next, Cache(cell.name + "_cell_forward", (x, state, gates, w, options, None))
-    M, _ = check("weight_hy", weight_hy, ("M", state[0].shape[1]), x.dtype)
+    M, _ = check_array("weight_hy", weight_hy, ("M", state[0].shape[1]), x.dtype)
     if bias_y is not None:
-        check("bias_y", bias_y, (M,), x.dtype)
+        check_array("bias_y", bias_y, (M,), x.dtype)
     y = g[0](affine(state_next[0], weight_hy, bias_y))
     head = (state_next[0], weight_hy, bias_y, g, y)
     return *state_next, y, Cache(cell.name + "_cell_forward", (x, state, gates, w, options, head))
@@ -63,7 +53,7 @@ def cell_forward(cell, x, state, w, options, weight_hy, bias_y, output_activatio
 @ieee
 def cell_backward(cell, dstate, cache, dy):
     x, state, gates, w, options, head = kept(cache, cell.name + "_cell_forward")
-    dstate = check_states(["d%s_next" % s for s in cell.states], dstate, [s.shape for s in state], x.dtype)
+    dstate = check_states([f"d{s}_next" for s in cell.states], dstate, [s.shape for s in state], x.dtype)
     head_grads = {}
     if head is None and dy is not None:
         raise ValueError("dy: expected None, as the forward had no weight_hy")
@@ -87,11 +77,12 @@ def forward(cell, x, state, w, options, lengths, reset_mask, reverse, out, train
     brings to the step of its marked x.
     """
     T, N = x.shape[:2]
-    lengths, reset_mask = check_lengths(lengths, T, N), check_reset_mask(reset_mask, T, N)
+    lengths = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
+    reset_mask = check_reset_mask(reset_mask, T, N)
     shape = (T, *state[0].shape)
     if out is None:
         out = np.empty(shape, x.dtype)
-    check("out", out, shape, x.dtype, writable=True)
+    check_array("out", out, shape, x.dtype, writable=True)
     state, steps = tuple(s.copy() for s in state), []
     for k in range(lengths.max()):
         rows = np.flatnonzero(k < lengths)
@@ -117,7 +108,7 @@ def backward(cell, doutput, dstate, cache, into):
     """The cascade in reverse: the gradient of a row's final state enters at its last step, through dstate."""
     x, state_shapes, steps, w, options = kept(cache, cell.name + "_forward")
     (doutput,) = check_states(["d" + cell.output], (doutput,), ((len(x), *state_shapes[0]),), x.dtype)
-    dstate = check_states(["d%s_n" % s for s in cell.states], dstate, state_shapes, x.dtype)
+    dstate = check_states([f"d{s}_n" for s in cell.states], dstate, state_shapes, x.dtype)
     dstate = tuple(d.copy() for d in dstate)
     dx = np.zeros(x.shape, x.dtype)
     dw = type(w)(*(None if a is None else np.zeros(a.shape, a.dtype) for a in w))

@@ -14,19 +14,15 @@ other way round. This module is written for reading; arguments are checked by th
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
-from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Array
+from .._validate import Array, Children, Maybe, Nonlinearity
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES
+from .cache import ieee
 
-__all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward"]
-
-Maybe = Optional[Array]
-Children = Union[int, str]
-
-# Infinities and NaN follow IEEE arithmetic without a warning, as in the compiled kernels.
-_ieee = np.errstate(over="ignore", invalid="ignore")
+__all__ = ["tree_lstm_backward", "tree_lstm_forward", "tree_rnn_backward", "tree_rnn_forward"]
 
 _sigmoid, _ = GATE_ACTIVATIONS["sigmoid"]
 
@@ -76,9 +72,7 @@ def _start_backward(dh: Maybe, dh_root: Maybe, shape: tuple[int, ...], dtype: An
     return total
 
 
-def _finish_backward(
-    grads: dict[str, Maybe], x: Array, trees: Any, into: Optional[dict[str, Array]]
-) -> dict[str, Maybe]:
+def _finish_backward(grads: dict[str, Maybe], x: Array, trees: Any, into: dict[str, Array] | None) -> dict[str, Maybe]:
     if len(x) != len(trees.parent):
         grads["x"] = grads["x"][trees.leaf]
     for name, target in (into or {}).items():
@@ -89,7 +83,7 @@ def _finish_backward(
 # --- TreeRNN ----------------------------------------------------------------------------------------------------------
 
 
-@_ieee
+@ieee
 def tree_rnn_forward(
     x: Array,
     trees: Any,
@@ -97,7 +91,7 @@ def tree_rnn_forward(
     weight_hh: Array,
     bias: Maybe,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     children: Children = "sum",
     training: bool = True,
 ) -> tuple[Any, ...]:
@@ -120,9 +114,9 @@ def tree_rnn_forward(
     return h, h[trees.root], cache
 
 
-@_ieee
+@ieee
 def tree_rnn_backward(
-    dh: Maybe, dh_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Backpropagation through structure, from dh (V, H) and dh_root (K, H), each None for zeros:
 
@@ -153,7 +147,7 @@ def tree_rnn_backward(
 # --- TreeLSTM ---------------------------------------------------------------------------------------------------------
 
 
-@_ieee
+@ieee
 def tree_lstm_forward(
     x: Array,
     trees: Any,
@@ -206,9 +200,9 @@ def _recurrent(weight_hh: Array, H: int) -> tuple[Array, Array, Array, Array]:
     return blocks[0], blocks[1:-2], blocks[-2], blocks[-1]
 
 
-@_ieee
+@ieee
 def tree_lstm_backward(
-    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Backpropagation through structure, from dh (V, H), dh_root and dc_root (K, H), each None for zeros.
 
