@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import check_dtype, check_size, kind_of
-from .layout import active_lengths, as_given, check_reset_mask, check_state, read_doutput, time_major
+from .. import _state
+from .._validate import check_dtype, check_reset_mask, check_size, kind_of
+from .layout import active_lengths, as_given, check_state, read_doutput, time_major
 from .module import Array, class_name
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -151,8 +152,8 @@ class Recurrent(Stateful):
         reset_mask = check_reset_mask(reset_mask, T, N)
         output, kept = None, []
         for t in range(T):
-            if reset_mask is not None:
-                states = [_zero_rows(s, reset_mask[t]) for s in states]
+            if reset_mask is not None and reset_mask[t].any():
+                states = [_state.zero_rows(s, reset_mask[t], axis=0) for s in states]
             rows = None if lengths is None or (lengths > t).all() else np.flatnonzero(lengths > t)
             if rows is not None and not rows.size:
                 break
@@ -166,7 +167,7 @@ class Recurrent(Stateful):
                 output[t], states = y_t, part
             else:
                 output[t, rows] = y_t
-                states = [_with_rows(s, rows, p) for s, p in zip(states, part)]
+                states = [_state.with_rows(s, rows, p, axis=0) for s, p in zip(states, part)]
             if training:
                 kept.append((rows, cache))
         if output is None:  # no step was taken, so one on zeros has to tell the width of y
@@ -195,9 +196,13 @@ class Recurrent(Stateful):
             dx_t, dprevious = self._step_backward(dy[t] if rows is None else dy[t][rows], dpart, cache)
             if dx is not None and dx_t is not None:
                 dx[t if rows is None else (t, rows)] = dx_t
-            dstates = dprevious if rows is None else [_with_rows(d, rows, p) for d, p in zip(dstates, dprevious)]
-            if reset_mask is not None:
-                dstates = [_zero_rows(d, reset_mask[t]) for d in dstates]
+            dstates = (
+                dprevious
+                if rows is None
+                else [_state.with_rows(d, rows, p, axis=0) for d, p in zip(dstates, dprevious)]
+            )
+            if reset_mask is not None and reset_mask[t].any():
+                dstates = [_state.zero_rows(d, reset_mask[t], axis=0) for d in dstates]
         dx = None if dx is None else as_given(dx, batched, self.batch_first)
         return dx, self._pack(dstates, batched)
 
@@ -291,18 +296,3 @@ def _params_dtype(params: Any, dtype: Any) -> np.dtype[Any]:
             raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got another")
         wanted = param.dtype
     return np.dtype(np.float32) if wanted is None else wanted
-
-
-def _zero_rows(a: Array, rows: Array) -> Array:
-    """A copy with rows of zeros; what the cell keeps of `a` stays as it was."""
-    if not rows.any():
-        return a
-    a = a.copy()
-    a[rows] = 0
-    return a
-
-
-def _with_rows(a: Array, rows: Array, values: Array) -> Array:
-    a = a.copy()
-    a[rows] = values
-    return a

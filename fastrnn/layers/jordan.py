@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._validate import as_generator, check_choice, check_dtype, check_size, own_generator
+from .._validate import as_generator, check_choice, check_dtype, check_reset_mask, check_size, own_generator
 from ..functional.activations import ACTIVATIONS
 from .init import uniform
-from .layout import active_lengths, as_given, check_reset_mask, check_state, read_doutput, time_major
+from .layout import active_lengths, as_given, check_state, read_doutput, time_major
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful

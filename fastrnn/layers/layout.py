@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import check_lengths, check_reset_mask, kind_of
+from .._validate import check_lengths, kind_of
 
 Array = NDArray[Any]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from .. import functional
-from .._validate import check_choice, check_number, check_size
-from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES, positive
+from .._validate import GateActivation, Nonlinearity, check_number, check_size
+from ..functional.spec import CellSpec
 from .stacked import RecurrentLayer
 
 
@@ -31,31 +30,24 @@ class RNN(RecurrentLayer):
     (T, N, S*H), the forward half first. `__call__` and `backward` say what a call and its backward take.
     """
 
-    gates = 1
-    _sequence_forward = staticmethod(functional.rnn_forward)
-    _sequence_backward = staticmethod(functional.rnn_backward)
-
-    def _cell_options(self) -> dict[str, Any]:
-        return {"cell": "rnn", "activation": self.nonlinearity}
-
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
-        init: str = "uniform",
+        init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
     ) -> None:
-        self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
         super().__init__(
+            CellSpec("rnn", nonlinearity),
             input_size,
             hidden_size,
             num_layers,
@@ -67,8 +59,8 @@ class RNN(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
-            options={"nonlinearity": nonlinearity},
         )
+        self.nonlinearity = nonlinearity
 
 
 class GRU(RecurrentLayer):
@@ -81,17 +73,6 @@ class GRU(RecurrentLayer):
     All other arguments, the state and the output are as for `RNN`.
     """
 
-    gates = 3
-    _sequence_forward = staticmethod(functional.gru_forward)
-    _sequence_backward = staticmethod(functional.gru_backward)
-
-    def _cell_options(self) -> dict[str, Any]:
-        return {
-            "cell": "gru" if self.reset_after else "gru_reset_before",
-            "activation": self.activation,
-            "gate_activation": self.gate_activation,
-        }
-
     def __init__(
         self,
         input_size: int,
@@ -99,21 +80,19 @@ class GRU(RecurrentLayer):
         num_layers: int = 1,
         *,
         reset_after: bool = True,
-        gate_activation: str = "sigmoid",
-        activation: str = "tanh",
+        gate_activation: GateActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
-        init: str = "uniform",
+        init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
     ) -> None:
-        self.reset_after = bool(reset_after)
-        self.gate_activation = check_choice("gate_activation", gate_activation, GATE_ACTIVATIONS)
-        self.activation = check_choice("activation", activation, NONLINEARITIES)
         super().__init__(
+            CellSpec("gru", activation, gate_activation, reset_after=reset_after),
             input_size,
             hidden_size,
             num_layers,
@@ -125,8 +104,10 @@ class GRU(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
-            options={"reset_after": self.reset_after, "gate_activation": gate_activation, "activation": activation},
         )
+        self.reset_after = bool(reset_after)
+        self.gate_activation = gate_activation
+        self.activation = activation
 
 
 class LSTM(RecurrentLayer):
@@ -147,19 +128,6 @@ class LSTM(RecurrentLayer):
     All other arguments and the output are as for `RNN`.
     """
 
-    gates = 4
-    states = ("h", "c")
-    _sequence_forward = staticmethod(functional.lstm_forward)
-    _sequence_backward = staticmethod(functional.lstm_backward)
-
-    def _cell_options(self) -> dict[str, Any]:
-        return {
-            "cell": "lstm",
-            "activation": self.activation,
-            "gate_activation": self.gate_activation,
-            "clip": self.cell_clip,
-        }
-
     def __init__(
         self,
         input_size: int,
@@ -169,26 +137,26 @@ class LSTM(RecurrentLayer):
         proj_size: int = 0,
         peephole: bool = False,
         cell_clip: float | None = None,
-        gate_activation: str = "sigmoid",
-        activation: str = "tanh",
+        gate_activation: GateActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
-        init: str = "uniform",
+        init: Literal["uniform", "orthogonal"] = "uniform",
         forget_bias: float | None = None,
         learn_initial_state: bool = False,
     ) -> None:
         self.proj_size = check_size("proj_size", proj_size, least=0)
         if self.proj_size >= check_size("hidden_size", hidden_size):
             raise ValueError(f"proj_size: expected less than hidden_size, {hidden_size}, got {proj_size}")
-        self.peephole = bool(peephole)
-        self.cell_clip = None if cell_clip is None else positive("cell_clip", cell_clip)
-        self.gate_activation = check_choice("gate_activation", gate_activation, GATE_ACTIVATIONS)
-        self.activation = check_choice("activation", activation, NONLINEARITIES)
+        spec = CellSpec(
+            "lstm", activation, gate_activation, cell_clip, projection=bool(self.proj_size), peephole=peephole
+        )
         super().__init__(
+            spec,
             input_size,
             hidden_size,
             num_layers,
@@ -201,9 +169,11 @@ class LSTM(RecurrentLayer):
             init=init,
             learn_initial_state=learn_initial_state,
             proj_size=self.proj_size,
-            peephole=self.peephole,
-            options={"gate_activation": gate_activation, "activation": activation, "cell_clip": self.cell_clip},
         )
+        self.peephole = spec.peephole
+        self.cell_clip = spec.clip
+        self.gate_activation = gate_activation
+        self.activation = activation
         self.forget_bias = None if forget_bias is None else check_number("forget_bias", forget_bias)
         if self.forget_bias is not None:
             self._start_forget_gates(self.forget_bias)

@@ -13,7 +13,7 @@ output, and gradients add up where they belong.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +23,17 @@ from .._validate import (
     check_dtype,
     check_lengths,
     check_probability,
+    check_reset_mask,
     check_size,
     kind_of,
     own_generator,
 )
+from ..functional.rnn import sequence_backward, sequence_forward
+from ..functional.spec import CellSpec
 from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
 from .init import orthogonal_gates, uniform
-from .layout import as_given, check_reset_mask, check_state, read_doutput, time_major
+from .layout import as_given, check_state, read_doutput, time_major
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -47,13 +50,10 @@ class RecurrentLayer(Stateful):
 
     batch_first: bool
     optional_input_grad = True
-    gates: int
-    states: tuple[str, ...] = ("h",)
-    _sequence_forward: Callable[..., Any]
-    _sequence_backward: Callable[..., dict[str, Any]]
 
     def __init__(
         self,
+        spec: CellSpec,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -66,9 +66,7 @@ class RecurrentLayer(Stateful):
         rng: Any,
         init: str,
         learn_initial_state: bool,
-        options: dict[str, Any],
         proj_size: int = 0,
-        peephole: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("input_size", input_size)
@@ -81,12 +79,11 @@ class RecurrentLayer(Stateful):
         self.dtype = check_dtype("dtype", dtype)
         self.init = check_choice("init", init, ("uniform", "orthogonal"))
         self.learn_initial_state = bool(learn_initial_state)
-        self._options = options
+        self.spec, self.gates, self.states = spec, spec.gates, spec.states
         self._directions = 2 if self.bidirectional else 1
         self._h_size = proj_size or self.hidden_size
         rng = as_generator("rng", rng)
-        kinds = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-        kinds += ["weight_hr"] * bool(proj_size) + ["weight_peephole"] * peephole
+        kinds = spec.shapes(self.input_size, self.hidden_size, self._h_size)
         # [k*S + s]: what the functional core calls the parameters of layer k, direction s -> their names here.
         self._names = [
             {kind: f"{kind}_l{k}{suffix}" for kind in kinds}
@@ -104,14 +101,14 @@ class RecurrentLayer(Stateful):
 
     def _start_weights(self, rng: np.random.Generator, index: int, names: dict[str, str]) -> None:
         """All U(-1/sqrt(H), 1/sqrt(H)) as in PyTorch; init="orthogonal" changes square recurrent weights."""
-        H, P, GH, bound = self.hidden_size, self._h_size, self.gates * self.hidden_size, self.hidden_size**-0.5
+        H, P = self.hidden_size, self._h_size
         columns = self.input_size if index < self._directions else self._directions * P
-        shapes = {"weight_ih": (GH, columns), "weight_hh": (GH, P), "weight_hr": (P, H), "weight_peephole": (3 * H,)}
+        shapes = self.spec.shapes(columns, H, P)
         for kind, name in names.items():
             if kind == "weight_hh" and self.init == "orthogonal" and P == H:
                 self.add_param(name, orthogonal_gates(rng, self.gates, H, self.dtype))
             elif self.bias or not kind.startswith("bias"):
-                self.add_param(name, uniform(rng, shapes.get(kind, (GH,)), bound, self.dtype))
+                self.add_param(name, uniform(rng, shapes[kind], H**-0.5, self.dtype))
 
     @property
     def state_spec(self) -> StateSpec:
@@ -123,7 +120,7 @@ class RecurrentLayer(Stateful):
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
-            **self._options,
+            **self.spec.options,
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dropout": self.dropout,
@@ -142,11 +139,11 @@ class RecurrentLayer(Stateful):
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
         P, S = self._h_size, self._directions
-        state0 = [None] * len(self.states) if state is None else self._unpack("state", state, N, batched)
+        state0 = [None, None] if state is None else self._unpack("state", state, N, batched)
         starts_learned = state is None and self.learn_initial_state
         if starts_learned:
             learned = [self._params[f"initial_{name}"] for name in self.states]
-            state0 = [np.repeat(rows[:, None], N, axis=1) for rows in learned]
+            state0 = _pair([np.repeat(rows[:, None], N, axis=1) for rows in learned])
         resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches, masks = [], [None] * self.num_layers
@@ -160,7 +157,8 @@ class RecurrentLayer(Stateful):
                 weights = {kind: self._params.get(name) for kind, name in self._names[index].items()}
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
-                output, *last, cache = self._sequence_forward(
+                output, *last, cache = sequence_forward(
+                    self.spec,
                     y,
                     *[a if a is None else a[index] for a in state0],
                     **weights,
@@ -169,9 +167,8 @@ class RecurrentLayer(Stateful):
                     reverse=bool(s),
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
-                    **self._options,
                 )
-                state_n.append(last)
+                state_n.append(last[: len(self.states)])
                 caches.append(cache)
             y = output if both is None else both
         if training:
@@ -198,7 +195,8 @@ class RecurrentLayer(Stateful):
                     into[key] = a[index]
                 if s or not (k or need_dx):
                     into["x"] = dx  # added to; None, of the first layer: not wanted
-                grads = self._sequence_backward(
+                grads = sequence_backward(
+                    self.spec.cell,
                     dy if dy is None or S == 1 else dy[:, :, s * P : (s + 1) * P],
                     *[a if a is None else a[index] for a in dstate],
                     caches[index],
@@ -240,17 +238,13 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(weights=weights, gates=self.gates, initial=learned, **self._cell_options())
+            builder.add_recurrence(self.spec, weights, learned)
         return True
-
-    def _cell_options(self) -> dict[str, Any]:
-        """Which cell it is and with which functions, as `ChainBuilder.add_recurrence` takes them."""
-        raise NotImplementedError
 
     # --- layouts ------------------------------------------------------------------------------------------------------
 
     def _state_widths(self) -> tuple[int, ...]:
-        return (self._h_size, self.hidden_size)[: len(self.states)]
+        return self.spec.widths(self.hidden_size, self._h_size)
 
     def _read_input(self, x: Array | None, state: State, steps: int | None) -> tuple[Array, bool]:
         """x time-major, and whether it has a batch axis; `steps` without input are an x of no features."""
@@ -265,9 +259,9 @@ class RecurrentLayer(Stateful):
         return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
 
     def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
-        """h (L*S, N, P), (c (L*S, N, H)), or None each for zeros."""
+        """h (L*S, N, P) and c (L*S, N, H), None for zeros and for the c of a cell without one."""
         if state is None:
-            return [None] * len(self.states)
+            return [None, None]
         parts = [state] if len(self.states) == 1 else state
         if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
             raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), got {kind_of(state)}")
@@ -276,7 +270,7 @@ class RecurrentLayer(Stateful):
             shape = (rows, N, width) if batched else (rows, width)
             label = name if len(self.states) == 1 else f"{letter} of {name}"
             check_state(label, part, shape, self.dtype)
-        return [part if batched else part[:, None] for part in parts]
+        return _pair([part if batched else part[:, None] for part in parts])
 
     def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
         if not batched:
@@ -287,3 +281,8 @@ class RecurrentLayer(Stateful):
 
     def _as_state(self, parts: list[Array]) -> State:
         return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _pair(parts: list[Array]) -> list[Array | None]:
+    """h and c, which is None for a cell without one."""
+    return [parts[0], parts[1] if len(parts) == 2 else None]

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import as_generator, check_choice, check_dtype, check_number, check_size
+from .._validate import (
+    Children,
+    Nonlinearity,
+    as_generator,
+    check_children,
+    check_choice,
+    check_dtype,
+    check_number,
+    check_size,
+)
 from ..functional import tree as functional
 from ..functional.tree_batch import Trees
 from .init import uniform
@@ -31,7 +40,7 @@ class TreeLayer(Module):
         input_size: int,
         hidden_size: int,
         *,
-        children: int | str,
+        children: Children,
         bias: bool,
         dtype: Any,
         rng: int | np.random.Generator | None,
@@ -39,7 +48,7 @@ class TreeLayer(Module):
         super().__init__()
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
-        self.child_form = functional.check_children(children)
+        self.child_form = check_children(children)
         self.bias = bool(bias)
         self.dtype = check_dtype("dtype", dtype)
         rng, H, bound = as_generator("rng", rng), self.hidden_size, self.hidden_size**-0.5
@@ -105,8 +114,8 @@ class TreeRNN(TreeLayer):
         input_size: int,
         hidden_size: int,
         *,
-        nonlinearity: str = "tanh",
-        children: int | str = "sum",
+        nonlinearity: Nonlinearity = "tanh",
+        children: Children = "sum",
         bias: bool = True,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -157,7 +166,7 @@ class TreeLSTM(TreeLayer):
         input_size: int,
         hidden_size: int,
         *,
-        children: int | str = "sum",
+        children: Children = "sum",
         bias: bool = True,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,

@@ -9,14 +9,15 @@ and takes a step of all of them in one call. What has no compiled form runs betw
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
+from .. import _native, _state
 from .._validate import check_size
-from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES
+from ..functional.spec import LINEAR, NONLINEARITIES, CellSpec
 
 Array = NDArray[Any]
 
@@ -69,28 +70,16 @@ class ChainBuilder:
         self.counts: list[int] = []  # links of each layer
 
     def add_recurrence(
-        self,
-        cell: str,
-        weights: Mapping[str, Array | None],
-        *,
-        gates: int,
-        activation: str = "tanh",
-        gate_activation: str = "sigmoid",
-        clip: float | None = None,
-        initial: list[Array] | None = None,
+        self, spec: CellSpec, weights: Mapping[str, Array | None], initial: list[Array] | None = None
     ) -> bool:
-        """One level of a recurrent layer. weights: under the names of the functional core; initial: the rows that its
-        states start from, None for zeros."""
-        options = {"activation": NONLINEARITIES[activation], "gate_activation": GATE_ACTIVATIONS[gate_activation]}
-        self.links.append(
-            {**weights, **options, "cell": _native.CELLS[cell], "gates": gates, "clip": clip, "initial": initial}
-        )
+        """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each of
+        its states starts from, None for zeros."""
+        self.links.append({**weights, **spec.link(), "initial": initial})
         return True
 
     def add_linear(self, weight: Array, bias: Array | None) -> bool:
         """y = W x + b at each step."""
-        link = {"weight_ih": weight, "bias_ih": bias, "cell": _native.CELLS["rnn"], "gates": 1}
-        self.links.append(link | {"activation": NONLINEARITIES["identity"]})
+        self.links.append({"weight_ih": weight, "bias_ih": bias, **LINEAR.link()})
         return True
 
     def add_embedding(self, weight: Array) -> bool:
@@ -104,11 +93,10 @@ class ChainBuilder:
         """A function of each element; only right behind a linear map, of which it becomes a part."""
         if name == "identity":
             return True
-        last = self.links[-1] if self.links else None
-        linear = last is not None and last.get("weight_hh") is None
-        if not linear or last["activation"] != NONLINEARITIES["identity"] or name not in NONLINEARITIES:
+        last = self.links[-1] if self.links else {"spec": None}
+        if last["spec"] != LINEAR or last.get("weight_hh") is not None or name not in NONLINEARITIES:
             return False
-        last["activation"] = NONLINEARITIES[name]
+        last.update(replace(LINEAR, activation=name).link())
         return True
 
     @classmethod
@@ -136,7 +124,7 @@ class ChainBuilder:
                 state.append(None)
                 continue
             dtype, H, P = link["weight_ih"].dtype, len(link["weight_ih"]) // link["gates"], link["weight_hh"].shape[1]
-            widths = (P, H) if link["cell"] == _native.CELLS["lstm"] else (P,)
+            widths = link["spec"].widths(H, P)
             learned = link.get("initial") or [np.zeros(width, dtype) for width in widths]
             state.append(tuple(np.repeat(row[None], N, axis=0) for row in learned))
         return state
@@ -159,12 +147,12 @@ class ChainBuilder:
                     raise ValueError(f"state: expected None for {type(layer).__name__}, got {type(entry).__name__}")
                 state += initial[len(state) : len(state) + count]
                 continue
-            parts = entry if isinstance(entry, (tuple, list)) else (entry,)
+            parts = _state.parts(entry)
             if len(parts) != len(layer.state_spec.names) or any(
                 np.ndim(part) != 3 or len(part) != count for part in parts
             ):
                 wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.state_spec.names)
-                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_shapes(entry)}")
+                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_state.shapes(entry)}")
             state += [tuple(part[k] for part in parts) for k in range(count)]
         return state
 
@@ -317,7 +305,7 @@ class PiecewiseStream(Stream):
     def state(self) -> Any:
         entries: list[Any] = []
         for piece, chain, state in zip(self._plan, self._chains, self._states):
-            entries += [_copied(state)] if chain is None else piece.by_layer(chain.states())
+            entries += [_state.copy(state)] if chain is None else piece.by_layer(chain.states())
         return self.model.unflatten_state(iter(entries))
 
     @state.setter
@@ -331,7 +319,7 @@ class PiecewiseStream(Stream):
             at += len(piece.layers)
         for index, (chain, entry) in enumerate(zip(self._chains, chained)):
             if chain is None:
-                self._states[index] = _copied(entry)
+                self._states[index] = _state.copy(entry)
             else:
                 chain.set_states(entry)
 
@@ -344,9 +332,7 @@ class PiecewiseStream(Stream):
             if chain is not None:
                 chain.set_states(_with_rows(chain.states(), piece.initial(self.batch_size), rows))
                 continue
-            self._states[index] = _copied(self._states[index])  # what it was may be part of an output
-            for part in _parts(self._states[index]):
-                part[:, rows] = 0
+            self._states[index] = _state.zero_rows(self._states[index], rows)
 
 
 def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
@@ -362,21 +348,4 @@ def _index(rows: Any) -> Array:
 
 def _with_rows(states: list[Any], initial: list[Any], rows: Array) -> list[Any]:
     """A chain's states with these rows as they were at first."""
-    for now, first in zip(states, initial):
-        for part, start in zip(now or (), first or ()):
-            part[rows] = start[rows]
-    return states
-
-
-def _parts(state: Any) -> tuple[Any, ...]:
-    return () if state is None else tuple(state) if isinstance(state, (tuple, list)) else (state,)
-
-
-def _copied(state: Any) -> Any:
-    if state is None or isinstance(state, np.ndarray):
-        return None if state is None else state.copy()
-    return type(state)(_copied(part) for part in state)
-
-
-def _shapes(state: Any) -> str:
-    return " and ".join(str(np.shape(part)) for part in _parts(state))
+    return list(_state.with_rows(states, rows, _state.take_rows(initial, rows, axis=0), axis=0))
