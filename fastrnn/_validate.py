@@ -1,7 +1,7 @@
 """Checks of arguments, each once, for every floor.
 
-Each raises one error, "name: expected ..., got ...": TypeError for a wrong type or dtype, ValueError for a wrong value or
-shape.
+Each raises one error, "name: expected ..., got ...": TypeError for a wrong type or dtype, ValueError for a wrong value
+or shape.
 
 Letters: T time steps, N batch, D input_size, H hidden_size, P width of h, M outputs, G gates.
 """
@@ -144,17 +144,20 @@ def check_array(
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like {like}, got {array.dtype}")
-    fits = array.ndim == len(shape) and all(
-        size == want or want == may_be_empty or (isinstance(want, str) and size > 0)
-        for size, want in zip(array.shape, shape)
-    )
-    if not fits:
+    if array.shape != shape and not _fits(array.shape, shape, may_be_empty):
         words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         hint = " with every size at least 1" if 0 in array.shape else ""
         raise ValueError(f"{name}: expected shape ({words}){hint}, got {array.shape}")
     if writable and not array.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     return array.shape
+
+
+def _fits(shape: tuple[int, ...], wanted: Sequence[Size], may_be_empty: str) -> bool:
+    return len(shape) == len(wanted) and all(
+        size == want or want == may_be_empty or (isinstance(want, str) and size > 0)
+        for size, want in zip(shape, wanted)
+    )
 
 
 def check_recurrent_weights(

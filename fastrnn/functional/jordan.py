@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _native
 from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_array, check_jordan_arrays
-from .spec import KERNELS, spec_of
+from .spec import ORIGINS, spec_of
 
 # What the compiled core calls the arrays: its state is h, projected by weight_hr.
 _NAMES = {
@@ -97,7 +97,7 @@ def jordan_backward(dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array
             raise ValueError(f"into: expected keys among {', '.join(_NAMES)}, got {name!r}")
     given = {_NAMES[name]: array for name, array in (into or {}).items()}
     try:
-        gradients = _native.backward("jordan_forward", KERNELS["rnn"], cache.sequence, dy, dy_n, None, given)
+        gradients = _native.backward(*ORIGINS["jordan"], cache.sequence, dy, dy_n, None, given)
     except (TypeError, ValueError):
         _check_gradients(dy, dy_n, cache, into or {})  # the same error by the names of this function
         raise

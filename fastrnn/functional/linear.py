@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _native
 from .._validate import Array, Maybe, check_array
-from .spec import KERNELS, LINEAR
+from .spec import LINEAR, ORIGINS
 
 
 def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: bool = True) -> tuple[Array, Any]:
@@ -37,7 +37,7 @@ def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = No
             given["x"] = _rows(dx)
         else:
             del given["x"]
-    gradients = _native.backward("linear_forward", KERNELS["rnn"], cache.sequence, _rows(dy), None, None, given)
+    gradients = _native.backward(*ORIGINS["linear"], cache.sequence, _rows(dy), None, None, given)
     if wants_new:
         dx = gradients["x"].reshape(cache.shape)
     elif dx is not None and not dx.flags.c_contiguous:

@@ -19,10 +19,11 @@ from .._validate import (
     OutputActivation,
     check_array,
     check_choice,
+    check_positive,
 )
 from .activations import ACTIVATIONS
 from .linear import LinearCache, linear_backward, linear_map
-from .spec import KERNELS, CellSpec, spec_of
+from .spec import ORIGINS, CellSpec, spec_of
 
 Grads = dict[str, Maybe]
 
@@ -74,7 +75,8 @@ def sequence_backward(
     cell: CellName, doutput: Maybe, dh_n: Maybe, dc_n: Maybe, cache: Any, into: dict[str, Any] | None = None
 ) -> Grads:
     """The gradients of `sequence_forward` for a cell of that name."""
-    return _native.backward(cell + "_forward", KERNELS[cell], cache, doutput, dh_n, dc_n, into)
+    origin, cells = ORIGINS[cell]
+    return _native.backward(origin, cells, cache, doutput, dh_n, dc_n, into)
 
 
 def rnn_forward(
@@ -161,7 +163,7 @@ def gru_forward(
     reset_after=True is the form of PyTorch, cuDNN and Keras; False that of Cho et al. (2014, Learning phrase
     representations using RNN encoder-decoder) and ONNX's default. Arguments and returned values as in `rnn_forward`.
     """
-    spec = spec_of("gru", activation, gate_activation, None, reset_after)
+    spec = spec_of("gru", activation, gate_activation, None, bool(reset_after))
     output, h_n, _, cache = sequence_forward(
         spec,
         x,
@@ -221,6 +223,8 @@ def lstm_forward(
 
     Returns output (T, N, H), h_n (N, H), c_n (N, H) and the cache; the rest as in `rnn_forward`.
     """
+    if cell_clip is not None:
+        cell_clip = check_positive("cell_clip", cell_clip)
     projection, peephole = weight_hr is not None, weight_peephole is not None
     return sequence_forward(
         spec_of("lstm", activation, gate_activation, cell_clip, True, projection, peephole),
@@ -298,7 +302,7 @@ def gru_cell_forward(
     """One step of `gru_forward`; arguments and returned values as in `rnn_cell_forward`."""
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     return _cell_forward(
-        spec_of("gru", activation, gate_activation, None, reset_after),
+        spec_of("gru", activation, gate_activation, None, bool(reset_after)),
         x,
         (h0, None),
         weights,
@@ -332,6 +336,8 @@ def lstm_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `lstm_forward`: returns h_next, c_next, cache; with weight_hy: h_next, c_next, y, cache."""
+    if cell_clip is not None:
+        cell_clip = check_positive("cell_clip", cell_clip)
     projection, peephole = weight_hr is not None, weight_peephole is not None
     spec = spec_of("lstm", activation, gate_activation, cell_clip, True, projection, peephole)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)

@@ -102,7 +102,7 @@ def _forward(
         )
     return _native.tree_forward(
         lstm,
-        spec.kernel.activation,
+        spec.kernel[1],
         0 if children == "sum" else children,
         x,
         trees.levels,
