@@ -123,6 +123,9 @@ def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     return dtype
 
 
+_REAL = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def check_array(
     name: str,
     array: Any,
@@ -140,7 +143,7 @@ def check_array(
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
-    if dtype is None and array.dtype not in (np.float32, np.float64):
+    if dtype is None and array.dtype not in _REAL:
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like {like}, got {array.dtype}")
@@ -154,10 +157,12 @@ def check_array(
 
 
 def _fits(shape: tuple[int, ...], wanted: Sequence[Size], may_be_empty: str) -> bool:
-    return len(shape) == len(wanted) and all(
-        size == want or want == may_be_empty or (isinstance(want, str) and size > 0)
-        for size, want in zip(shape, wanted)
-    )
+    if len(shape) != len(wanted):
+        return False
+    for size, want in zip(shape, wanted):  # no all(...): a generator would double the time of a call
+        if size != want and want != may_be_empty and not (isinstance(want, str) and size > 0):
+            return False
+    return True
 
 
 def check_recurrent_weights(

@@ -62,7 +62,7 @@ def linear_map(
     x: Array, weight: Array, bias: Maybe, names: tuple[str, str, str], training: bool = True
 ) -> tuple[Array, Any]:
     M, D = check_array(names[1], weight, ("M", "D"))
-    check_array(names[0], x, (*np.shape(x)[:-1], D), weight.dtype, names[1])
+    check_array(names[0], x, (*x.shape[:-1], D) if isinstance(x, np.ndarray) else (), weight.dtype, names[1])
     if bias is not None:
         check_array(names[2], bias, (M,), weight.dtype, names[1])
     cell, activation, *_ = LINEAR.kernel

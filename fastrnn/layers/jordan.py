@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._validate import as_generator, check_choice, check_dtype, check_size, own_generator
+from .._validate import as_generator, check_choice, check_dtype, check_reset_mask, check_size, own_generator
 from ..functional.activations import ACTIVATIONS
 from .init import uniform
-from .layout import active_lengths, as_given, check_reset_mask, check_state, time_major
-from .module import Array, Module
+from .layout import active_lengths, as_given, check_state, read_doutput, time_major
+from .module import Array
+from .protocol import NOTHING, Context, StateSpec
+from .stateful import Stateful
 
 _FUNCTIONS = ("tanh", "relu", "sigmoid", "identity")
 
 
-class Jordan(Module):
+class Jordan(Stateful):
     """Output feedback (Jordan 1986, Serial order: a parallel distributed processing approach):
 
         h_t = f(W_ih x_t + W_yh y_{t-1} + b_h)      f = nonlinearity: "tanh", "relu", "sigmoid" or "identity"
@@ -51,10 +53,7 @@ class Jordan(Module):
     Raises TypeError and ValueError that name the argument, RuntimeError for a backward without a training call.
     """
 
-    takes_lengths = True
-    takes_reset_mask = True
-    takes_state = True
-    takes_targets = True
+    accepts = frozenset({"state", "lengths", "reset_mask", "targets"})
     batch_first: bool
 
     def __init__(
@@ -88,6 +87,10 @@ class Jordan(Module):
                 self.add_param(name, uniform(rng, shape, H**-0.5, self.dtype))
         self._rng = own_generator(rng)
 
+    @property
+    def state_spec(self) -> StateSpec:
+        return StateSpec(("y",), (self.output_size,))
+
     def arguments(self) -> dict[str, Any]:
         return {
             "input_size": self.input_size,
@@ -115,6 +118,15 @@ class Jordan(Module):
         reset_mask: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Array]:
+        """output, y_n: see the class."""
+        context = Context(lengths, reset_mask, targets, steps, teacher_forcing)
+        return self._own_forward(x, state, context=context, training=training)
+
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        lengths, reset_mask, steps = context.lengths, context.reset_mask, context.steps
+        targets, teacher_forcing = context.targets, context.teacher_forcing
         share = _check_share(self.teacher_forcing if teacher_forcing is None else teacher_forcing)
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
@@ -130,24 +142,20 @@ class Jordan(Module):
         if targets is not None:
             targets = self._check_targets(targets, T, N, batched)
         if targets is None or not share:
-            run = _Free(self, x, y0, lengths, reset_mask, training)
+            run = FreeRunning(self, x, y0, lengths, reset_mask, training)
         elif share == 1:
-            run = _Forced(self, x, targets, y0, lengths, reset_mask, training)
+            run = TeacherForced(self, x, targets, y0, lengths, reset_mask, training)
         else:
             forced = self._rng.random((T, N)) < share
-            run = _Free(self, x, y0, lengths, reset_mask, training, targets, forced)
+            run = FreeRunning(self, x, y0, lengths, reset_mask, training, targets, forced)
         if training:
             self._cache = run, (T, N, self.output_size), batched
         return as_given(run.y, batched, self.batch_first), run.y_n[None] if batched else run.y_n
 
-    def backward(self, doutput: Array | None, dstate_n: Array | None = None) -> tuple[Array | None, Array]:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         run, shape, batched = self._kept()
-        dy = None
-        if doutput is not None:
-            dy = time_major("doutput", doutput, self.dtype, self.batch_first, self.output_size)
-            if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
+        if dy is not None:
+            dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dy_n = self._unpack("dstate_n", dstate_n, shape[1], batched)
         self._cache = None
         dx, dy0 = run.backward(dy, dy_n, self._grads)
@@ -173,7 +181,7 @@ class Jordan(Module):
         return y
 
 
-class _Free:
+class FreeRunning:
     """Running freely; with targets, fed the target where forced (T, N) is True.
 
     A target that is fed is an input like any other, and at its step the own output is not fed: the input is
@@ -228,7 +236,7 @@ class _Free:
         return found["x"][:, :, : self.D], found["y0"]
 
 
-class _Forced:
+class TeacherForced:
     """Teacher forcing: no step needs the one before, so all T * N rows go through two linear maps at once."""
 
     def __init__(

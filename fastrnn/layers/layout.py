@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import check_lengths, check_reset_mask, kind_of
+from .._validate import check_lengths, kind_of
 
 Array = NDArray[Any]
 
@@ -38,6 +38,17 @@ def as_given(a: Array, batched: bool, batch_first: bool) -> Array:
     if not batched:
         return a[:, 0]
     return a.swapaxes(0, 1) if batch_first else a
+
+
+def read_doutput(doutput: Any, shape: tuple[int, ...], batched: bool, batch_first: bool, dtype: np.dtype[Any]) -> Array:
+    """The time-major view of the gradient of an output of this time-major shape."""
+    dy = time_major("doutput", doutput, None, batch_first, shape[-1])
+    if dy.shape != shape or (doutput.ndim == 3) != batched:
+        expected = as_given(np.empty(shape), batched, batch_first).shape
+        raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
+    if dy.dtype != dtype:
+        raise TypeError(f"doutput: expected {dtype} like output, got {dy.dtype}")
+    return dy
 
 
 def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._validate import check_size
 from ..layers import Module
-from ..layers.recurrent import RecurrentLayer
+from ..layers.stacked import RecurrentLayer
 from ..layers.tree import TreeLayer
 from .callbacks import Callback
 from .data import Data
