@@ -9,7 +9,8 @@ All arrays of a call share one dtype, float32 or float64. Equations and their nu
 Manning (2015, Improved semantic representations from tree-structured long short-term memory networks,
 arXiv:1503.00075); their u is g here, as in `fastrnn.reference`. s is the logistic sigmoid, * elementwise, d<name> the
 gradient of the loss with respect to <name>. A recursion over the tree is a loop in which children come before their
-parents, backward the other way round. This module is written for reading; arguments are checked by the layers and the compiled core.
+parents, backward the other way round. This module is written for reading: the layers and the compiled core check
+arguments.
 """
 
 from __future__ import annotations
