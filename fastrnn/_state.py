@@ -5,7 +5,7 @@ A function that returns a state returns tuples, also where it was given lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,6 @@ def describe(state: State, named: dict[str, Array], prefix: str = "state") -> An
     return prefix
 
 
-def rebuild(description: Any, named: Any) -> State:
+def rebuild(named: Mapping[str, Array], description: Any) -> State:
     """The state that `describe` described: its names are looked up in `named`."""
     return map(lambda name: named[name], description)

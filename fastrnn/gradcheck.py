@@ -5,16 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _state
-from ._validate import as_generator, check_size
+from ._validate import Array, as_generator, check_size
 from .layers.module import Module, build
-
-Array = NDArray[Any]
 
 
 class GradientError(RuntimeError):
@@ -112,63 +109,70 @@ def check_gradients(
         if not number > 0:
             raise ValueError(f"{name}: expected a number above 0, got {number!r}")
     max_entries, rng = check_size("max_entries", max_entries), as_generator("rng", rng)
-    layer = _float64_copy(layer)
-    if x is not None:
-        x = np.asarray(x)
-        x = x.astype(np.float64) if x.dtype.kind == "f" else x.copy()
-    state = _state.map(lambda a: np.array(a, np.float64), state)
     if lengths is not None:
         options["lengths"] = lengths
     if reset_mask is not None:
         options["reset_mask"] = reset_mask
-    for name, option in options.items():
-        if isinstance(option, np.ndarray) and option.dtype.kind == "f":
-            options[name] = option.astype(np.float64)
-    runs, inputs = set(options) <= {"lengths", "reset_mask"}, cast(Any, x)
-    draws = [(generator, generator.bit_generator.state) for _, generator in layer.generators()]
-
-    def forward(training: bool = True) -> list[Array]:
-        for generator, drawn in draws:
-            generator.bit_generator.state = drawn
-        if runs:
-            outputs: Any = layer.run(inputs, state, training=training, **options)
-        else:
-            outputs = layer(inputs, *(() if state is None else (state,)), training=training, **options)
-        structure[:] = [outputs]
-        return _state.flatten(outputs)
-
-    structure: list[Any] = []
-    weights = [rng.standard_normal(a.shape) for a in forward()]
-
-    def loss() -> float:
-        return sum(float((a * w).sum()) for a, w in zip(forward(), weights))
-
-    layer.zero_grad()
-    forward()
-    grads = _backward(layer.run_backward if runs else layer.backward, structure[0], weights)
-    grads |= {name: grad.copy() for name, grad in layer.grads.items()}
-    values: dict[str, Array] = {} if x is None or x.dtype.kind != "f" else {"x": x}
-    values |= {f"state{k}": a for k, a in enumerate(_state.arrays(state))}
-    values |= layer.params
-    checks = {}
-    for name, value in values.items():
+    trial = _Trial(layer, x, state, options, rng)
+    grads, checks = trial.gradients(), {}
+    for name, value in trial.values().items():
         found = grads.get(name)
         if found is None or np.shape(found) != value.shape:
             got = "none" if found is None else f"shape {np.shape(found)}"
             raise ValueError(f"gradient of {name}: expected shape {value.shape}, got {got}")
-        checks[name] = _check(name, value, np.asarray(found), loss, eps, rtol, atol, max_entries, rng)
+        checks[name] = _check(name, value, np.asarray(found), trial.loss, eps, rtol, atol, max_entries, rng)
     report = GradientReport(checks, rtol)
     if raise_exception and not report.ok:
         raise GradientError(report)
     return report
 
 
-def _backward(backward: Any, outputs: Any, weights: list[Array]) -> dict[str, Any]:
-    """dx and the gradients of the state's arrays, from weights that are like the arrays of outputs."""
-    arrives = _state.unflatten(outputs, weights)
-    returned = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
-    dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
-    return {"x": dx} | {f"state{k}": a for k, a in enumerate(_state.arrays(dstate0))}
+class _Trial:
+    """A float64 copy of a layer, one call of it that can be repeated, and a loss: the sum of all that it returns, times
+    fixed random numbers."""
+
+    def __init__(
+        self, layer: Module, x: Array | None, state: Any, options: dict[str, Any], rng: np.random.Generator
+    ) -> None:
+        self.layer = _float64_copy(layer)
+        self.x: Any = None if x is None else _in_float64_or_as_it_is(np.array(x))
+        self.state = _state.map(lambda a: np.array(a, np.float64), state)
+        self.options = {
+            name: _in_float64_or_as_it_is(option) if isinstance(option, np.ndarray) else option
+            for name, option in options.items()
+        }
+        self.runs = set(options) <= {"lengths", "reset_mask"}
+        self.draws = [(generator, generator.bit_generator.state) for _, generator in self.layer.generators()]
+        self.weights = [rng.standard_normal(a.shape) for a in _state.arrays(self.forward())]
+
+    def forward(self) -> Any:
+        for generator, drawn in self.draws:
+            generator.bit_generator.state = drawn
+        if self.runs:
+            return self.layer.run(self.x, self.state, training=True, **self.options)
+        return self.layer(self.x, *(() if self.state is None else (self.state,)), training=True, **self.options)
+
+    def loss(self) -> float:
+        return sum(float((a * w).sum()) for a, w in zip(_state.arrays(self.forward()), self.weights))
+
+    def gradients(self) -> dict[str, Any]:
+        """Of x, of the state's arrays and of the parameters, from the layer's backward."""
+        self.layer.zero_grad()
+        arrives = _state.unflatten(self.forward(), self.weights)
+        backward = self.layer.run_backward if self.runs else self.layer.backward
+        returned: Any = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
+        dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
+        states = {f"state{k}": a for k, a in enumerate(_state.arrays(dstate0))}
+        return {"x": dx} | states | {name: grad.copy() for name, grad in self.layer.grads.items()}
+
+    def values(self) -> dict[str, Array]:
+        """The arrays that have gradients."""
+        x = {} if self.x is None or self.x.dtype.kind != "f" else {"x": self.x}
+        return x | {f"state{k}": a for k, a in enumerate(_state.arrays(self.state))} | dict(self.layer.params)
+
+
+def _in_float64_or_as_it_is(a: Array) -> Array:
+    return a.astype(np.float64) if a.dtype.kind == "f" else a
 
 
 def _check(

@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -38,14 +38,15 @@ from ._validate import Array, check_lengths
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
 
-REDUCTIONS = ("mean", "sum", "none", "sequence")
+Reduction = Literal["mean", "sum", "none", "sequence"]
+REDUCTIONS = get_args(Reduction)
 
 
 def cross_entropy(
     logits: Array,
     targets: Array,
     *,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_index: int = -100,
     time_axis: int = 0,
     lengths: Array | None = None,
@@ -78,15 +79,7 @@ def cross_entropy(
     ValueError : shapes that do not fit, a target or a length out of range, an unknown reduction.
     """
     logits = _float_array("logits", logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, got {logits.shape}")
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected integer classes, got {targets.dtype}")
-    if targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
-        )
+    targets = _check_classes(logits, targets)
     num_classes, ignored = logits.shape[-1], operator.index(ignore_index)
     within = _within(lengths, targets.shape, time_axis)
     classes = _as_int64(targets)
@@ -107,7 +100,7 @@ def cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    logits: Array, targets: Array, *, reduction: str = "mean", time_axis: int = 0, lengths: Array | None = None
+    logits: Array, targets: Array, *, reduction: Reduction = "mean", time_axis: int = 0, lengths: Array | None = None
 ) -> tuple[Any, Array]:
     """Binary cross entropy of sigmoid(logits), elementwise.
 
@@ -153,7 +146,12 @@ def binary_cross_entropy_with_logits(
 
 
 def mse(
-    prediction: Array, targets: Array, *, reduction: str = "mean", time_axis: int = 0, lengths: Array | None = None
+    prediction: Array,
+    targets: Array,
+    *,
+    reduction: Reduction = "mean",
+    time_axis: int = 0,
+    lengths: Array | None = None,
 ) -> tuple[Any, Array]:
     """Squared error, elementwise: loss = (y - t)^2, dloss/dy = 2 (y - t).
 
@@ -223,6 +221,21 @@ def _float_array(name: str, value: Any) -> Array:
     return array
 
 
+def _check_classes(logits: Array, targets: Any) -> Array:
+    """Integers, one for each row of logits."""
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, got {logits.shape}")
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets: expected integer classes, got {targets.dtype}")
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
+        )
+    classes: Array = targets
+    return classes
+
+
 def _within(lengths: Any, shape: tuple[int, ...], time_axis: int) -> Array | None:
     """Mask of the elements that lie within their sequence's length; None for all."""
     if lengths is None:
@@ -256,7 +269,7 @@ def _as_int64(targets: Array) -> Array:
     return np.ascontiguousarray(targets, np.int64)
 
 
-def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: int) -> int:
+def _divisor(reduction: Reduction, shape: tuple[int, ...], counted: int, time_axis: int) -> int:
     """What the sum of the element losses is divided by (1 where there is nothing to divide)."""
     if reduction == "mean":
         return max(counted, 1)
@@ -272,7 +285,7 @@ def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: in
     return max(math.prod(shape[:axis] + shape[axis + 1 :]), 1)
 
 
-def _reduced(losses: Array, reduction: str, counted: int, divisor: int) -> float:
+def _reduced(losses: Array, reduction: Reduction, counted: int, divisor: int) -> float:
     if reduction == "mean" and counted == 0:
         return math.nan
     return float(losses.sum(dtype=np.float64)) / divisor

@@ -84,7 +84,7 @@ def test_description_is_json_able_and_rebuilds():
     named: dict[str, np.ndarray] = {}
     description = _state.describe(nested(), named)
     assert description == [["state.0.0", "state.0.1"], None, "state.2", []]
-    again = _state.rebuild(description, named)
+    again = _state.rebuild(named, description)
     assert again[0][1] is named["state.0.1"] and again[1] is None and again[3] == ()
     with pytest.raises(TypeError, match="state: expected None, arrays and tuples of them, got list"):
         _state.describe([1], {})
