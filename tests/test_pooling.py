@@ -155,3 +155,24 @@ def test_backward_shape(pool):
     layer(np.zeros((T, N, H)), training=True)
     with pytest.raises(ValueError, match=r"^dy: expected shape \(4, 5\), got \(6, 4, 5\)$"):
         layer.backward(np.zeros((T, N, H)))
+
+
+@pytest.mark.parametrize("cls", [LastStep, MeanPool, MaxPool])
+def test_segments_are_merged_and_split(cls):
+    """What the segments of a sequence pool to makes what the whole does, and so do their gradients."""
+    rng = np.random.default_rng(0)
+    x, dy = (
+        rng.integers(0, 4, (10, 4, 5)).astype(np.float64),
+        rng.standard_normal((4, 5)),
+    )  # integers, so some are equal
+    lengths, pool = np.array([0, 3, 7, 10]), cls()
+    whole = pool(x, lengths=lengths, training=True)
+    dx = pool.backward(dy)
+    cuts = [slice(0, 4), slice(4, 8), slice(8, 10)]
+    counts = [np.clip(lengths - cut.start, 0, cut.stop - cut.start) for cut in cuts]
+    parts = [pool(x[cut], lengths=count) for cut, count in zip(cuts, counts)]
+    merged, shares = pool.merge(parts, counts)
+    np.testing.assert_allclose(merged, whole, rtol=1e-14)
+    for cut, count, share in zip(cuts, counts, shares):
+        pool(x[cut], lengths=count, training=True)
+        np.testing.assert_allclose(pool.backward(pool.split(dy, share)), dx[cut], rtol=1e-14)

@@ -243,7 +243,7 @@ class Recurrent(Stateful):
         """The arrays of a state that the cell returned, None for zeros."""
         if state is None:
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
-        parts = [state] if self._state_is_array else state
+        parts: Any = [state] if self._state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         parts = [np.zeros((N, *s), self.dtype) if p is None else p for p, s in zip(parts, self._shapes)]
@@ -259,7 +259,7 @@ class Recurrent(Stateful):
         """Arrays (N, ...) from a state as the user gives it, None for zeros."""
         if state is None:
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
-        parts = [state] if self._state_is_array else state
+        parts: Any = [state] if self._state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         for part, shape in zip(parts, self._shapes):
@@ -276,7 +276,7 @@ def _state_shapes(cell: Any) -> tuple[bool, list[tuple[int, ...]]]:
     """Whether a state is one array, and the shape of each of its arrays without the batch axis."""
     size = getattr(cell, "state_size", None)
     single = not isinstance(size, (tuple, list))
-    sizes = [size] if single else size
+    sizes: Any = [size] if single else size
     if size is None or not len(sizes):
         raise TypeError(f"cell: expected a state_size, a whole number or a tuple, got {size!r}")
     return single, [

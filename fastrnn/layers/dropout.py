@@ -26,6 +26,7 @@ class Dropout(Module):
     """
 
     optional_input_grad = True
+    _rng: np.random.Generator
 
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         super().__init__()

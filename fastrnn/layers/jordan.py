@@ -10,15 +10,23 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._validate import as_generator, check_choice, check_dtype, check_reset_mask, check_size, own_generator
+from .._validate import (
+    Nonlinearity,
+    OutputActivation,
+    as_generator,
+    check_choice,
+    check_dtype,
+    check_reset_mask,
+    check_size,
+    own_generator,
+)
 from ..functional.activations import ACTIVATIONS
+from ..functional.spec import NONLINEARITIES, OUTPUT_ACTIVATIONS
 from .init import uniform
 from .layout import active_lengths, as_given, check_state, read_doutput, time_major
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
-
-_FUNCTIONS = ("tanh", "relu", "sigmoid", "identity")
 
 
 class Jordan(Stateful):
@@ -55,6 +63,7 @@ class Jordan(Stateful):
 
     accepts = frozenset({"state", "lengths", "reset_mask", "targets"})
     batch_first: bool
+    _rng: np.random.Generator
 
     def __init__(
         self,
@@ -62,8 +71,8 @@ class Jordan(Stateful):
         hidden_size: int,
         output_size: int,
         *,
-        nonlinearity: str = "tanh",
-        output_activation: str = "identity",
+        nonlinearity: Nonlinearity = "tanh",
+        output_activation: OutputActivation = "identity",
         teacher_forcing: float = 1.0,
         bias: bool = True,
         batch_first: bool = False,
@@ -74,8 +83,9 @@ class Jordan(Stateful):
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.output_size = check_size("output_size", output_size)
-        self.nonlinearity = check_choice("nonlinearity", nonlinearity, _FUNCTIONS)
-        self.output_activation = check_choice("output_activation", output_activation, (*_FUNCTIONS, "softmax"))
+        check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        check_choice("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+        self.nonlinearity, self.output_activation = nonlinearity, output_activation
         self.teacher_forcing = _check_share(teacher_forcing)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
@@ -141,13 +151,14 @@ class Jordan(Stateful):
         reset_mask = check_reset_mask(reset_mask, T, N)
         if targets is not None:
             targets = self._check_targets(targets, T, N, batched)
+        run: FreeRunning | TeacherForced
         if targets is None or not share:
             run = FreeRunning(self, x, y0, lengths, reset_mask, training)
         elif share == 1:
             run = TeacherForced(self, x, targets, y0, lengths, reset_mask, training)
         else:
             forced = self._rng.random((T, N)) < share
-            run = FreeRunning(self, x, y0, lengths, reset_mask, training, targets, forced)
+            run = FreeRunning(self, x, y0, lengths, reset_mask, training, (targets, forced))
         if training:
             self._cache = run, (T, N, self.output_size), batched
         return as_given(run.y, batched, self.batch_first), run.y_n[None] if batched else run.y_n
@@ -182,7 +193,7 @@ class Jordan(Stateful):
 
 
 class FreeRunning:
-    """Running freely; with targets, fed the target where forced (T, N) is True.
+    """Running freely; with feedback, targets and forced (T, N), fed the target where forced is True.
 
     A target that is fed is an input like any other, and at its step the own output is not fed: the input is
     [x_t, target_{t-1} or 0], its weights [W_ih, W_yh], and the forced steps are resets.
@@ -196,13 +207,13 @@ class FreeRunning:
         lengths: Array | None,
         reset_mask: Array | None,
         training: bool,
-        targets: Array | None = None,
-        forced: Array | None = None,
+        feedback: tuple[Array, Array] | None = None,
     ) -> None:
         p, self.D = layer.params, x.shape[2]
         weight_ih = p["weight_ih"][:, : self.D]
-        self.forced = forced is not None
-        if self.forced:
+        self.forced = feedback is not None
+        if feedback is not None:
+            targets, forced = feedback
             forced[:1] = False  # step 0 is fed the state
             if reset_mask is not None:
                 forced &= ~reset_mask
@@ -226,10 +237,10 @@ class FreeRunning:
 
     def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
         if not self.forced and self.D:
-            found = functional.jordan_backward(dy, dy_n, self.cache, into=grads)
-            return found["x"], found["y0"]
+            whole: dict[str, Any] = functional.jordan_backward(dy, dy_n, self.cache, into=grads)
+            return whole["x"], whole["y0"]
         into = {name: grad for name, grad in grads.items() if name != "weight_ih"}
-        found = functional.jordan_backward(dy, dy_n, self.cache, into=into)
+        found: dict[str, Any] = functional.jordan_backward(dy, dy_n, self.cache, into=into)
         if self.forced:
             grads["weight_ih"][:, : self.D] += found["weight_ih"][:, : self.D]
             grads["weight_yh"] += found["weight_ih"][:, self.D :]
@@ -278,8 +289,8 @@ class TeacherForced:
         D, shape = self.D, self.y.shape
         dy = np.zeros(shape, self.y.dtype) if dy is None else dy if self.valid is None else np.where(self.valid, dy, 0)
         with np.errstate(over="ignore", invalid="ignore"):
-            head = functional.linear_backward(ACTIVATIONS[self.g][1](dy, self.y), self.head)
-            found = functional.linear_backward(ACTIVATIONS[self.f][1](head["x"], self.h), self.linear)
+            head: dict[str, Any] = functional.linear_backward(ACTIVATIONS[self.g][1](dy, self.y), self.head)
+            found: dict[str, Any] = functional.linear_backward(ACTIVATIONS[self.f][1](head["x"], self.h), self.linear)
         grads["weight_ih"][:, :D] += found["weight"][:, :D]
         grads["weight_yh"] += found["weight"][:, D:]
         grads["weight_hy"] += head["weight"]

@@ -25,7 +25,7 @@ def time_major(name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
     if dtype is not None and a.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like the parameters, got {a.dtype}")
-    if a.ndim not in (2, 3) or columns is not None and a.shape[-1] != columns:
+    if a.ndim not in (2, 3) or (columns is not None and a.shape[-1] != columns):
         layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
         raise ValueError(f"{name}: expected shape ({layout}, {last}) or (T, {last}), got {a.shape}")
     if a.ndim == 2:

@@ -65,7 +65,7 @@ class Linear(Module):
         return builder.add_linear(self._params["weight"], self._params.get("bias"))
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        into = self._grads if need_dx else self._grads | {"x": None}
+        into: dict[str, Any] = self._grads if need_dx else {**self._grads, "x": None}
         dx = functional.linear_backward(dy, self._kept(), into=into)["x"]
         self._cache = None
         return dx, None

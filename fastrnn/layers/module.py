@@ -39,9 +39,10 @@ class Module:
     threads may make such calls at the same time. Between a training call and its backward leave x and y as they are.
 
     A layer of your own derives from this class, calls `super().__init__()` and `add_param`, and defines `forward`,
-    `backpropagate` and `arguments`; what it says of itself stands in the attributes from `time` to `optional_input_grad`.
-    A model that contains it can be loaded once its class has been defined. A class that defines `__call__` and `backward`
-    instead, as in earlier versions, works too: `forward` and `backpropagate` then go through those.
+    `backpropagate` and `arguments`. The attributes `batch_first`, `time`, `accepts`, `needs_targets` and
+    `optional_input_grad` say what it takes. A model that contains it can be loaded once its class has been defined.
+    A class that defines `__call__` and `backward` instead, as in earlier versions, works too: its `forward` and
+    `backpropagate` then lead to those.
     """
 
     batch_first: bool | None = None
@@ -74,7 +75,7 @@ class Module:
     ) -> tuple[Array, Any]:
         """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
 
-        A layer without a state returns None for it, and one that does not look at the axes of time and batch passes over
+        A layer without a state returns None for it. One that does not look at the axes of time and batch passes over
         what the context says of them."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
@@ -152,7 +153,7 @@ class Module:
             got = type(dstate_n).__name__
             raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, got {got}")
 
-    # --- what it is and what it consists of ----------------------------------------------------------------------------
+    # --- what it is and what it consists of --------------------------------------------------------------------------
 
     @property
     def layout(self) -> Layout:
@@ -192,7 +193,7 @@ class Module:
         for layer in self.children():
             layer.check_trainable(alone=False)
 
-    # --- streams --------------------------------------------------------------------------------------------------------
+    # --- streams -----------------------------------------------------------------------------------------------------
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer step by step, for N = batch_size sequences at once: see `fastrnn.streaming.Stream`. Raises
@@ -204,8 +205,8 @@ class Module:
         name, spec = type(self).__name__, self.state_spec
         if spec is not None and spec.directions == 2:
             raise ValueError(
-                f"{name}: expected one direction for a stream, got a bidirectional layer, whose reverse direction starts "
-                "at the end of the sequence"
+                f"{name}: expected one direction for a stream, got a bidirectional layer, whose reverse direction "
+                "starts at the end of the sequence"
             )
         if not self.time.in_x:
             raise ValueError(f"{name}: expected a layer that reads step by step, got one that reads no time")
@@ -217,7 +218,7 @@ class Module:
         there."""
         return False
 
-    # --- description ----------------------------------------------------------------------------------------------------
+    # --- description -------------------------------------------------------------------------------------------------
 
     def arguments(self) -> dict[str, Any]:
         """JSON-able keyword arguments of the constructor that make a layer like this one."""

@@ -1,4 +1,4 @@
-"""Layers of the user's own that define `__call__` and `backward`, as in versions before `forward` and `backpropagate`."""
+"""Layers of the user's own that define `__call__` and `backward` in place of `forward` and `backpropagate`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Pool(Module):
 
     def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
         """y (N, H) of x (T, N, H), or (N, T, H) with batch_first; (H,) of (T, H). With lengths (N,), whole numbers 0..T
-        in any order, only the first lengths[n] steps of row n count: y is zero where lengths[n] is 0, and the other steps
+        in any order, only the first lengths[n] steps of row n count: y is zero where lengths[n] is 0. The other steps
         get no gradient and may hold anything, NaN too.
         Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
         """

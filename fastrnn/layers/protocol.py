@@ -11,8 +11,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..functional.tree_batch import Trees
-
 Array = NDArray[Any]
 
 
@@ -59,7 +57,7 @@ class Context:
     targets: Array | None = None  # what the output should be, to be fed back
     steps: int | None = None  # with x None, how many steps to run without input
     teacher_forcing: float | None = None  # the probability with which a target is fed back; None: the layer's own
-    trees: Trees | None = None  # the trees whose nodes x belongs to
+    trees: Any = None  # the `Trees` whose nodes x belongs to
 
 
 NOTHING = Context()

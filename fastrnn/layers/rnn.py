@@ -21,8 +21,8 @@ class RNN(RecurrentLayer):
     bidirectional: a second direction with weights of its own reads the sequence from its end.
     dtype: float32 or float64, of parameters, inputs and outputs.
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
-    learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state that
-        sequences start from where none is given.
+    learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state
+        that sequences start from where none is given.
     init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal": each gate's recurrent weights are a
         random orthogonal matrix instead.
 
@@ -68,8 +68,8 @@ class GRU(RecurrentLayer):
 
     reset_after: True for the form of PyTorch and cuDNN, n = tanh(W_in x + b_in + r * (W_hn h + b_hn)); False for the
         original, n = tanh(W_in x + b_in + W_hn (r * h) + b_hn).
-    gate_activation: "sigmoid", "hard_sigmoid" (0.2 a + 0.5 within 0..1: ONNX, Keras 2) or "hard_sigmoid_6" (a / 6 + 0.5:
-        PyTorch, Keras 3), of r and z. activation: "tanh", "relu", "sigmoid" or "identity", of n.
+    gate_activation: "sigmoid", "hard_sigmoid" (0.2 a + 0.5 within 0..1: ONNX, Keras 2) or "hard_sigmoid_6" (a / 6 +
+        0.5: PyTorch, Keras 3), of r and z. activation: "tanh", "relu", "sigmoid" or "identity", of n.
     All other arguments, the state and the output are as for `RNN`.
     """
 

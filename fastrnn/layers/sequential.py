@@ -19,8 +19,8 @@ class Sequential(Container):
     Called, its recurrent layers start from zero states and pass on their output only; `run` starts them from a state
     and returns the one they end with. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them.
     `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is refused
-    with ValueError, and so is a recurrent layer behind one that has reduced the axis of time, and one layer in two places (it
-    would keep only the later call for its backward).
+    with ValueError, and so is a recurrent layer behind one that has reduced the axis of time, and one layer in two
+    places (it would keep only the later call for its backward).
     """
 
     optional_input_grad = True

@@ -1,7 +1,7 @@
 """What RNN, GRU and LSTM share: they stack and turn round the sequences of `fastrnn.functional`.
 
-Letters: T time steps, N batch, D input_size, H hidden_size, P width of h (proj_size where there is one, else H), G gates
-(RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, otherwise 1).
+Letters: T time steps, N batch, D input_size, H hidden_size, P width of h (proj_size where there is one, else H), G
+gates (RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, otherwise 1).
 
 Parameters have PyTorch's names and layouts, for layer k = 0, 1, ... and with "_reverse" for the second direction:
 weight_ih_l{k} (G*H, D; from k = 1 on G*H, S*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and bias_hh_l{k} (G*H,).
@@ -49,6 +49,7 @@ class RecurrentLayer(Stateful):
     """
 
     batch_first: bool
+    _rng: np.random.Generator
     optional_input_grad = True
 
     def __init__(
@@ -146,21 +147,24 @@ class RecurrentLayer(Stateful):
             state0 = _pair([np.repeat(rows[:, None], N, axis=1) for rows in learned])
         resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
-        caches, masks = [], [None] * self.num_layers
+        caches: list[Any] = []
+        masks: list[Array | None] = [None] * self.num_layers
         for k in range(self.num_layers):
             if k and training and self.dropout:
                 masks[k] = dropout_mask(self._rng, y.shape, self.dropout, self.dtype)
                 y = y * masks[k]
-            both = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
+            both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
                 index = k * S + s
-                weights = {kind: self._params.get(name) for kind, name in self._names[index].items()}
+                weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
-                output, *last, cache = sequence_forward(
+                h0, c0 = [a if a is None else a[index] for a in state0]
+                output, h_n, c_n, cache = sequence_forward(
                     self.spec,
                     y,
-                    *[a if a is None else a[index] for a in state0],
+                    h0,
+                    c0,
                     **weights,
                     lengths=lengths,
                     reset_mask=resets[s],
@@ -168,7 +172,7 @@ class RecurrentLayer(Stateful):
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
                 )
-                state_n.append(last[: len(self.states)])
+                state_n.append([h_n] if c_n is None else [h_n, c_n])
                 caches.append(cache)
             y = output if both is None else both
         if training:
@@ -177,7 +181,7 @@ class RecurrentLayer(Stateful):
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         caches, masks, shape, batched, without_input, starts_learned = self._kept()
-        _, N, width = shape
+        N = shape[1]
         P, S = self._h_size, self._directions
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
@@ -185,20 +189,24 @@ class RecurrentLayer(Stateful):
         self._cache = None
         dstate0 = [np.zeros((S * self.num_layers, N, width), self.dtype) for width in self._state_widths()]
         for k in reversed(range(self.num_layers)):
-            dx = None
+            dx: Any = None
             for s in range(S):
                 index = k * S + s
-                into = {kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads}
+                into: dict[str, Any] = {
+                    kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads
+                }
                 if without_input and not k:
                     del into["weight_ih"]
                 for key, a in zip(("h0", "c0"), dstate0):
                     into[key] = a[index]
                 if s or not (k or need_dx):
                     into["x"] = dx  # added to; None, of the first layer: not wanted
+                dh_n, dc_n = [a if a is None else a[index] for a in dstate]
                 grads = sequence_backward(
                     self.spec.cell,
                     dy if dy is None or S == 1 else dy[:, :, s * P : (s + 1) * P],
-                    *[a if a is None else a[index] for a in dstate],
+                    dh_n,
+                    dc_n,
                     caches[index],
                     into=into,
                 )

@@ -31,8 +31,9 @@ class StateBridge:
         self.encoder, self.decoder, self.merge = encoder, decoder, merge
         for layer, spec in _stateful(decoder):
             if spec.directions == 2:
-                got = type(layer).__name__
-                raise ValueError(f"decoder: expected layers that read forward only, got a bidirectional {got}")
+                raise ValueError(
+                    f"decoder: expected layers that read forward only, got a bidirectional {type(layer).__name__}"
+                )
         got, needed = self._sizes(encoder), self._sizes(decoder)
         for name, sizes in (("encoder", got), ("decoder", needed)):
             if not sizes:

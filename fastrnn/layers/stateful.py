@@ -25,7 +25,8 @@ class Stateful(Module):
     ) -> tuple[Array, Any]:
         """output, state_n: the layer from `state` on, over the steps of x.
 
-        x: (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence without a batch axis; in the layer's dtype.
+        x: (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence without a batch axis; of the
+            layer's dtype.
         state: one array or a tuple, as the class says; None for zeros, or for the learned initial state.
         lengths: integers (N,), 0..T in any order: sequence n ends after lengths[n] steps. Output past it is 0, the
             final state is that of its last step, and a reverse direction starts there. Work follows sum(lengths).
@@ -43,7 +44,7 @@ class Stateful(Module):
             return self._own_forward(x, state, training=training)
         return self._own_forward(x, state, context=Context(lengths, reset_mask, steps=steps), training=training)
 
-    def backward(  # type: ignore[override]
+    def backward(
         self, doutput: Array | None, dstate_n: Any = None, *, need_dx: bool = True
     ) -> tuple[Array | None, Any]:
         """dx, dstate0: backpropagation through time, after a call with training=True, whose x and output must still be

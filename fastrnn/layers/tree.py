@@ -21,6 +21,7 @@ from .._validate import (
     check_size,
 )
 from ..functional import tree as functional
+from ..functional.spec import NONLINEARITIES
 from ..functional.tree_batch import Trees
 from .init import uniform
 from .module import Array, Module
@@ -52,7 +53,7 @@ class TreeLayer(Module):
         self.bias = bool(bias)
         self.dtype = check_dtype("dtype", dtype)
         rng, H, bound = as_generator("rng", rng), self.hidden_size, self.hidden_size**-0.5
-        N = 1 if self.child_form == "sum" else self.child_form
+        N = self.child_form if isinstance(self.child_form, int) else 1
         self.add_param("weight_ih", uniform(rng, (self.gates * H, self.input_size), bound, self.dtype))
         recurrent_gates = self.gates if self.gates == 1 else self.gates - 1 + N
         self.add_param("weight_hh", uniform(rng, (recurrent_gates * H, N * H), bound, self.dtype))
@@ -68,14 +69,16 @@ class TreeLayer(Module):
             "dtype": self.dtype.name,
         }
 
-    def __call__(self, x: Array, trees: Trees, *, training: bool = False) -> tuple[Array, Any]:
+    def __call__(  # type: ignore[override]
+        self, x: Array, trees: Trees, *, training: bool = False
+    ) -> tuple[Array, Any]:
         """h, root: the hidden state of every node, h (V, H), and that of the roots in the form of a recurrent layer's
         state: h_root (K, H), or (h_root, c_root) for the TreeLSTM. Nothing is summed over trees: row k is tree k.
 
         x (V, D): the input of each node, in the order of the nodes of `trees`; or (leaves, D): the input of each leaf,
         in the order of `trees.leaf`, where inner nodes have none (a constituency tree, words at its leaves).
-        Raises TypeError for what is no array, has another dtype or is no `Trees`, ValueError for a wrong shape or a node
-        with more than N children.
+        Raises TypeError for what is no array, has another dtype or is no `Trees`, ValueError for a wrong shape or a
+        node with more than N children.
         """
         return self._own_forward(x, context=Context(trees=trees), training=training)
 
@@ -120,7 +123,8 @@ class TreeRNN(TreeLayer):
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
+        check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        self.nonlinearity = nonlinearity
         super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
 
     def arguments(self) -> dict[str, Any]:
@@ -151,8 +155,8 @@ class TreeLSTM(TreeLayer):
     """Long short-term memory over trees (Tai, Socher and Manning 2015), gates i, f, g, o.
 
     children: "sum", the child-sum form, for any number of children in any order (dependency trees); or N, the N-ary
-        form, for up to N children in positions 0..N-1, each with weights of its own in every gate, forget gates included
-        (binary constituency trees: 2).
+        form, for up to N children in positions 0..N-1, each with weights of its own in every gate, forget gates
+        included (binary constituency trees: 2).
     forget_bias: a number to start the forget gates' bias at; None leaves it as the rest.
     bias, dtype, rng: as for `LSTM`.
     Parameters weight_ih (4H, D) and bias (4H,), rows i, f, g, o; weight_hh (4H, H), rows i, f, g, o, or ((3+N)H, N*H),

@@ -5,7 +5,8 @@ Letters: N batch, V vocabulary, B beams, T time steps.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

@@ -62,7 +62,7 @@ def generate(
         y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
     except (TypeError, ValueError, IndexError) as error:  # it calls x what is start here
         raise type(error)(str(error).replace("x: ", "start: ", 1)) from None
-    uniform = rng.random((steps, N)) if mode == "sample" else None
+    uniform = None if rng is None else rng.random((steps, N))  # None unless mode is "sample"
     if not isinstance(stream, CompiledStream):
         made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
     elif mode == "feedback":
@@ -90,7 +90,7 @@ def _step_by_step(
         if mode == "feedback":
             made.append(y)
             continue
-        tokens = greedy(y) if mode == "greedy" else sample(y, uniform[t], temperature, top_k)
+        tokens = greedy(y) if uniform is None else sample(y, uniform[t], temperature, top_k)
         if end is not None:
             tokens = np.where(made[-1] == end, end, tokens) if t else tokens
             if (tokens == end).all():

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native, _state
-from .._validate import check_size
+from .._validate import Nonlinearity, check_size
 from ..functional.spec import LINEAR, NONLINEARITIES, CellSpec
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ class Layer(Protocol):
 
 
 def open_stream(model: Layer, batch_size: int) -> Stream:
-    """The stream of a layer or Sequential, from its initial state on. Raises ValueError for a model that cannot stream."""
+    """The stream of a layer or Sequential, from its initial state on. Raises ValueError for one that cannot stream."""
     N = check_size("batch_size", batch_size)
     layers = model.flatten()
     for layer in layers:
@@ -72,8 +72,8 @@ class ChainBuilder:
     def add_recurrence(
         self, spec: CellSpec, weights: Mapping[str, Array | None], initial: list[Array] | None = None
     ) -> bool:
-        """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each of
-        its states starts from, None for zeros."""
+        """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
+        of its states starts from, None for zeros."""
         self.links.append({**weights, **spec.link(), "initial": initial})
         return True
 
@@ -96,7 +96,7 @@ class ChainBuilder:
         last = self.links[-1] if self.links else {"spec": None}
         if last["spec"] != LINEAR or last.get("weight_hh") is not None or name not in NONLINEARITIES:
             return False
-        last.update(replace(LINEAR, activation=name).link())
+        last.update(replace(LINEAR, activation=cast(Nonlinearity, name)).link())
         return True
 
     @classmethod
@@ -118,7 +118,7 @@ class ChainBuilder:
 
     def initial(self, N: int) -> list[Any]:
         """The chain's initial state: zeros, or what a layer has learned."""
-        state = []
+        state: list[tuple[Array, ...] | None] = []
         for link in self.links:
             if link.get("weight_hh") is None:
                 state.append(None)
@@ -130,7 +130,7 @@ class ChainBuilder:
         return state
 
     def by_layer(self, state: list[Any]) -> list[Any]:
-        """A chain's state as the layers' `run` has it."""
+        """A chain's state as the layers' `forward` has it."""
         entries, at = [], 0
         for layer, count in zip(self.layers, self.counts):
             links = state[at : at + count]
@@ -140,7 +140,8 @@ class ChainBuilder:
 
     def by_link(self, entries: list[Any], N: int) -> list[Any]:
         """The other way round; None stands for the initial state."""
-        state, initial = [], self.initial(N)
+        state: list[tuple[Array, ...] | None] = []
+        initial = self.initial(N)
         for layer, count, entry in zip(self.layers, self.counts, entries):
             if "state" not in layer.accepts or entry is None:
                 if entry is not None:
@@ -187,9 +188,9 @@ class Stream:
         raise NotImplementedError
 
     def run(self, x: Any) -> Array:
-        """A block of steps: x (T, N, D), or (N, T, D) for a batch-first model, or (T, D) where N is 1, or tokens without
-        the last axis. Returns the output of every step, laid out like x; of a compiled model equal to `model(x)` from
-        the same state, bit for bit."""
+        """A block of steps: x (T, N, D), or (N, T, D) for a batch-first model, or (T, D) where N is 1, or tokens
+        without the last axis. Returns the output of every step, laid out like x; of a compiled model it is that of
+        `model(x)` from the same state, bit for bit."""
         raise NotImplementedError
 
     @property
