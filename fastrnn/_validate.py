@@ -115,7 +115,7 @@ def check_children(children: Any) -> Children:
 def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     """float32 or float64, by any of their names."""
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from None
     if dtype not in (np.float32, np.float64):
@@ -153,7 +153,8 @@ def check_array(
         raise ValueError(f"{name}: expected shape ({words}){hint}, got {array.shape}")
     if writable and not array.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    return array.shape
+    found: tuple[int, ...] = array.shape
+    return found
 
 
 def _fits(shape: tuple[int, ...], wanted: Sequence[Size], may_be_empty: str) -> bool:
@@ -208,7 +209,8 @@ def check_lengths(lengths: Any, T: int, N: int) -> NDArray[np.intp]:
     for n in (lengths.min(initial=0), lengths.max(initial=0)):
         if not 0 <= n <= T:
             raise ValueError(f"lengths: expected values from 0 to {T}, got {n}")
-    return lengths.astype(np.intp)
+    checked: NDArray[np.intp] = lengths.astype(np.intp)
+    return checked
 
 
 def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
