@@ -19,7 +19,7 @@ except ImportError as error:  # never fall back to the reference in silence
         f"{error}"
     ) from error
 
-from . import _threadpoolctl, datasets, functional, losses
+from . import datasets, functional, losses, runtime
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .functional.tree_batch import Trees
 from .gradcheck import GradientError, check_gradients
@@ -49,7 +49,7 @@ from .runtime import __version__, show_config
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
-_threadpoolctl.register()
+runtime.register_threadpoolctl()
 
 __all__ = [
     "Activation",

@@ -441,7 +441,7 @@ ARRAY = padded(X)
         (fit([*X, 3.0], Y), ValueError, "x: expected sequences of one shape per step, (T_7, 2), got () at 7"),
         (fit([], Y), ValueError, "x: expected samples first, at least one, got shape (0,)"),
         (fit(ARRAY, CLASSES, LastStep, lengths=[3] * 6), ValueError, "lengths: expected shape (7,), got (6,)"),
-        (fit(ARRAY, CLASSES, LastStep, lengths=[12] * 7), ValueError, "lengths: expected 0..11, got 12"),
+        (fit(ARRAY, CLASSES, LastStep, lengths=[12] * 7), ValueError, "lengths: expected values from 0 to 11, got 12"),
         (fit(ARRAY, CLASSES, LastStep, lengths=[2.0] * 7), TypeError, "lengths: expected "),
         (
             fit(CLASSES, CLASSES, lengths=[2] * 7),

@@ -32,7 +32,7 @@ def whole_and_segments(make: Any, loss: Any, x: Any, y: Any, every: int | str, *
     for k in (None, every):
         model = make()
         propagation = Propagation(model, Objective(loss))
-        batch = Batch(Data(x, y, steps=model.keeps_time, **options), slice(0, len(x)))
+        batch = Batch(Data(x, y, steps=model.time.in_y, **options), slice(0, len(x)))
         items = propagation.whole(batch) if k is None else Segments(propagation, k).gradients(batch)
         values, learns = take(items)
         results.append((values, learns, model.grads, propagation.state))
@@ -185,7 +185,7 @@ def test_dropout_draws_the_same_masks_again(pool):
             name, index, step = change
             model.params[name].flat[index] += step
         propagation = Propagation(model, Objective("cross_entropy"))
-        batch = Batch(Data(x, y, steps=model.keeps_time), slice(0, N))
+        batch = Batch(Data(x, y, steps=model.time.in_y), slice(0, N))
         values, _ = take(Segments(propagation, 4).gradients(batch))
         return values["loss"][0], model
 

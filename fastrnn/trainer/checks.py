@@ -9,7 +9,7 @@ import numpy as np
 from .._validate import check_size
 from ..layers import Module
 from ..layers.module import Layout
-from ..layers.recurrent import RecurrentLayer
+from ..layers.stacked import RecurrentLayer
 from ..layers.tree import TreeLayer
 from .callbacks import Callback
 from .data import Data
@@ -49,7 +49,7 @@ def check_model(model: Any) -> None:
     if isinstance(model, RecurrentLayer):
         got = type(model).__name__
         raise TypeError(f"model: expected a layer that returns one array, got {got}; put it in a Sequential")
-    for layer in model.leaves():
+    for layer in model.flatten():
         if isinstance(layer, TreeLayer):
             raise TypeError(
                 f"model: expected layers that read arrays, got {type(layer).__name__}, which takes trees with each call: "
@@ -89,7 +89,7 @@ def check_limit(name: str, value: float | None) -> float | None:
 
 def features_dtype(model: Module) -> np.dtype[Any] | None:
     """The dtype that x is converted to; None where the model reads tokens or anything."""
-    for layer in model.leaves():
+    for layer in model.flatten():
         if layer.reads == "features":
             return getattr(layer, "dtype", None)
         if layer.reads is not None or layer.needs_targets:
@@ -99,8 +99,8 @@ def features_dtype(model: Module) -> np.dtype[Any] | None:
 
 def check_axes(data: Data, model: Module) -> None:
     """Refuse x without an axis of time for a model that reads one: each batch would be taken for one long series."""
-    reads = next((layer.reads for layer in model.leaves() if layer.reads is not None or layer.needs_targets), None)
-    if reads is None or model.layout is Layout.ANY or not model.reads_time:
+    reads = next((layer.reads for layer in model.flatten() if layer.reads is not None or layer.needs_targets), None)
+    if reads is None or model.layout is Layout.ANY or not model.time.in_x:
         return
     if data.ragged:
         axes, shape, first = 2, "(T_i, D)", data.x[0]
