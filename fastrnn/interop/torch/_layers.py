@@ -6,7 +6,8 @@ PackedSequence. Arrays are time-major, (T, N, ...); `Layout` says how the caller
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Optional
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +25,10 @@ TIME_MAJOR, BATCH_FIRST, UNBATCHED, PACKED = range(4)
 class Rows(NamedTuple):
     """Which rows run when."""
 
-    lengths: Optional[Array] = None  # (N,)
-    reset_mask: Optional[Array] = None  # (T, N)
+    lengths: Array | None = None  # (N,)
+    reset_mask: Array | None = None  # (T, N)
     batch_sizes: Any = None  # torch's own, of a PackedSequence
-    at: Optional[Array] = None  # (S,): where each packed row lies in (T * N)
+    at: Array | None = None  # (S,): where each packed row lies in (T * N)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,7 +57,7 @@ class Call(NamedTuple):
     projected: bool
     layout: int
     rows: Rows
-    noise: Optional[list]  # of tensors in the caller's layout: what dropout multiplies the output of each layer with
+    noise: list | None  # of tensors in the caller's layout: what dropout multiplies the output of each layer with
 
 
 def enter(array: Array, layout: int, rows: Rows) -> Array:
@@ -87,7 +88,7 @@ def leave(array: Array, layout: int, rows: Rows) -> Array:
     return flat if rows.at is None else flat.take(rows.at, axis=0)
 
 
-def _noise(call: Call, layer: int) -> Optional[Array]:
+def _noise(call: Call, layer: int) -> Array | None:
     """Of the same memory order as torch draws it in: time-major, or packed."""
     if call.noise is None or layer == call.layers - 1:
         return None
@@ -149,7 +150,7 @@ def backward(call: Call, caches: list, dy: Array, dh_n: Array, dc_n: Array, need
     for layer in reversed(range(call.layers)):
         noise = _noise(call, layer)
         dy = dx if noise is None else dx * noise
-        into: Optional[dict] = {"x": None} if layer == 0 and not need_dx else None
+        into: dict | None = {"x": None} if layer == 0 and not need_dx else None
         for direction in range(directions):
             k = layer * directions + direction
             width = 0 if dy is None or directions == 1 else dy.shape[-1] // 2

@@ -64,9 +64,18 @@ def _loses(kind: str, T: int, N: int, H: int, training: bool) -> bool:
     """Where torch's one matrix product beats us, who pack the weights of each call (docs/pytorch.md has the numbers)."""
     if kind == "lstm" or T > 2:
         return False
-    if T == 1 and N == 1 and H >= (192 if kind == "gru" else 384):
+    if T == 1 and N == 1 and (192 if kind == "gru" else 384) <= H:
         return True
     return training and H >= 768
+
+
+def _cell_loses(kind: str, N: int, H: int, training: bool) -> bool:
+    """The same for a cell, where torch has less to do around its products."""
+    if training:
+        return kind == "rnn" or (H > 128 if kind == "lstm" or N < 4 else H > 224)
+    if N >= 24:
+        return (512 if kind == "rnn" else 384) < H or (kind == "rnn" and H < 128)
+    return kind == "rnn" or (64 if N >= 4 else 32 if kind == "gru" else 0) < H
 
 
 def _weights(module: Any, dtype: Any) -> Any:
@@ -194,7 +203,7 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
             return "weights: " + _unfit(weight, dtype)
         training = training or weight.requires_grad
     training = training and torch.is_grad_enabled()
-    if _loses(kind, 1, 1 if len(shape) == 1 else shape[0], H, training):
+    if _cell_loses(kind, 1 if len(shape) == 1 else shape[0], H, training):
         return "torch is faster at this shape"
     if training:
         return Step.apply(kind, options, x, h, c, *weights)
