@@ -207,7 +207,8 @@ def test_gradcheck_and_double_backward_of_cells(name):
 
 
 @pytest.mark.filterwarnings(IGNORED)
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "dropout": 0.3}, {"batch_first": True}],
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "dropout": 0.3},
+                                     {"batch_first": True}],
                          ids=lambda options: "-".join(options) or "default")  # fmt: skip
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_gradcheck_and_double_backward_of_sequences(name, options):
@@ -334,7 +335,7 @@ def test_accelerate_and_restore():
     assert len(calls) == 1 and door.report().taken == {"GRUCell": 1}
     assert door.accelerate(model).swapped == []
     assert door.restore(model) == ["rnn.0", "cell"] and type(model["cell"]) is nn.GRUCell
-    with pytest.raises(TypeError, match="model: expected a torch.nn.Module, got int"):
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got int"):
         door.accelerate(3)
 
 
@@ -360,7 +361,8 @@ def test_copies_pickles_and_reloaded_weights():
     ours.weight_hh_l0.data = theirs.weight_hh_l0.data = torch.randn(4, 16).t()
     ours.flatten_parameters()
     torch.testing.assert_close(ours(x)[0], theirs(x)[0])
-    square = [m for m in pair("RNN", 3, 4)]
+    square = pair("RNN", 4, 4)
+    x = torch.randn(3, 2, 4)
     for module in square:
         module(x)
         module.weight_hh_l0.data = module.weight_hh_l0.data.t()
@@ -446,7 +448,7 @@ def test_masked_equals_a_loop_over_episode_starts():
         twin = copy.deepcopy(module)
         loop = _modules._masked_in_torch
         hx = tuple if name == "LSTM" else (lambda s: s[0])
-        assert_equal(twin, module, x, states, call=lambda m, x, s, hx=hx, twin=twin, mask=mask: (
+        assert_equal(twin, module, x, states, call=lambda m, x, s, hx=hx, twin=twin, mask=mask, loop=loop: (
             loop(m, x, hx(s), mask.T if m.batch_first else mask) if m is twin
             else door.masked(m, x, hx(s), reset_mask=mask)), strided=False)  # fmt: skip
         door.restore(twin)

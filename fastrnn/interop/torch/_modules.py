@@ -60,13 +60,18 @@ def _unfit(tensor: Any, dtype: Any) -> str:
     return ""
 
 
+_LOSES = "torch is faster at this shape"
+
+
 def _loses(kind: str, T: int, N: int, H: int, training: bool) -> bool:
-    """Where torch's one matrix product beats us, who pack the weights of each call (docs/pytorch.md has the numbers)."""
-    if kind == "lstm" or T > 2:
+    """Where torch's one product beats us, who pack the weights in each call (docs/pytorch.md says how to measure)."""
+    if T > 2:
         return False
-    if T == 1 and N == 1 and (192 if kind == "gru" else 384) <= H:
-        return True
-    return training and H >= 768
+    if kind == "lstm":
+        return training and H > 768
+    if training:
+        return (384 if T == 2 else 128 if N < 4 else 256) < H
+    return T == 1 and N < 4 and H > 128
 
 
 def _cell_loses(kind: str, N: int, H: int, training: bool) -> bool:
@@ -101,19 +106,30 @@ def _states(hx: Any, lstm: bool) -> Any:
     return tuple(hx) if isinstance(hx, (tuple, list)) and len(hx) == 2 else ("not a pair", None)
 
 
-def _noise(module: Any, x: Tensor, width: int) -> Any:
-    """What dropout multiplies the output of each layer but the last with, drawn as torch draws it."""
+def _noise(module: Any, x: Tensor, layout: int, width: int) -> Any:
+    """What dropout multiplies the output of each layer but the last with, drawn in torch's order."""
     p = module.dropout
     if not module.training or p == 0 or module.num_layers == 1:
         return None
-    shape = (*x.shape[:-1], width)
+    *shape, _ = x.shape
+    if layout == BATCH_FIRST:
+        shape.reverse()
+    elif layout == UNBATCHED:
+        shape.append(1)
     if p == 1:
-        return [x.new_zeros(shape)] * (module.num_layers - 1)
-    return [x.new_empty(shape).bernoulli_(1 - p).div_(1 - p) for _ in range(module.num_layers - 1)]
+        return [x.new_zeros(*shape, width)] * (module.num_layers - 1)
+    return [x.new_empty(*shape, width).bernoulli_(1 - p).div_(1 - p) for _ in range(module.num_layers - 1)]
 
 
 def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
-    """Output and states like torch's, or a str: why not."""
+    """Output and states like torch's, or a str: why not. What costs least to find out comes first."""
+    kind, options = _KINDS[module.mode]
+    if type(input) is Tensor and reset_mask is None:
+        T, N = input.shape[:2] if input.dim() == 3 else (input.shape[0] if input.dim() else 0, 1)
+        if module.batch_first and input.dim() == 3:
+            T, N = N, T
+        if T <= 2 and _loses(kind, T, N, module.hidden_size, torch.is_grad_enabled()):
+            return _LOSES
     reason = _blocked()
     if reason:
         return reason
@@ -121,19 +137,18 @@ def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
     x = input.data if packed else input
     if type(x) is not Tensor or x.dtype not in _DTYPES or not x.is_cpu or x.is_neg():
         return "input: " + _unfit(x, getattr(x, "dtype", None)) if type(x) is not Parameter else "input: a Parameter"
-    kind, options = _KINDS[module.mode]
     H, W, layers, directions = module.hidden_size, module.proj_size or module.hidden_size, module.num_layers, 1
     if module.bidirectional:
         directions = 2
     rows = NO_ROWS if reset_mask is None else Rows(None, reset_mask)
     if packed:
         layout, rows = PACKED, packed_rows(input.batch_sizes)
-        T, N = rows.shape
+        N = rows.shape[1]
     elif x.dim() == 3:
         layout = BATCH_FIRST if module.batch_first else TIME_MAJOR
-        N, T, _ = x.shape if module.batch_first else (x.shape[1], x.shape[0], 0)
+        N = x.shape[0 if module.batch_first else 1]
     else:
-        layout, T, N = UNBATCHED, x.shape[0], 1
+        layout, N = UNBATCHED, 1
     if (
         x.dim() != (3 if layout in (BATCH_FIRST, TIME_MAJOR) else 2)
         or x.shape[-1] != module.input_size
@@ -156,11 +171,7 @@ def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
         or (h0 is not None and h0.requires_grad)
         or (c0 is not None and c0.requires_grad)
     )
-    if reset_mask is None and _loses(kind, T, N, H, training):
-        return "torch is faster at this shape"
-    noise = None
-    if layers > 1 and module.dropout and module.training:
-        noise = _noise(module, x.transpose(0, 1) if layout == BATCH_FIRST else x.unsqueeze(1) if x.dim() == 2 and not packed else x, W * directions)  # fmt: skip
+    noise = _noise(module, x, layout, W * directions)
     call = Call(kind, options, layers, directions, module.bias, module.proj_size > 0, layout, rows, noise)
     if packed and input.sorted_indices is not None:
         h0, c0 = (None if s is None else s.index_select(1, input.sorted_indices) for s in (h0, c0))
@@ -175,8 +186,14 @@ def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
     return y, (tuple(states) if kind == "lstm" else states[0])
 
 
+_CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
 def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
-    """The next state like torch's, or a str: why not."""
+    """The next state like torch's, or a str: why not. What costs least to find out comes first."""
+    N = input.shape[0] if type(input) is Tensor and input.dim() == 2 else 1
+    if _cell_loses(kind, N, module.hidden_size, torch.is_grad_enabled()):
+        return _LOSES
     reason = _blocked()
     if reason:
         return reason
@@ -195,7 +212,8 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
             if reason or state.shape != (*shape[:-1], H):
                 return "hx: " + (reason or "its shape")
             training = training or state.requires_grad
-    weights = module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh
+    parameters = module._parameters
+    weights = [parameters[n] if n in parameters else getattr(module, n) for n in _CELL_WEIGHTS]
     for weight in weights:
         if weight is None:
             continue
@@ -203,8 +221,6 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
             return "weights: " + _unfit(weight, dtype)
         training = training or weight.requires_grad
     training = training and torch.is_grad_enabled()
-    if _cell_loses(kind, 1 if len(shape) == 1 else shape[0], H, training):
-        return "torch is faster at this shape"
     if training:
         return Step.apply(kind, options, x, h, c, *weights)
     h, c, _ = run_cell(kind, options, x, h, c, *weights, False)
@@ -315,7 +331,8 @@ def _masked_in_torch(module: Any, input: Tensor, hx: Any, mask: Tensor) -> Any:
         if hx is not None and mask[t].any():
             resets = mask[t].to(input.device)
             resets = resets if input.dim() == 2 else resets[:, None]
-            hx = tuple(h.masked_fill(resets, 0) for h in hx) if isinstance(hx, (tuple, list)) else hx.masked_fill(resets, 0)  # fmt: skip
+            pair = isinstance(hx, (tuple, list))
+            hx = tuple(h.masked_fill(resets, 0) for h in hx) if pair else hx.masked_fill(resets, 0)
         y, hx = module(x, hx)
         outputs.append(y)
     return torch.cat(outputs, time), hx
