@@ -547,3 +547,12 @@ def test_the_runner(tmp_path):
         assert "['--report', '7'] torch.Size([4, 2, 4]) fastrnn.interop.torch._modules" in done.stdout
         assert "1 LSTM on fastrnn" in done.stderr
     assert "usage" in run("-m", "fastrnn.interop.torch", "--help").stdout
+
+
+def test_shapes_at_which_torch_is_faster_have_its_bits(monkeypatch):
+    monkeypatch.undo()
+    for theirs, ours, shape in ((*pair("LSTMCell", 4, 256), (1, 4)), (*pair("GRU", 4, 256), (1, 1, 4))):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert all(torch.equal(a, b) for a, b in zip(flat(theirs(x)), flat(ours(x))))
+    assert set(door.report().fallen_back.values()) == {1} and not door.report().taken
