@@ -121,21 +121,24 @@ def _noise(module: Any, x: Tensor, layout: int, width: int) -> Any:
     return [x.new_empty(*shape, width).bernoulli_(1 - p).div_(1 - p) for _ in range(module.num_layers - 1)]
 
 
+def _loses_on(module: Any, kind: str, input: Tensor) -> bool:
+    T, N = input.shape[:2] if input.dim() == 3 else (input.shape[0] if input.dim() else 0, 1)
+    if module.batch_first and input.dim() == 3:
+        T, N = N, T
+    return T <= 2 and _loses(kind, T, N, module.hidden_size, torch.is_grad_enabled())
+
+
 def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
     """Output and states like torch's, or a str: why not. What costs least to find out comes first."""
     kind, options = _KINDS[module.mode]
-    if type(input) is Tensor and reset_mask is None:
-        T, N = input.shape[:2] if input.dim() == 3 else (input.shape[0] if input.dim() else 0, 1)
-        if module.batch_first and input.dim() == 3:
-            T, N = N, T
-        if T <= 2 and _loses(kind, T, N, module.hidden_size, torch.is_grad_enabled()):
-            return _LOSES
+    if type(input) is Tensor and reset_mask is None and _loses_on(module, kind, input):
+        return _LOSES
     reason = _blocked()
     if reason:
         return reason
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
-    if type(x) is not Tensor or x.dtype not in _DTYPES or not x.is_cpu or x.is_neg():
+    if type(x) is not Tensor or x.dtype not in _DTYPES or not x.is_cpu or x.layout is not torch.strided or x.is_neg():
         return "input: " + _unfit(x, getattr(x, "dtype", None)) if type(x) is not Parameter else "input: a Parameter"
     H, W, layers, directions = module.hidden_size, module.proj_size or module.hidden_size, module.num_layers, 1
     if module.bidirectional:
