@@ -339,7 +339,7 @@ class Blur(Module):
         (
             [LSTM(D, H, batch_first=True), Blur(False)],
             {"checkpoint_every": 3},
-            "checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, got Blur",
+            "checkpoint_every: expected a pooling layer that can merge segments, such as LastStep, got Blur",
         ),
         (
             [LSTM(D, H), LastStep()],

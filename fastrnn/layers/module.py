@@ -234,24 +234,6 @@ class Module:
     def from_config(cls, config: Mapping[str, Any]) -> Module:
         return cls(**{name: value for name, value in config.items() if name != "class"})
 
-    # For now, for who has not changed to the names above.
-    keeps_time = property(lambda self: self.time.in_y)
-    reads_time = property(lambda self: self.time.in_x)
-    takes_lengths = property(lambda self: "lengths" in self.accepts)
-    takes_reset_mask = property(lambda self: "reset_mask" in self.accepts)
-    takes_targets = property(lambda self: "targets" in self.accepts)
-    takes_state = property(lambda self: "state" in self.accepts)
-    scores_with_targets = property(lambda self: self.needs_targets)
-
-    def leaves(self) -> list[Module]:
-        return self.flatten()
-
-    def split_state(self, state: Any) -> list[Any]:
-        return self.flatten_state(state)
-
-    def join_state(self, entries: Iterator[Any]) -> Any:
-        return self.unflatten_state(entries)
-
     # --- parameters ---------------------------------------------------------------------------------------------------
 
     @property
