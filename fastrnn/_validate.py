@@ -157,6 +157,27 @@ def check_array(
     return found
 
 
+def as_real(name: str, a: Any, dtype: np.dtype[Any]) -> Array:
+    """Real numbers of any kind, lists included, as an array of this dtype: itself where it is one, else one copy."""
+    if type(a) is np.ndarray and a.dtype == dtype:
+        return a
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths"
+        )
+    try:
+        a = np.asarray(a)
+    except ValueError:
+        raise TypeError(
+            f"{name}: expected an array, got sequences of differing lengths; pad them, pass lengths"
+        ) from None
+    if a.dtype.kind not in "fiub":
+        hint = "; encode words or classes as numbers" if a.dtype.kind in "OSU" else ""
+        raise TypeError(f"{name}: expected real numbers, got {a.dtype}{hint}")
+    converted: Array = a.astype(dtype, copy=False)
+    return converted
+
+
 def _fits(shape: tuple[int, ...], wanted: Sequence[Size], may_be_empty: str) -> bool:
     if len(shape) != len(wanted):
         return False

@@ -106,6 +106,36 @@ cdef double _norm(Sweep *sweep) except? -1:
     return sqrt(total)
 
 
+cdef double _norm_to_clip(Sweep *sweep, list grads, double max_norm) except? -1:
+    """The norm, and in the sweep the factor that brings it down to max_norm. Squares of finite entries may overflow: then
+    the entries are brought down to 1 first."""
+    cdef double norm = _norm(sweep), peak, relative
+    sweep.update.scale = _scale_to(norm, max_norm)
+    if isfinite(norm):
+        return norm
+    peak = max(float(np.abs(a).max(initial=0)) for a in grads)
+    if not isfinite(peak):
+        return norm
+    relative = sqrt(sum(float(np.square(np.divide(a, peak, dtype=np.float64)).sum()) for a in grads))
+    sweep.update.scale = min(1.0, max_norm / peak / relative)
+    return peak * relative
+
+
+cdef object _scale_in_two(Sweep *sweep, list grads, bint in_place):
+    """Take a part of a factor that is too small for the dtype out of it and into the gradients, or into copies of them,
+    which are returned; None where the factor is large enough."""
+    cdef double least = min((np.finfo(a.dtype).tiny for a in grads), default=0)
+    cdef double part = np.sqrt(np.finfo(np.float32).tiny) if least > 1e-100 else 1e-150
+    if not 0 < sweep.update.scale < 1e3 * least:
+        return None
+    parts = grads if in_place else [a.copy() for a in grads]
+    for i, a in enumerate(parts):
+        np.multiply(a, a.dtype.type(part), out=a)
+        sweep.pieces[i].grad = <char *>cnp.PyArray_DATA(<cnp.ndarray>a)
+    sweep.update.scale /= part
+    return parts
+
+
 cdef double _scale_to(double norm, double max_norm) noexcept:
     """PyTorch's factor; nan stays nan."""
     cdef double scale = max_norm / (norm + 1e-6)
@@ -158,10 +188,11 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         offset += p.size * itemsize
     norm = None
     if clip_norm is not None:
-        norm = _norm(&sweep)
-        if not isfinite(norm):
+        gradients = [grad for _, grad in held]
+        norm = _norm_to_clip(&sweep, gradients, clip_norm)
+        if not isfinite(norm) and not all(np.isfinite(grad).all() for grad in gradients):
             raise FloatingPointError(f"gradient: expected a finite norm, got {norm}")
-        sweep.update.scale = _scale_to(norm, clip_norm)
+        scaled = _scale_in_two(&sweep, gradients, False)  # kept until the step is done
     if clip_value is not None:
         sweep.update.limit = clip_value
     sweep.update.rule, sweep.update.nesterov, sweep.update.rate = rule, nesterov, rate
@@ -190,8 +221,8 @@ def clip_gradients(grads, long block, max_norm, value):
         _add_piece(&sweep, array)
     norm = None
     if max_norm is not None:
-        norm = _norm(&sweep)
-        sweep.update.scale = _scale_to(norm, max_norm)
+        norm = _norm_to_clip(&sweep, held, max_norm)
+        _scale_in_two(&sweep, held, True)
     if value is not None:
         sweep.update.limit = value
     if sweep.update.scale != 1 or value is not None:

@@ -271,8 +271,8 @@ def returning(**methods: Any) -> fastrnn.Recurrent:
 
 
 CALLS = {
-    "no array": (TypeError, "x: expected a NumPy array", lambda layer: layer([1.0])),
-    "dtype": (TypeError, "x: expected float64", lambda layer: layer(normal(T, N, D, dtype=np.float32))),
+    "no array": (ValueError, "x: expected shape", lambda layer: layer([1.0])),
+    "dtype": (TypeError, "x: expected real numbers", lambda layer: layer(normal(T, N, D, dtype=np.complex64))),
     "axes": (ValueError, "x: expected shape", lambda layer: layer(normal(T, N, D, 1))),
     "state": (ValueError, "state: expected shape", lambda layer: layer(normal(T, N, D), normal(N, H))),
     "no steps": (ValueError, "steps: expected a number", lambda layer: layer(None, normal(1, N, H))),

@@ -129,6 +129,71 @@ def test_tokens_past_the_lengths_may_be_anything():
     fit(Trainer(model), tokens, np.zeros((2, 3), int), lengths=[2, 1])
 
 
+@pytest.mark.parametrize("make", [fastrnn.RNN, GRU, LSTM, lambda *a, **k: fastrnn.Jordan(*a, 2, **k)])
+def test_layers_convert_too(make):
+    layer = make(3, 4, rng=1)
+    x = (X > 0).astype(np.float32)
+    expected = layer(x)[0]
+    for other in (x.astype("f8"), x.astype(">f4"), x.astype("i2"), x.astype(bool), x.tolist()):
+        assert np.array_equal(layer(other)[0], expected)
+    with pytest.raises(TypeError, match="x: expected a plain array, got a masked one"):
+        layer(np.ma.array(x, mask=x > 0))
+    linear = Linear(3, 2, rng=1)
+    assert np.array_equal(linear(x.astype("f8")), linear(x))
+    assert np.array_equal(linear(x.tolist()), linear(x))
+
+
+# --- Numbers at the ends of their range -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, entry", [("f4", 5e37), ("f4", 3e38), ("f8", 1e200), ("f8", 1e308)])
+def test_clipping_leaves_no_range(dtype, entry):
+    grads = {"w": np.full(4, entry, dtype)}
+    fastrnn.clip_grad_norm(grads, 1.0)
+    np.testing.assert_allclose(grads["w"], 0.5, rtol=1e-5)
+    for optimizer in (fastrnn.SGD(lr=1.0), Adam(lr=0.1)):
+        params, twins = ({"w": np.zeros(4, dtype)} for _ in range(2))
+        large = {"w": np.full(4, entry, dtype)}
+        optimizer.step(params, large, clip_norm=1.0)
+        type(optimizer)(lr=optimizer.lr).step(twins, {"w": np.full(4, 0.5, dtype)})
+        np.testing.assert_allclose(params["w"], twins["w"], rtol=1e-5)
+        assert (large["w"] == dtype_of(entry, dtype)).all()  # a step leaves gradients as they were
+        with pytest.raises(FloatingPointError, match="gradient: expected a finite norm"):
+            optimizer.step(params, {"w": np.array([1, np.inf, 0, 0], dtype)}, clip_norm=1.0)
+
+
+def dtype_of(value, dtype):
+    return np.dtype(dtype).type(value)
+
+
+def test_a_tiny_temperature_is_the_limit():
+    rng = np.random.default_rng(0)
+    model = Sequential(Embedding(7, 3, rng=rng), GRU(3, 8, rng=rng), Linear(8, 7, rng=rng))
+    greedy = model.generate(np.array([1]), 6)
+    for temperature in (5e-324, 1e-200):
+        assert np.array_equal(model.generate(np.array([1]), 6, mode="sample", temperature=temperature, rng=0), greedy)
+
+
+def test_flags_are_no_indices():
+    stream = GRU(3, 4, rng=1).stream(4)
+    stream.step(X[:4, 0])
+    with pytest.raises(ValueError, match=r"rows: expected each index once, got \[0 0 1 0\]; .*astype\(bool\)"):
+        stream.reset(np.array([0, 0, 1, 0]))
+    stream.reset(np.array([0, 0, 1, 0]).astype(bool))
+    assert not stream.state[0, 2].any() and stream.state[0, 0].any()
+
+
+def test_parameters_of_a_container_are_written_through():
+    model = Sequential(GRU(3, 4, rng=1), Linear(4, 2, rng=1))
+    new = np.ones((2, 4))
+    model.params["1.weight"] = new
+    assert (model[1].params["weight"] == 1).all()
+    with pytest.raises(ValueError, match=r"1.weight: expected shape \(2, 4\), got \(4, 2\)"):
+        model.params["1.weight"] = new.T
+    with pytest.raises(KeyError, match="1.wait: expected one of"):
+        model.params["1.wait"] = new
+
+
 # --- Errors before the work -------------------------------------------------------------------------------------------
 
 

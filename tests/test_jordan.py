@@ -230,7 +230,7 @@ def test_rebuilds():
 
 CALLS = {
     "x": (ValueError, r"x: expected shape \(T, N, 3\)", lambda layer: layer(normal(T, N, 4))),
-    "dtype": (TypeError, "x: expected float64", lambda layer: layer(normal(T, N, D, dtype="f4"))),
+    "dtype": (TypeError, "x: expected real numbers", lambda layer: layer(normal(T, N, D, dtype="c8"))),
     "state": (ValueError, r"state: expected shape \(1, 4, 2\)", lambda layer: layer(normal(T, N, D), normal(N, M))),
     "targets": (ValueError, "targets: ", lambda layer: layer(normal(T, N, D), targets=normal(T - 1, N, M))),
     "share": (ValueError, "teacher_forcing: ", lambda layer: layer(normal(T, N, D), teacher_forcing=1.5)),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _state
-from .._validate import check_dtype, check_reset_mask, check_size, kind_of
+from .._validate import as_real, check_dtype, check_reset_mask, check_size, kind_of
 from .layout import active_lengths, as_given, check_state, read_doutput, time_major
 from .module import Array, class_name
 from .protocol import NOTHING, Context, StateSpec
@@ -147,6 +147,7 @@ class Recurrent(Stateful):
             batched = state is None or np.ndim(first) == 2 + len(self._shapes[0])
             T, N, read = check_size("steps", steps), np.shape(first)[1] if batched and state is not None else 1, None
         else:
+            x = as_real("x", x, self.dtype)
             read = time_major("x", x, self.dtype, self.batch_first)
             batched, (T, N, _) = x.ndim == 3, read.shape
         states = self._unpack("state", state, N, batched)

@@ -14,6 +14,7 @@ from .._validate import (
     Nonlinearity,
     OutputActivation,
     as_generator,
+    as_real,
     check_choice,
     check_dtype,
     check_reset_mask,
@@ -146,6 +147,7 @@ class Jordan(Stateful):
             batched = state is None or np.ndim(state) == 3
             x = np.zeros((check_size("steps", steps), np.shape(state)[1] if np.ndim(state) == 3 else 1, 0), self.dtype)
         else:
+            x = as_real("x", x, self.dtype)
             batched, x = np.ndim(x) == 3, time_major("x", x, self.dtype, self.batch_first, self.input_size)
         T, N, _ = x.shape
         y0 = self._unpack("state", state, N, batched)

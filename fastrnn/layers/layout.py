@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import check_lengths, kind_of
+from .._validate import as_real, check_lengths, kind_of
 
 Array = NDArray[Any]
 
@@ -18,13 +18,13 @@ Array = NDArray[Any]
 def time_major(name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool, columns: int | None = None) -> Array:
     """The (T, N, D) view of x as the user gave it: (T, N, D), (N, T, D) with batch_first, or (T, D) for one sequence.
 
-    columns: D, None for any. dtype: None where the compiled core checks it.
-    Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
+    columns: D, None for any. dtype: what real numbers of any other dtype, and lists, are converted to; None where the
+    compiled core checks it. Raises TypeError for what is neither, ValueError for a wrong shape.
     """
-    if not isinstance(a, np.ndarray):
+    if dtype is not None:
+        a = as_real(name, a, dtype)
+    elif not isinstance(a, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
-    if dtype is not None and a.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype} like the parameters, got {a.dtype}")
     if a.ndim not in (2, 3) or (columns is not None and a.shape[-1] != columns):
         layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
         raise ValueError(f"{name}: expected shape ({layout}, {last}) or (T, {last}), got {a.shape}")

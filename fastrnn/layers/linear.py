@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._validate import as_generator, check_dtype, check_size
+from .._validate import as_generator, as_real, check_dtype, check_size
 from ..streaming.stream import ChainBuilder
 from .init import uniform
 from .module import Array, Module
@@ -58,6 +58,7 @@ class Linear(Module):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
+        x = as_real("x", x, self.dtype)
         y, cache = functional.linear_forward(x, self._params["weight"], self._params.get("bias"), training=training)
         if training:
             self._cache = cache

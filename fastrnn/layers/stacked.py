@@ -19,6 +19,7 @@ import numpy as np
 
 from .._validate import (
     as_generator,
+    as_real,
     check_choice,
     check_dtype,
     check_lengths,
@@ -261,6 +262,7 @@ class RecurrentLayer(Stateful):
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is not None:
+            x = as_real("x", x, self.dtype)
             return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
         several = len(self.states) > 1 and isinstance(state, (tuple, list)) and state
         first = state[0] if several else state

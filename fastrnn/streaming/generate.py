@@ -16,6 +16,7 @@ from .stream import CompiledStream, Stream
 
 Array = NDArray[Any]
 
+COLD = 1e-30  # below it logits over the temperature overflow; the limit, greedy, is the same
 MODES = ("greedy", "sample", "feedback")
 
 
@@ -119,6 +120,8 @@ def check_sampling(
 ) -> tuple[float, int | None, np.random.Generator | None]:
     if check_number("temperature", temperature) < 0:
         raise ValueError(f"temperature: expected a finite number of at least 0, got {temperature!r}")
+    if temperature < COLD:
+        temperature = 0.0
     top_k = None if top_k is None else check_size("top_k", top_k)
     return float(temperature), top_k, as_generator("rng", rng) if samples else None
 

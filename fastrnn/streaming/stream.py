@@ -343,7 +343,10 @@ def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
 
 
 def _index(rows: Any) -> Array:
+    """Rows as NumPy indexes with them: a mask, or indices. Flags 0 and 1 would be taken for the indices of two rows."""
     rows = np.asarray(rows)
+    if rows.dtype.kind in "iu" and len(np.unique(rows)) < rows.size:
+        raise ValueError(f"rows: expected each index once, got {rows}; flags are a mask of bool, rows.astype(bool)")
     return rows if rows.size else rows.astype(int)  # [] is none of them
 
 

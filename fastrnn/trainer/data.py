@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import check_lengths
+from .._validate import as_real, check_lengths
 
 Array = NDArray[Any]
 
@@ -203,10 +203,7 @@ def _samples(x: Any, dtype: np.dtype[Any] | None) -> Array | list[Array]:
 
 def _converted(x: Array, dtype: np.dtype[Any] | None) -> Array:
     """x in the dtype of the model's layers, itself where it has it."""
-    if x.dtype.kind not in "fiub":
-        hint = "; encode words or classes as numbers" if x.dtype.kind in "OSU" else ""
-        raise TypeError(f"x: expected real numbers, got {x.dtype}{hint}")
-    return x if dtype is None else x.astype(dtype, copy=False)
+    return as_real("x", x, dtype or x.dtype)
 
 
 def _without_rest(piece: Array, counts: Array) -> Array:
