@@ -85,7 +85,7 @@ def _time_block(call: Callable[[], object], plan: Plan, clock: Callable[[], floa
     first = clock() - begin
     if first >= plan.block:
         return first
-    times = []
+    times: list[float] = []
     end = begin + first + plan.block
     while len(times) < plan.max_repeats:
         begin = clock()

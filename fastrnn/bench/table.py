@@ -85,7 +85,7 @@ class Printer:
         return [name for name in able if name != FastRNN.name]
 
     def _case(self, cell: str, shape: Shape) -> str:
-        return f"{cell:5}{str(shape):{self._wide}}"
+        return f"{cell:5}{shape!s:{self._wide}}"
 
     def _titles(self, columns: tuple[str, str, str, str, str], peers: Sequence[str]) -> list[str]:
         section = (*columns, *peers)
