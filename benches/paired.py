@@ -2,9 +2,9 @@
 
     python benches/paired.py BEFORE/bin/python AFTER/bin/python
 
-Each interpreter imports the fastrnn of its own environment in a process of its own. The two take turns: a short block of
-calls each, of which the median counts, and who begins changes from round to round. So drift of the machine meets both
-alike. Entries are the bench's quick shapes, forward and forward+backward, and single steps of a stream.
+Each interpreter imports the fastrnn of its own environment in a process of its own. The two take turns: a short block
+of calls each, of which the median counts, and who begins changes from round to round. So drift of the machine meets
+both alike. Entries are the bench's quick shapes, forward and forward+backward, and single steps of a stream.
 
 The table has the median over rounds of both times, and their ratio before / after: above 1 the second build is faster.
 Only names that users have are called, so that old commits can take part. It needs nothing but the two environments.
