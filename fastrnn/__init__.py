@@ -11,13 +11,21 @@ plain NumPy, `fastrnn.datasets` real data to start with.
 """
 
 try:
-    from . import _native
+    from . import _native  # noqa: F401
 except ImportError as error:  # never fall back to the reference in silence
     raise ImportError(
         "fastrnn's compiled kernels could not be imported, so it cannot compute anything. Install the package with "
         "`pip install .` (or, to work inside its folder, `python setup.py build_ext --inplace`). The import said: "
         f"{error}"
     ) from error
+except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
+    import os
+    import sys
+
+    if os.path.basename(sys.argv[0]) in ("fastrnn", "-m"):  # the command says what is wrong in one line
+        sys.stderr.write(f"fastrnn: error: {error}\n")
+        sys.exit(2)
+    raise
 
 from . import _threadpoolctl, datasets, functional, losses
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads

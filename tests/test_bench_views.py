@@ -190,8 +190,8 @@ def test_scaling_command_prints_every_point_and_draws(capsys, tmp_path, monkeypa
 def figure(monkeypatch):
     """The figure that was drawn last, as a one-element list."""
     pytest.importorskip("matplotlib")
-    drawn, real = [], chart._figure
-    monkeypatch.setattr(chart, "_figure", lambda **options: drawn.append(real(**options)) or drawn[-1])
+    drawn, real = [], chart.make_figure
+    monkeypatch.setattr(chart, "make_figure", lambda **options: drawn.append(real(**options)) or drawn[-1])
     return drawn
 
 

@@ -229,3 +229,46 @@ def test_a_learning_rate_that_explodes_is_the_users_to_mend(capsys, tmp_path):
     with np.errstate(all="ignore"):
         said = refusal(capsys, "demo", "--output", str(tmp_path), *SMALL, "--lr", "1e38")
     assert "a smaller --lr may help" in said
+
+
+# What a user got wrong outside of the arguments ----------------------------------------------------------------------
+
+
+def run_command(*arguments, **environment):
+    import os
+    import subprocess
+
+    return subprocess.run(
+        [sys.executable, "-m", "fastrnn", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, environment, words",
+    [
+        (["info"], {"FASTRNN_ISA": "foo"}, "environment variable FASTRNN_ISA: "),
+        (["info"], {"FASTRNN_NUM_THREADS": "0"}, "environment variable FASTRNN_NUM_THREADS: expected 1 to 256"),
+        (["demo", "--hidden-size", "1000000000"], {}, "not enough memory for these sizes"),
+        (["bench", "--shapes", "99999999999,1,1,1"], {}, "shape: expected arrays of at most"),
+    ],
+)
+def test_one_line_and_exit_code_2(arguments, environment, words):
+    done = run_command(*arguments, **environment)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_closed_pipe_is_quiet():
+    import os
+    import subprocess
+
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "fastrnn", "info"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.stderr == ""

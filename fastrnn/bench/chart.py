@@ -15,6 +15,7 @@ from fastrnn.bench.gemm import GEMM
 from fastrnn.bench.peers import FastRNN
 from fastrnn.bench.report import Report, Result
 from fastrnn.bench.shapes import FORWARD, FORWARD_BACKWARD, SEQUENCE_MODES, STEP
+from fastrnn.plot import make_figure
 
 if TYPE_CHECKING:
     from fastrnn.bench.scaling import Point
@@ -32,18 +33,6 @@ OTHER_STYLE = ("#000000", "X")
 TITLES = {FORWARD: "forward", FORWARD_BACKWARD: "forward + backward", STEP: "streaming, one time step per call"}
 
 
-class MissingMatplotlib(ImportError):
-    """Charts need matplotlib."""
-
-
-def _figure(**options: Any) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingMatplotlib('matplotlib is not installed: pip install "fastrnn[plot]"') from None
-    return Figure(layout="constrained", **options)
-
-
 def draw_report(report: Report, path: str | Path) -> None:
     """A panel per mode and cell, a line per shape, a marker per peer: its time as a multiple of fastrnn's, on a
     logarithmic axis. The red side of the line at 1 is where fastrnn is behind. Raises ImportError without matplotlib.
@@ -57,7 +46,7 @@ def draw_report(report: Report, path: str | Path) -> None:
         mode: list(dict.fromkeys(result.shape for result in report.results if result.mode == mode)) for mode in modes
     }
     lines = [len(shapes[mode]) + 3 for mode in modes]
-    figure = _figure(figsize=(2.5 + 4.4 * len(cells), 2.6 + 0.26 * sum(lines)))
+    figure = make_figure(figsize=(2.5 + 4.4 * len(cells), 2.6 + 0.26 * sum(lines)))
     axes = figure.subplots(len(modes), len(cells), squeeze=False, height_ratios=lines)
     ratios = [result.ratio(name) for result in report.results for name in _peers(result)]
     least, most = min([0.8, *ratios]), max([1.25, *ratios])
@@ -170,7 +159,7 @@ def draw_scaling(points: Sequence[Point], path: str | Path) -> None:
     from fastrnn.bench.scaling import CURVES
 
     curves = [curve for curve in CURVES if any(point.curve == curve for point in points)]
-    figure = _figure(figsize=(1 + 4.6 * len(curves), 4.8))
+    figure = make_figure(figsize=(1 + 4.6 * len(curves), 4.8))
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
     cells = list(dict.fromkeys(point.cell for point in points))
     for ax, curve in zip(axes, curves):

@@ -64,8 +64,12 @@ class Shape(NamedTuple):
                 raise ValueError
         except ValueError:
             raise ValueError(f"shape: expected {FORMAT}, got {text!r}") from None
+        if max(shape.T * shape.N, 4 * shape.H) * max(shape.D, shape.H) > LARGEST:
+            raise ValueError(f"shape: expected arrays of at most {LARGEST} numbers, got {text!r}")
         return shape
 
+
+LARGEST = 2**31  # numbers in an array: 8 GB of float32
 
 SHAPES = (
     Shape(28, 1, 28, 64),

@@ -1,8 +1,11 @@
-"""What `fastrnn bench` does once its arguments are read: measure, print line by line, write JSON and chart."""
+"""`fastrnn bench`: measure, print line by line, write JSON and chart."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +27,94 @@ from fastrnn.bench.shapes import (
     STEP_SHAPES,
     Shape,
 )
+
+from .arguments import UserError, names, shape, whole_number
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time the kernels against NumPy, PyTorch, ONNX Runtime, OpenVINO and JAX",
+        description="Time forward, forward+backward and streaming, one time step per call, against the NumPy "
+        "reference, and against PyTorch, ONNX Runtime, OpenVINO and JAX where they are installed. All run in turns in "
+        "this process, on the same weights and inputs, and are timed only after their results were found equal.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: under two minutes")
+    parser.add_argument(
+        "--cell", type=names("lstm", "gru", "rnn"), metavar="CELL[,CELL]", help="lstm, gru, rnn (default: all)"
+    )
+    parser.add_argument(
+        "--shapes",
+        type=shape,
+        nargs="+",
+        metavar="T,N,D,H",
+        help="instead of the usual ones; T,N,D,H,L2,bi,f64 has two layers, is bidirectional and float64",
+    )
+    parser.add_argument(
+        "--modes",
+        type=names("forward", "forward+backward", "step", "memory"),
+        metavar="MODE[,MODE]",
+        help="forward, forward+backward, step, memory (default: all but memory; with --shapes the first two)",
+    )
+    parser.add_argument(
+        "--peers",
+        type=names("numpy", "torch", "torch-cell", "onnxruntime", "openvino", "jax"),
+        metavar="PEER[,PEER]",
+        help="numpy, torch, torch-cell, onnxruntime, openvino, jax (default: all that are installed, but numpy not "
+        "where it takes very long)",
+    )
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="for fastrnn and its peers")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of a training step")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the ratios there: .png, .svg or .pdf")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dispatch", action="store_true", help="instead: the dispatcher's own choice against every forced one"
+    )
+    instead.add_argument(
+        "--scaling", action="store_true", help="instead: time per step over T, over N and over H*(D+H)"
+    )
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> None:
+    for other, without in (("dispatch", ("peers", "memory", "chart")), ("scaling", ("peers", "memory", "shapes"))):
+        for option in without:
+            if getattr(args, other) and getattr(args, option):
+                raise UserError(f"--{option}: not with --{other}")
+    if args.threads is not None:
+        try:
+            fastrnn.set_num_threads(args.threads)
+        except ValueError as error:
+            raise UserError(f"--threads: {error}") from error
+    if args.chart is not None and args.chart.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--chart: expected a name that ends in .png, .svg or .pdf, got '{args.chart}'")
+    if args.chart is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UserError('--chart: matplotlib is not installed: pip install "fastrnn[plot]"')
+    for option in ("json", "chart"):
+        file = getattr(args, option)
+        if file is not None:
+            try:
+                file.touch()  # now, rather than fail when all is measured
+            except OSError as error:
+                raise UserError(f"--{option}: {error}") from error
+    common = {"cells": args.cell, "modes": args.modes, "quick": args.quick, "json_file": args.json}
+    if args.dispatch:
+        check_dispatch(**common, shapes=args.shapes)
+    elif args.scaling:
+        draw_scaling(**common, chart_file=args.chart)
+    else:
+        try:
+            compare(
+                **common,
+                shapes=args.shapes,
+                memory=args.memory,
+                peers=args.peers,
+                chart_file=args.chart,
+                command=shlex.join(["fastrnn", *args.typed]),
+            )
+        except ValueError as error:
+            raise UserError(f"--modes: {error}") from error
 
 
 def compare(

@@ -5,20 +5,94 @@ Letters: N images, T rows, D columns, H hidden_size, M classes.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import math
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 import fastrnn
+from fastrnn import plot
+
+from .arguments import UserError, positive_number, whole_number
 
 CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
 MODEL_FILE = "model.safetensors"
 CURVE_FILE = "learning_curve.png"
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="train a network that reads handwritten digits row by row",
+        description="Train a recurrent network that reads handwritten digits, one row per time step, and names them.",
+    )
+    parser.add_argument(
+        "--cell", choices=("lstm", "gru", "rnn"), default="lstm", help="default: %(default)s; rnn has tanh"
+    )
+    parser.add_argument(
+        "--hidden-size",
+        type=whole_number(1),
+        default=128,
+        metavar="H",
+        help="units of the layer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--epochs", type=whole_number(1), default=20, help="passes over the training digits (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=whole_number(1), default=32, metavar="N", help="digits per update (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lr", type=positive_number, default=2e-3, help="learning rate of Adam at first (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="folder with IDX files, gzipped or not, of MNIST or Fashion-MNIST (default: the 2,000 digits that come "
+        "with fastrnn)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fastrnn-demo"),
+        metavar="DIR",
+        help="where model and learning curve are written (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of weights and shuffling (default: %(default)s)"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    try:
+        digits = load_digits(args.data)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--data: {error}") from error
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        train(
+            digits,
+            args.output,
+            cell=args.cell,
+            hidden_size=args.hidden_size,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            learning_rate=args.lr,
+            seed=args.seed,
+            progress=not args.no_progress,
+        )
+    except OSError as error:
+        raise UserError(f"--output: {error}") from error
+    except FloatingPointError as error:
+        raise UserError(f"{error}; a smaller --lr may help") from error
 
 
 class Digits(NamedTuple):
@@ -56,7 +130,7 @@ def build_model(cell: str, D: int, H: int, M: int, rng: np.random.Generator) -> 
     )
 
 
-def run(
+def train(
     digits: Digits,
     output: Path,
     *,
@@ -106,26 +180,9 @@ def run(
     if importlib.util.find_spec("matplotlib") is None:
         print('no learning curve, as matplotlib is missing: pip install "fastrnn[plot]"')
     else:
-        save_learning_curve(history, output / CURVE_FILE)
+        plot.draw_learning_curve(history, output / CURVE_FILE)
         print(f"learning curve: {output / CURVE_FILE}")
     return accuracy
-
-
-def save_learning_curve(history: fastrnn.History, path: Path) -> None:
-    """Loss and accuracy by epoch, on training and test digits, as PNG. Needs matplotlib."""
-    from matplotlib.figure import Figure  # not pyplot: no window system is needed
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    epochs = range(1, history.epochs + 1)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
-        axes.plot(epochs, history[name], marker=".", label="training")
-        axes.plot(epochs, history[f"val_{name}"], marker=".", label="test")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120, format="png")
 
 
 class _Reporter(fastrnn.Callback):
