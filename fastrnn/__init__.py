@@ -27,7 +27,7 @@ except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
         sys.exit(2)
     raise
 
-from . import _threadpoolctl, datasets, functional, losses
+from . import datasets, functional, losses, runtime
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .functional.tree_batch import Trees
 from .gradcheck import GradientError, check_gradients
@@ -57,7 +57,7 @@ from .runtime import __version__, show_config
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
-_threadpoolctl.register()
+runtime.register_threadpoolctl()
 
 __all__ = [
     "Activation",

@@ -1,12 +1,30 @@
-"""Checks of arguments that several layers share. Each raises one error that names the argument."""
+"""Checks of arguments, each once, for every floor.
+
+Each raises one error, "name: expected ..., got ...": TypeError for a wrong type or dtype, ValueError for a wrong value
+or shape.
+
+Letters: T time steps, N batch, D input_size, H hidden_size, P width of h, M outputs, G gates.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Maybe = Array | None
+CellName = Literal["rnn", "gru", "lstm"]
+Nonlinearity = Literal["tanh", "relu", "sigmoid", "identity"]
+OutputActivation = Literal["tanh", "relu", "sigmoid", "identity", "softmax"]
+GateActivation = Literal["sigmoid", "hard_sigmoid", "hard_sigmoid_6"]
+Children = int | str  # of a tree's node: "sum", or how many
+Size = int | str  # of an axis: a number, or a letter for any
+
+# --- Numbers and names --------------------------------------------------------------------------------------------
 
 
 def check_size(name: str, value: Any, least: int = 1) -> int:
@@ -22,11 +40,41 @@ def check_size(name: str, value: Any, least: int = 1) -> int:
 
 def check_number(name: str, value: Any) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not _is_number(value):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     if not np.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
     return float(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """A finite number above 0."""
+    if not _is_number(value):
+        raise TypeError(f"{name}: expected a positive number, got {value!r}")
+    if not 0 < value < np.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+def check_not_negative(name: str, value: Any, *, below: float = np.inf, finite: bool = True) -> float:
+    """A number in [0, below); infinity too where it need not be finite."""
+    wanted = "a number >= 0" if below == np.inf else f"a number in [0, {below:g})"
+    if not _is_number(value):
+        raise TypeError(f"{name}: expected {wanted}, got {value!r}")
+    if not 0 <= value < below and not (value == np.inf and not finite):
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def check_boolean(name: str, value: Any) -> bool:
+    """True or False, NumPy's too."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
 
 
 def check_probability(name: str, value: Any) -> float:
@@ -41,14 +89,33 @@ def check_probability(name: str, value: Any) -> float:
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
-    if value not in (known := tuple(known)):
+    """One of the names in `known`."""
+    known = tuple(known)
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}")
     return value
 
 
-def check_dtype(name: str, value: Any) -> np.dtype[Any]:
+def check_children(children: Any) -> Children:
+    """How many children a tree's node has: "sum" for any number or a whole number of at least 1."""
+    if isinstance(children, str) and children == "sum":
+        return children
     try:
-        dtype = np.dtype(value)
+        number = operator.index(children)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(children, bool):
+        raise ValueError(f"children: expected 'sum' or a whole number of at least 1, got {children!r}")
+    return number
+
+
+# --- Arrays -------------------------------------------------------------------------------------------------------
+
+
+def check_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """float32 or float64, by any of their names."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"{name}: expected float32 or float64, got {value!r}") from None
     if dtype not in (np.float32, np.float64):
@@ -56,8 +123,84 @@ def check_dtype(name: str, value: Any) -> np.dtype[Any]:
     return dtype
 
 
-def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """How many steps of each of N sequences count: integers 0..T, shape (N,)."""
+_REAL = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def check_array(
+    name: str,
+    array: Any,
+    shape: Sequence[Size],
+    dtype: Any = None,
+    like: str = "weight_ih",
+    *,
+    writable: bool = False,
+    may_be_empty: str = "T",
+) -> tuple[int, ...]:
+    """An array of this shape and dtype; returns its shape.
+
+    A letter in `shape` stands for any size of at least 1, and the letter `may_be_empty` for 0 too. dtype: None for
+    float32 or float64; else `like` says what has that dtype.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    if dtype is None and array.dtype not in _REAL:
+        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype} like {like}, got {array.dtype}")
+    if array.shape != shape and not _fits(array.shape, shape, may_be_empty):
+        words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        hint = " with every size at least 1" if 0 in array.shape else ""
+        raise ValueError(f"{name}: expected shape ({words}){hint}, got {array.shape}")
+    if writable and not array.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    found: tuple[int, ...] = array.shape
+    return found
+
+
+def _fits(shape: tuple[int, ...], wanted: Sequence[Size], may_be_empty: str) -> bool:
+    if len(shape) != len(wanted):
+        return False
+    for size, want in zip(shape, wanted):  # no all(...): a generator would double the time of a call
+        if size != want and want != may_be_empty and not (isinstance(want, str) and size > 0):
+            return False
+    return True
+
+
+def check_recurrent_weights(
+    G: int, weight_ih: Array, weight_hh: Array, bias_ih: Maybe, bias_hh: Maybe, P: Size | None = None
+) -> tuple[int, int, np.dtype[Any]]:
+    """The weights of a cell; weight_hh has H columns unless P says otherwise. Returns H, D and the dtype."""
+    GH = f"{G}*H" if G > 1 else "H"
+    rows, D = check_array("weight_ih", weight_ih, (GH, "D"), may_be_empty="D")
+    if rows % G:
+        raise ValueError(f"weight_ih: expected shape ({GH}, D), got {weight_ih.shape}")
+    dtype, H = weight_ih.dtype, rows // G
+    check_array("weight_hh", weight_hh, (rows, H if P is None else P), dtype)
+    for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
+        if bias is not None:
+            check_array(name, bias, (rows,), dtype)
+    return H, D, dtype
+
+
+def check_jordan_arrays(
+    x: Array, y0: Maybe, weight_ih: Array, weight_yh: Array, bias_h: Maybe, weight_hy: Array, bias_y: Maybe
+) -> tuple[int, np.dtype[Any]]:
+    """The arrays of a network that is fed its output. Returns M and the dtype."""
+    H, D = check_array("weight_ih", weight_ih, ("H", "D"), may_be_empty="D")
+    dtype = weight_ih.dtype
+    M, _ = check_array("weight_hy", weight_hy, ("M", H), dtype)
+    check_array("weight_yh", weight_yh, (H, M), dtype)
+    for name, bias, size in (("bias_h", bias_h, H), ("bias_y", bias_y, M)):
+        if bias is not None:
+            check_array(name, bias, (size,), dtype)
+    check_array("x", x, ("T", "N", D), dtype)
+    if y0 is not None:
+        check_array("y0", y0, (x.shape[1], M), dtype)
+    return M, dtype
+
+
+def check_lengths(lengths: Any, T: int, N: int) -> NDArray[np.intp]:
+    """How many steps of each of N sequences count: integers 0..T, shape (N,), in any order."""
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
@@ -65,13 +208,29 @@ def check_lengths(lengths: Any, T: int, N: int) -> np.ndarray[Any, np.dtype[np.i
         raise ValueError(f"lengths: expected shape ({N},), got {lengths.shape}")
     for n in (lengths.min(initial=0), lengths.max(initial=0)):
         if not 0 <= n <= T:
-            raise ValueError(f"lengths: expected 0..{T}, got {n}")
-    return lengths.astype(np.intp)
+            raise ValueError(f"lengths: expected values from 0 to {T}, got {n}")
+    checked: NDArray[np.intp] = lengths.astype(np.intp)
+    return checked
+
+
+def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
+    """Before which steps a state is zeroed: booleans, (T, N); None where nothing is reset."""
+    if reset_mask is None:
+        return None
+    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
+        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
+        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
+    if reset_mask.shape != (T, N):
+        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), got {reset_mask.shape}")
+    return reset_mask if reset_mask.any() else None
 
 
 def kind_of(value: Any) -> str:
     """What was given, in words."""
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
+
+
+# --- Random generators --------------------------------------------------------------------------------------------
 
 
 def as_generator(name: str, rng: Any) -> np.random.Generator:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ._validate import as_generator, check_size
+from . import _state
+from ._validate import Array, as_generator, check_size
 from .layers.module import Module, build
-
-Array = NDArray[Any]
 
 
 class GradientError(RuntimeError):
@@ -94,7 +92,7 @@ def check_gradients(
 
     The loss is the sum of all outputs and final states, each times a fixed random number. Differences need float64: a
     float32 layer is checked as a float64 copy made from its `config()`, and refused with TypeError where that has no
-    "dtype"; x, state and targets are converted. The layer's parameters, gradients and random state are left as they were.
+    "dtype"; x, state and targets are converted. The layer's parameters, gradients and random state stay as they were.
 
     x: what the layer reads; tokens get no gradient. x=None with steps=T for an autonomous layer. state: where to
         start; None for zeros, whose gradient is then not checked. options: what else the layer takes in a call, such
@@ -107,75 +105,81 @@ def check_gradients(
     """
     if not isinstance(layer, Module):
         raise TypeError(f"layer: expected a layer, got {type(layer).__name__}")
-    for name, value in (("eps", eps), ("rtol", rtol), ("atol", atol)):
-        if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    for name, number in (("eps", eps), ("rtol", rtol), ("atol", atol)):
+        if not number > 0:
+            raise ValueError(f"{name}: expected a number above 0, got {number!r}")
     max_entries, rng = check_size("max_entries", max_entries), as_generator("rng", rng)
-    layer = _float64_copy(layer)
-    if x is not None:
-        x = np.asarray(x)
-        x = x.astype(np.float64) if x.dtype.kind == "f" else x.copy()
-    state = _map(lambda a: np.array(a, np.float64), state)
     if lengths is not None:
         options["lengths"] = lengths
     if reset_mask is not None:
         options["reset_mask"] = reset_mask
-    for name, value in options.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            options[name] = value.astype(np.float64)
-    runs = set(options) <= {"lengths", "reset_mask"}
-    draws = [(generator, generator.bit_generator.state) for _, generator in layer.generators()]
-
-    def forward(training: bool = True) -> list[Array]:
-        for generator, drawn in draws:
-            generator.bit_generator.state = drawn
-        if runs:
-            outputs = layer.run(x, state, training=training, **options)
-        else:
-            outputs = layer(x, *(() if state is None else (state,)), training=training, **options)
-        structure[:] = [outputs]
-        return list(_arrays(outputs))
-
-    structure: list[Any] = []
-    weights = [rng.standard_normal(a.shape) for a in forward()]
-
-    def loss() -> float:
-        return sum(float((a * w).sum()) for a, w in zip(forward(), weights))
-
-    layer.zero_grad()
-    forward()
-    grads = _backward(layer.run_backward if runs else layer.backward, structure[0], weights)
-    grads |= {name: grad.copy() for name, grad in layer.grads.items()}
-    values = {} if x is None or x.dtype.kind != "f" else {"x": x}
-    values |= {f"state{k}": a for k, a in enumerate(_arrays(state))}
-    values |= layer.params
-    checks = {}
-    for name, value in values.items():
-        grad = grads.get(name)
-        if grad is None or np.shape(grad) != value.shape:
-            got = "none" if grad is None else f"shape {np.shape(grad)}"
+    trial = _Trial(layer, x, state, options, rng)
+    grads, checks = trial.gradients(), {}
+    for name, value in trial.values().items():
+        found = grads.get(name)
+        if found is None or np.shape(found) != value.shape:
+            got = "none" if found is None else f"shape {np.shape(found)}"
             raise ValueError(f"gradient of {name}: expected shape {value.shape}, got {got}")
-        checks[name] = _check(name, value, np.asarray(grad), loss, eps, rtol, atol, max_entries, rng)
+        checks[name] = _check(name, value, np.asarray(found), trial.loss, eps, rtol, atol, max_entries, rng)
     report = GradientReport(checks, rtol)
     if raise_exception and not report.ok:
         raise GradientError(report)
     return report
 
 
-def _backward(backward: Any, outputs: Any, weights: list[Array]) -> dict[str, Any]:
-    """dx and the gradients of the state's arrays, from weights that are like the arrays of outputs."""
-    remaining = iter(weights)
-    arrives = _map(lambda _: next(remaining), outputs)
-    returned = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
-    dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
-    return {"x": dx} | {f"state{k}": a for k, a in enumerate(_arrays(dstate0))}
+class _Trial:
+    """A float64 copy of a layer, one call of it that can be repeated, and a loss: the sum of all that it returns, times
+    fixed random numbers."""
+
+    def __init__(
+        self, layer: Module, x: Array | None, state: Any, options: dict[str, Any], rng: np.random.Generator
+    ) -> None:
+        self.layer = _float64_copy(layer)
+        self.x: Any = None if x is None else _in_float64_or_as_it_is(np.array(x))
+        self.state = _state.map(lambda a: np.array(a, np.float64), state)
+        self.options = {
+            name: _in_float64_or_as_it_is(option) if isinstance(option, np.ndarray) else option
+            for name, option in options.items()
+        }
+        self.runs = set(options) <= {"lengths", "reset_mask"}
+        self.draws = [(generator, generator.bit_generator.state) for _, generator in self.layer.generators()]
+        self.weights = [rng.standard_normal(a.shape) for a in _state.arrays(self.forward())]
+
+    def forward(self) -> Any:
+        for generator, drawn in self.draws:
+            generator.bit_generator.state = drawn
+        if self.runs:
+            return self.layer.run(self.x, self.state, training=True, **self.options)
+        return self.layer(self.x, *(() if self.state is None else (self.state,)), training=True, **self.options)
+
+    def loss(self) -> float:
+        return sum(float((a * w).sum()) for a, w in zip(_state.arrays(self.forward()), self.weights))
+
+    def gradients(self) -> dict[str, Any]:
+        """Of x, of the state's arrays and of the parameters, from the layer's backward."""
+        self.layer.zero_grad()
+        arrives = _state.unflatten(self.forward(), self.weights)
+        backward = self.layer.run_backward if self.runs else self.layer.backward
+        returned: Any = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
+        dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
+        states = {f"state{k}": a for k, a in enumerate(_state.arrays(dstate0))}
+        return {"x": dx} | states | {name: grad.copy() for name, grad in self.layer.grads.items()}
+
+    def values(self) -> dict[str, Array]:
+        """The arrays that have gradients."""
+        x = {} if self.x is None or self.x.dtype.kind != "f" else {"x": self.x}
+        return x | {f"state{k}": a for k, a in enumerate(_state.arrays(self.state))} | dict(self.layer.params)
+
+
+def _in_float64_or_as_it_is(a: Array) -> Array:
+    return a.astype(np.float64) if a.dtype.kind == "f" else a
 
 
 def _check(
     name: str,
     value: Array,
     grad: Array,
-    loss: Any,
+    loss: Callable[[], float],
     eps: float,
     rtol: float,
     atol: float,
@@ -184,8 +188,8 @@ def _check(
 ) -> GradientCheck:
     before = value.copy()
 
-    def slope(move: Any) -> float:
-        ends = []
+    def slope(move: Callable[[float], None]) -> float:
+        ends: list[float] = []
         for sign in (1, -1):
             move(sign * eps)
             ends.append(loss())
@@ -255,17 +259,3 @@ def _in_float64(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {name: "float64" if name == "dtype" else _in_float64(value) for name, value in config.items()}
     return [_in_float64(value) for value in config] if isinstance(config, (list, tuple)) else config
-
-
-def _map(function: Any, tree: Any) -> Any:
-    if isinstance(tree, (tuple, list)):
-        return tuple(_map(function, part) for part in tree)
-    return None if tree is None else function(tree)
-
-
-def _arrays(tree: Any) -> Iterator[Array]:
-    if isinstance(tree, (tuple, list)):
-        for part in tree:
-            yield from _arrays(part)
-    elif tree is not None:
-        yield tree

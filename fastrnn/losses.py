@@ -16,9 +16,9 @@ All losses share the keyword ``reduction``:
     no reduction: the loss is an array, and the gradient is that of its sum.
 
 All take ``lengths`` too, (N,) integers 0..T in any order, for sequences of elements (T, N, ...), or (N, T, ...) with
-``time_axis=1``: the steps of sequence n from lengths[n] on count nothing. They may hold anything, NaN and targets out of
-range too, and get a gradient of exactly zero. "mean" is then over the elements that count; in "sequence" L_t is still
-the mean over the whole batch, so that every sequence keeps its weight however long its neighbours are.
+``time_axis=1``: the steps of sequence n from lengths[n] on count nothing. They may hold anything, NaN and targets out
+of range too, and get a gradient of exactly zero. "mean" is then over the elements that count; in "sequence" L_t is
+still the mean over the whole batch, so that every sequence keeps its weight however long its neighbours are.
 
 A reduced loss is a Python float, summed in float64. Arrays keep the dtype of the logits. The mean of
 no elements at all is nan, with a gradient of zeros, as in PyTorch.
@@ -29,27 +29,28 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from . import _native
-from ._validate import check_lengths
+from ._validate import Array, check_lengths
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
 
-REDUCTIONS = ("mean", "sum", "none", "sequence")
+Reduction = Literal["mean", "sum", "none", "sequence"]
+REDUCTIONS = get_args(Reduction)
 
 
 def cross_entropy(
-    logits: np.ndarray,
-    targets: np.ndarray,
+    logits: Array,
+    targets: Array,
     *,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_index: int = -100,
     time_axis: int = 0,
-    lengths: np.ndarray | None = None,
-) -> tuple[Any, np.ndarray]:
+    lengths: Array | None = None,
+) -> tuple[Any, Array]:
     """Softmax cross entropy of integer classes, -log softmax(logits)[target].
 
     With p = softmax(logits): loss = logsumexp(logits) - logits[target] and
@@ -78,15 +79,7 @@ def cross_entropy(
     ValueError : shapes that do not fit, a target or a length out of range, an unknown reduction.
     """
     logits = _float_array("logits", logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, got {logits.shape}")
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"targets: expected integer classes, got {targets.dtype}")
-    if targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
-        )
+    targets = _check_classes(logits, targets)
     num_classes, ignored = logits.shape[-1], operator.index(ignore_index)
     within = _within(lengths, targets.shape, time_axis)
     classes = _as_int64(targets)
@@ -107,13 +100,8 @@ def cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    logits: np.ndarray,
-    targets: np.ndarray,
-    *,
-    reduction: str = "mean",
-    time_axis: int = 0,
-    lengths: np.ndarray | None = None,
-) -> tuple[Any, np.ndarray]:
+    logits: Array, targets: Array, *, reduction: Reduction = "mean", time_axis: int = 0, lengths: Array | None = None
+) -> tuple[Any, Array]:
     """Binary cross entropy of sigmoid(logits), elementwise.
 
     loss = -t log(s) - (1 - t) log(1 - s) with s = sigmoid(x), computed as
@@ -158,13 +146,13 @@ def binary_cross_entropy_with_logits(
 
 
 def mse(
-    prediction: np.ndarray,
-    targets: np.ndarray,
+    prediction: Array,
+    targets: Array,
     *,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     time_axis: int = 0,
-    lengths: np.ndarray | None = None,
-) -> tuple[Any, np.ndarray]:
+    lengths: Array | None = None,
+) -> tuple[Any, Array]:
     """Squared error, elementwise: loss = (y - t)^2, dloss/dy = 2 (y - t).
 
     Parameters
@@ -203,7 +191,7 @@ def mse(
     return _reduced(losses, reduction, counted, divisor), dprediction
 
 
-_LOSSES: dict[str, Callable[..., tuple[Any, np.ndarray]]] = {
+_LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {
     "cross_entropy": cross_entropy,
     "bce": binary_cross_entropy_with_logits,
     "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
@@ -211,7 +199,7 @@ _LOSSES: dict[str, Callable[..., tuple[Any, np.ndarray]]] = {
 }
 
 
-def get(loss: str | Callable[..., tuple[Any, np.ndarray]]) -> Callable[..., tuple[Any, np.ndarray]]:
+def get(loss: str | Callable[..., tuple[Any, Array]]) -> Callable[..., tuple[Any, Array]]:
     """The loss of that name; a callable ``(prediction, targets) -> (loss, gradient)`` is returned as it is.
 
     Raises ValueError for an unknown name and TypeError for what is neither a name nor callable.
@@ -226,14 +214,29 @@ def get(loss: str | Callable[..., tuple[Any, np.ndarray]]) -> Callable[..., tupl
         raise ValueError(f"loss: expected one of {', '.join(_LOSSES)}, got {loss!r}") from None
 
 
-def _float_array(name: str, value: Any) -> np.ndarray:
+def _float_array(name: str, value: Any) -> Array:
     array = np.asarray(value)
     if array.dtype != np.float32 and array.dtype != np.float64:
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     return array
 
 
-def _within(lengths: Any, shape: tuple[int, ...], time_axis: int) -> np.ndarray | None:
+def _check_classes(logits: Array, targets: Any) -> Array:
+    """Integers, one for each row of logits."""
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, got {logits.shape}")
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise TypeError(f"targets: expected integer classes, got {targets.dtype}")
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
+        )
+    classes: Array = targets
+    return classes
+
+
+def _within(lengths: Any, shape: tuple[int, ...], time_axis: int) -> Array | None:
     """Mask of the elements that lie within their sequence's length; None for all."""
     if lengths is None:
         return None
@@ -249,24 +252,24 @@ def _within(lengths: Any, shape: tuple[int, ...], time_axis: int) -> np.ndarray 
     return np.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - 2)), shape)
 
 
-def _targets_like(name: str, like: np.ndarray, targets: Any, keep: np.ndarray | None) -> np.ndarray:
+def _targets_like(name: str, like: Array, targets: Any, keep: Array | None) -> Array:
     """Real-valued targets in the dtype and exactly the shape of ``like``, zero where not ``keep``."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "biuf":
         raise TypeError(f"targets: expected real numbers like {name}, got {targets.dtype}")
     if targets.shape != like.shape:
         raise ValueError(f"targets: expected shape {like.shape} like {name}, got {targets.shape}")
-    targets = targets.astype(like.dtype, copy=False)
-    return targets if keep is None else np.where(keep, targets, targets.dtype.type(0))
+    converted: Array = targets.astype(like.dtype, copy=False)
+    return converted if keep is None else np.where(keep, converted, like.dtype.type(0))
 
 
-def _as_int64(targets: np.ndarray) -> np.ndarray:
+def _as_int64(targets: Array) -> Array:
     if targets.dtype == np.uint64:
         targets = np.minimum(targets, np.uint64(2**63 - 1))  # still out of range; cast it would turn negative
     return np.ascontiguousarray(targets, np.int64)
 
 
-def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: int) -> int:
+def _divisor(reduction: Reduction, shape: tuple[int, ...], counted: int, time_axis: int) -> int:
     """What the sum of the element losses is divided by (1 where there is nothing to divide)."""
     if reduction == "mean":
         return max(counted, 1)
@@ -282,7 +285,7 @@ def _divisor(reduction: str, shape: tuple[int, ...], counted: int, time_axis: in
     return max(math.prod(shape[:axis] + shape[axis + 1 :]), 1)
 
 
-def _reduced(losses: np.ndarray, reduction: str, counted: int, divisor: int) -> float:
+def _reduced(losses: Array, reduction: Reduction, counted: int, divisor: int) -> float:
     if reduction == "mean" and counted == 0:
         return math.nan
     return float(losses.sum(dtype=np.float64)) / divisor

@@ -2,7 +2,7 @@
 
 ``optimizer.step(params, grads)`` updates the arrays of ``params`` in place. Both are dicts of arrays by
 name, as every layer's ``params`` and ``grads`` are. In the formulas p is a parameter, g its gradient,
-t the number of the step, from 1. The formulas are compiled (src/optimize.h): one pass over parameter, gradient and state.
+t the number of the step, from 1. The formulas are compiled: one pass over parameter, gradient and state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import _flat, _native
+from . import _native
+from ._validate import Array, check_boolean, check_not_negative
 
 __all__ = [
     "SGD",
@@ -28,6 +29,9 @@ __all__ = [
     "get",
 ]
 
+Betas = tuple[float, float]
+BLOCK = 8192  # elements that a thread takes at a time, and that one partial sum of a norm is made of
+
 
 class Optimizer:
     """Base of the optimisers: keeps the state and the configuration, and lets the compiled core do the step.
@@ -39,14 +43,14 @@ class Optimizer:
     name: ClassVar[str]
     hyperparameters: ClassVar[tuple[str, ...]]
     _rule: ClassVar[int]  # the compiled formula
-    _decoupled: ClassVar[bool] = False  # weight decay shrinks the parameter itself, not through the gradient
+    _decoupled: ClassVar[bool] = False  # weight decay is applied to the parameter itself, not through the gradient
 
     def __init__(self, lr: float, weight_decay: float) -> None:
         self.lr = lr
-        self.weight_decay = _number("weight_decay", weight_decay)
+        self.weight_decay = check_not_negative("weight_decay", weight_decay)
         self.steps = 0
-        self._flat: _flat.FlatState | None = None  # from the first step on
-        self._loaded: dict[str, np.ndarray] = {}  # a loaded state, as long as there was no step
+        self._flat: _FlatState | None = None  # from the first step on
+        self._loaded: dict[str, Array] = {}  # a loaded state, as long as there was no step
 
     @property
     def lr(self) -> float:
@@ -54,12 +58,12 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = _number("lr", value)
+        self._lr = check_not_negative("lr", value)
 
     def step(
         self,
-        params: Mapping[str, np.ndarray],
-        grads: Mapping[str, np.ndarray],
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array],
         *,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -78,22 +82,23 @@ class Optimizer:
         with clip_norm the norm is not finite; then nothing has been updated.
         """
         if clip_norm is not None:
-            clip_norm = _number("clip_norm", clip_norm, finite=False)
+            clip_norm = check_not_negative("clip_norm", clip_norm, finite=False)
         if clip_value is not None:
-            clip_value = _number("clip_value", clip_value, finite=False)
+            clip_value = check_not_negative("clip_value", clip_value, finite=False)
         flat = self._flat or self._first(params)
         flat.check_names(params)
-        couple, shrink = (0.0, 1.0 - self._lr * self.weight_decay) if self._decoupled else (self.weight_decay, 1.0)
-        norm = _native.optimizer_step(
+        l2_weight_decay = 0.0 if self._decoupled else self.weight_decay
+        decoupled_weight_decay = self._lr * self.weight_decay if self._decoupled else 0.0
+        norm: float | None = _native.optimizer_step(
             flat.shapes,
             flat.dtype,
             list(flat.slots.values()),
             params,
             grads,
-            _flat.BLOCK,
+            BLOCK,
             self._rule,
-            couple=couple,
-            shrink=shrink,
+            couple=l2_weight_decay,
+            shrink=1.0 - decoupled_weight_decay,
             clip_norm=clip_norm,
             clip_value=clip_value,
             **self._numbers(self.steps + 1),
@@ -111,8 +116,8 @@ class Optimizer:
         """What the compiled formula needs at step t: "rate", which is multiplied in last, and others by name."""
         raise NotImplementedError
 
-    def _first(self, params: Mapping[str, np.ndarray]) -> _flat.FlatState:
-        flat = _flat.FlatState(params, self._slots())
+    def _first(self, params: Mapping[str, Array]) -> _FlatState:
+        flat = _FlatState(params, self._slots())
         if self._loaded:
             flat.restore(self._loaded)
         return flat
@@ -174,8 +179,8 @@ class SGD(Optimizer):
         self, lr: float = 1e-3, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.momentum = _number("momentum", momentum)
-        self.nesterov = _boolean("nesterov", nesterov)
+        self.momentum = check_not_negative("momentum", momentum)
+        self.nesterov = check_boolean("nesterov", nesterov)
         if nesterov and not momentum:
             raise ValueError("nesterov: expected a momentum > 0 with it, got momentum=0")
 
@@ -207,9 +212,9 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.alpha = _number("alpha", alpha, below=1.0)
-        self.eps = _number("eps", eps)
-        self.momentum = _number("momentum", momentum)
+        self.alpha = check_not_negative("alpha", alpha, below=1.0)
+        self.eps = check_not_negative("eps", eps)
+        self.momentum = check_not_negative("momentum", momentum)
 
     def _slots(self) -> dict[str, float]:
         return {"square_avg": 0.0} | ({"momentum_buffer": 0.0} if self.momentum else {})
@@ -238,9 +243,9 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
     ) -> None:
         super().__init__(lr, weight_decay)
-        self.lr_decay = _number("lr_decay", lr_decay)
-        self.initial_accumulator_value = _number("initial_accumulator_value", initial_accumulator_value)
-        self.eps = _number("eps", eps)
+        self.lr_decay = check_not_negative("lr_decay", lr_decay)
+        self.initial_accumulator_value = check_not_negative("initial_accumulator_value", initial_accumulator_value)
+        self.eps = check_not_negative("eps", eps)
 
     def _slots(self) -> dict[str, float]:
         return {"sum": self.initial_accumulator_value}
@@ -261,18 +266,14 @@ class Adam(Optimizer):
     hyperparameters = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(
-        self,
-        lr: float = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        self, lr: float = 1e-3, *, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr, weight_decay)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")
-        self.betas = (_number("betas[0]", betas[0], below=1.0), _number("betas[1]", betas[1], below=1.0))
-        self.eps = _number("eps", eps)
+        beta1, beta2 = (check_not_negative(f"betas[{k}]", beta, below=1.0) for k, beta in enumerate(betas))
+        self.betas = (beta1, beta2)
+        self.eps = check_not_negative("eps", eps)
 
     def _slots(self) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
@@ -295,29 +296,25 @@ class AdamW(Adam):
     _decoupled = True
 
     def __init__(
-        self,
-        lr: float = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        self, lr: float = 1e-3, *, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2
     ) -> None:
         super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
 
-def clip_grad_norm(grads: Mapping[str, np.ndarray], max_norm: float) -> float:
+def clip_grad_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     """Scale all gradients in place so that their common Euclidean norm is at most ``max_norm`` (Pascanu et al. 2013).
 
     Returns the norm before clipping. The factor is PyTorch's, min(1, max_norm / (norm + 1e-6)). So is what
     happens to a norm that is not finite: nan makes every gradient nan; infinity makes the infinite entries
     nan and all others 0. The norm returned tells.
     """
-    return _native.clip_gradients(grads, _flat.BLOCK, _number("max_norm", max_norm, finite=False), None)
+    norm: float = _native.clip_gradients(grads, BLOCK, check_not_negative("max_norm", max_norm, finite=False), None)
+    return norm
 
 
-def clip_grad_value(grads: Mapping[str, np.ndarray], value: float) -> None:
+def clip_grad_value(grads: Mapping[str, Array], value: float) -> None:
     """Limit every entry of every gradient to [-value, value], in place. A nan stays nan."""
-    _native.clip_gradients(grads, _flat.BLOCK, None, _number("value", value, finite=False))
+    _native.clip_gradients(grads, BLOCK, None, check_not_negative("value", value, finite=False))
 
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop, Adagrad, Adam, AdamW)}
@@ -345,18 +342,57 @@ def from_config(config: Mapping[str, Any]) -> Optimizer:
     return get(hyperparameters.pop("name"), **hyperparameters)
 
 
-def _number(name: str, value: Any, *, below: float = math.inf, finite: bool = True) -> float:
-    """``value`` as a float in [0, below), or an error that names it."""
-    wanted = "a number >= 0" if below == math.inf else f"a number in [0, {below:g})"
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected {wanted}, got {value!r}")
-    number = float(value)
-    if not 0 <= number < below and not (number == math.inf and not finite):
-        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-    return number
+# --- The state of an optimiser ------------------------------------------------------------------------------------
 
 
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
-    return bool(value)
+class _FlatState:
+    """The state's arrays for ``params``, one flat array per slot, in which the parameters follow each other.
+
+    ``slots`` names them, each with the value it begins with. All of it is allocated once, by the first step.
+    Raises TypeError for what is not an array of float32 or float64, ValueError for no parameters at all.
+    """
+
+    def __init__(self, params: Mapping[str, Array], slots: Mapping[str, float]) -> None:
+        if not params:
+            raise ValueError("params: expected at least one array, got none")
+        for name, param in params.items():
+            dtype = param.dtype if isinstance(param, np.ndarray) else type(param).__name__
+            if dtype not in (np.float32, np.float64):
+                raise TypeError(f"params[{name!r}]: expected an array of float32 or float64, got {dtype}")
+        self.shapes = {name: param.shape for name, param in params.items()}
+        self.dtype = next(iter(params.values())).dtype
+        total = sum(param.size for param in params.values())
+        self.slots = {slot: np.full(total, value, self.dtype) for slot, value in slots.items()}
+
+    def check_names(self, params: Mapping[str, Array]) -> None:
+        if params.keys() != self.shapes.keys():
+            raise ValueError(f"params: expected those of the first step, {_differ(params, self.shapes)}")
+
+    def views(self) -> dict[str, Array]:
+        """The state by "slot.parameter": views in the parameters' shapes."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])[:-1]
+        return {
+            f"{slot}.{name}": part.reshape(shape)
+            for slot, flat in self.slots.items()
+            for (name, shape), part in zip(self.shapes.items(), np.split(flat, ends))
+        }
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Copy a saved state into this one, once every entry has been found to fit."""
+        views = self.views()
+        if arrays.keys() != views.keys():
+            raise ValueError(f"state: expected the state of these parameters, {_differ(arrays, views)}")
+        for name, view in views.items():
+            if arrays[name].dtype != self.dtype:
+                raise TypeError(f"state[{name!r}]: expected {self.dtype}, got {arrays[name].dtype}")
+            if arrays[name].shape != view.shape:
+                raise ValueError(f"state[{name!r}]: expected shape {view.shape}, got {arrays[name].shape}")
+        for name, view in views.items():
+            view[...] = arrays[name]
+
+
+def _differ(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    missing, unknown = (
+        [name for name in one if name not in other] for one, other in ((wanted, given), (given, wanted))
+    )
+    return f"got without {missing} and with {unknown} besides"

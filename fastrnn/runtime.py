@@ -1,18 +1,20 @@
-"""What runs here: version, CPU, instruction set, threads."""
+"""What runs here: version, CPU, instruction set, threads; and threadpoolctl's controller of the threads."""
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 from typing import Any
 
 from . import _native
 
 __version__ = "0.1.0"
+FILENAME_PREFIX = "_native"  # of the compiled module that has the threads
 
 
 def show_config() -> dict[str, Any]:
-    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call, and the
-    precision of products: what was asked for, and what runs.
+    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call, and
+    the precision of products: what was asked for, and what runs.
 
     `FASTRNN_ISA` (baseline, avx2 or avx512) and `FASTRNN_NUM_THREADS` set instruction set and threads at import.
     """
@@ -47,3 +49,30 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def register_threadpoolctl() -> None:
+    """Make threadpoolctl, where it is installed, know fastrnn's threads: `threadpool_limits(1)` limits them too, and
+    `threadpool_info()` lists them, as user_api "fastrnn"."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return
+    import threadpoolctl  # type: ignore[import-untyped, unused-ignore]
+
+    if not hasattr(threadpoolctl, "register"):  # before 3.4
+        return
+
+    class FastRNNController(threadpoolctl.LibController):  # type: ignore[misc, unused-ignore]
+        user_api = internal_api = "fastrnn"
+        filename_prefixes = (FILENAME_PREFIX,)
+        check_symbols = ("fr_set_num_threads", "fr_get_num_threads")
+
+        def get_num_threads(self) -> int:
+            return int(self.dynlib.fr_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> None:
+            self.dynlib.fr_set_num_threads(num_threads)
+
+        def get_version(self) -> str:
+            return __version__
+
+    threadpoolctl.register(FastRNNController)

@@ -25,11 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _state
 from .layers import Module, build
 
 Array = NDArray[Any]
 
 VERSION = 1
+
+describe_state, rebuild_state = _state.describe, _state.rebuild
 
 
 def save_model(model: Module, path: str | os.PathLike[str]) -> None:
@@ -69,25 +72,6 @@ def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Mod
 def select(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """The arrays whose names begin with `prefix`, without it."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def describe_state(state: Any, arrays: dict[str, Array], prefix: str = "state") -> Any:
-    """A layer's state, None, an array or a tuple of such, JSON-able; its arrays go to `arrays`, under `prefix`."""
-    if state is None:
-        return None
-    if isinstance(state, tuple):
-        return [describe_state(entry, arrays, f"{prefix}.{k}") for k, entry in enumerate(state)]
-    if not isinstance(state, np.ndarray):
-        raise TypeError(f"state: expected None, arrays and tuples of them, got {type(state).__name__}")
-    arrays[prefix] = state
-    return prefix
-
-
-def rebuild_state(arrays: Mapping[str, Array], description: Any) -> Any:
-    """What `describe_state` described."""
-    if isinstance(description, list):
-        return tuple(rebuild_state(arrays, entry) for entry in description)
-    return None if description is None else arrays[description]
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Mapping[str, Any]) -> None:

@@ -16,8 +16,8 @@ from conftest import assert_gradient_close
 from fastrnn import losses, optim
 from fastrnn.layers import GRU, LSTM, Embedding, LastStep, Linear, MaxPool, MeanPool, Module, Sequential
 from fastrnn.trainer import Trainer
-from fastrnn.trainer.bptt import Propagation
-from fastrnn.trainer.checkpointing import Segments
+from fastrnn.trainer.bptt import BPTT
+from fastrnn.trainer.checkpointing import CheckpointedBPTT
 from fastrnn.trainer.data import Batch, Data
 from fastrnn.trainer.objective import Objective, accuracy
 
@@ -371,9 +371,11 @@ def test_segments_with_lengths(pool, batch_first, every):
     x, steps, classes = sequences([*LENGTHS, 0])
     results = []
     for k in (None, every):
-        propagation = Propagation(model(pool, batch_first=batch_first), Objective("cross_entropy"))
+        propagation = BPTT(model(pool, batch_first=batch_first), Objective("cross_entropy"))
         batch = Batch(Data(x, steps if pool is None else classes, steps=pool is None), slice(0, N + 1))
-        ((values, _learns),) = propagation.whole(batch) if k is None else Segments(propagation, k).gradients(batch)
+        ((values, _learns),) = (
+            propagation.whole(batch) if k is None else CheckpointedBPTT(propagation, k).gradients(batch)
+        )
         results.append((propagation.model.grads, values, propagation.state))
     (grads, values, state), (got, got_values, got_state) = results
     for name, grad in grads.items():
@@ -393,7 +395,7 @@ def test_truncated_with_lengths_is_each_sequence_by_itself():
     for each, batches in ((together, [slice(0, N)]), (alone, [slice(i, i + 1) for i in range(N)])):
         for rows in batches:
             net = model()
-            propagation = Propagation(net, Objective(loss))
+            propagation = BPTT(net, Objective(loss))
             batch = Batch(Data(x, y, steps=True), rows)
             for k, _ in enumerate(propagation.truncated(batch, 2, 3)):
                 while len(each) <= k:
@@ -441,7 +443,7 @@ ARRAY = padded(X)
         (fit([*X, 3.0], Y), ValueError, "x: expected sequences of one shape per step, (T_7, 2), got () at 7"),
         (fit([], Y), ValueError, "x: expected samples first, at least one, got shape (0,)"),
         (fit(ARRAY, CLASSES, LastStep, lengths=[3] * 6), ValueError, "lengths: expected shape (7,), got (6,)"),
-        (fit(ARRAY, CLASSES, LastStep, lengths=[12] * 7), ValueError, "lengths: expected 0..11, got 12"),
+        (fit(ARRAY, CLASSES, LastStep, lengths=[12] * 7), ValueError, "lengths: expected values from 0 to 11, got 12"),
         (fit(ARRAY, CLASSES, LastStep, lengths=[2.0] * 7), TypeError, "lengths: expected "),
         (
             fit(CLASSES, CLASSES, lengths=[2] * 7),

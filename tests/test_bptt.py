@@ -14,6 +14,7 @@ from conftest import assert_gradient_close
 
 from fastrnn import losses, optim
 from fastrnn.layers import GRU, LSTM, RNN, Activation, Embedding, LastStep, Linear, MeanPool, Module, Sequential
+from fastrnn.layers.module import Time
 from fastrnn.trainer import Trainer
 
 N, T, D, H, M = 3, 23, 2, 5, 3
@@ -315,7 +316,7 @@ class Blur(Module):
 
     def __init__(self, keeps_time: bool) -> None:
         super().__init__()
-        self.keeps_time = keeps_time
+        self.time = Time.PER_STEP if keeps_time else Time.REDUCES
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ class Blur(Module):
         (
             [LSTM(D, H, batch_first=True), Blur(False)],
             {"checkpoint_every": 3},
-            "checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, got Blur",
+            "checkpoint_every: expected a pooling layer that can merge segments, such as LastStep, got Blur",
         ),
         (
             [LSTM(D, H), LastStep()],

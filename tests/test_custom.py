@@ -277,7 +277,11 @@ CALLS = {
     "state": (ValueError, "state: expected shape", lambda layer: layer(normal(T, N, D), normal(N, H))),
     "no steps": (ValueError, "steps: expected a number", lambda layer: layer(None, normal(1, N, H))),
     "steps and x": (ValueError, "steps: expected a number", lambda layer: layer(normal(T, N, D), steps=3)),
-    "lengths": (ValueError, "lengths: expected 0..6", lambda layer: layer(normal(T, N, D), lengths=np.full(N, 7))),
+    "lengths": (
+        ValueError,
+        "lengths: expected values from 0 to 6",
+        lambda layer: layer(normal(T, N, D), lengths=np.full(N, 7)),
+    ),
     "mask": (ValueError, "reset_mask: ", lambda layer: layer(normal(T, N, D), reset_mask=np.ones((N, T), bool))),
     "mask dtype": (TypeError, "reset_mask: ", lambda layer: layer(normal(T, N, D), reset_mask=np.ones((T, N)))),
     "no call": (RuntimeError, "training=True", lambda layer: layer.backward(normal(T, N, H))),

@@ -60,7 +60,7 @@ def test_from_one_vector_to_a_sequence(batch_first):
 
 def test_sequence_autoencoder_gradients():
     model = fastrnn.Sequential(fastrnn.LSTM(D, H), fastrnn.LastStep(), fastrnn.Repeat(3), fastrnn.GRU(H, D))
-    assert model.keeps_time and model.reads_time
+    assert model.time.in_y and model.time.in_x
     assert fastrnn.check_gradients(model, np.random.default_rng(0).standard_normal((4, N, D)))
     with pytest.raises(ValueError, match="expected no layer that reads time after layer 1"):
         fastrnn.Sequential(fastrnn.LSTM(D, H), fastrnn.LastStep(), fastrnn.GRU(H, D))

@@ -108,7 +108,7 @@ def test_what_comes_after_the_end_is_the_end():
 class Plain(fastrnn.Linear):
     """A Linear that the compiled chain does not know."""
 
-    def stream_links(self, chain):
+    def compile_into(self, builder):
         return False
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import assert_output_close, every_dtype
 from safetensors.numpy import load_file, save_file
 
-from fastrnn import _flat, optim
+from fastrnn import optim
 from fastrnn.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 
 SHAPES = {"0.weight_ih_l0": (5, 3), "0.bias_ih_l0": (5,), "1.weight": (2, 3, 4), "1.scale": ()}
@@ -46,7 +46,7 @@ def make(dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
 def block(request, monkeypatch):
     """Parameters cut into many blocks, some ending inside an array, and all in one."""
     if request.param is not None:
-        monkeypatch.setattr(_flat, "BLOCK", request.param)
+        monkeypatch.setattr(optim, "BLOCK", request.param)
 
 
 # by hand -----------------------------------------------------------------------------------------------------
@@ -184,8 +184,8 @@ def test_clip_grad_value():
 @every_variant
 def test_blocks_do_not_matter(cls, options, monkeypatch):
     ways = []
-    for size in (_flat.BLOCK, 7, 1):
-        monkeypatch.setattr(_flat, "BLOCK", size)
+    for size in (optim.BLOCK, 7, 1):
+        monkeypatch.setattr(optim, "BLOCK", size)
         params, optimizer = make("float32"), cls(**options)
         for step in range(3):
             optimizer.step(params, make("float32", seed=step))

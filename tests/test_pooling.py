@@ -130,8 +130,8 @@ def test_without_steps(pool):
         (np.zeros(H), None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), got (5,)"),
         ([1.0], None, ValueError, "x: expected an array of shape (T, N, H) or (T, H), got list"),
         (np.zeros((T, N, H)), np.array([1, 2, 3]), ValueError, "lengths: expected shape (4,), got (3,)"),
-        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected 0..6, got 7"),
-        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected 0..6, got -1"),
+        (np.zeros((T, N, H)), np.array([1, 2, 7, 3]), ValueError, "lengths: expected values from 0 to 6, got 7"),
+        (np.zeros((T, N, H)), np.array([1, 2, -1, 3]), ValueError, "lengths: expected values from 0 to 6, got -1"),
         (np.zeros((T, N, H)), np.ones(N), TypeError, "lengths: expected integers, got float64"),
         (np.zeros((T, N, H)), ["1", "2", "3", "4"], TypeError, "lengths: expected integers, got <U1"),
         (
@@ -155,3 +155,24 @@ def test_backward_shape(pool):
     layer(np.zeros((T, N, H)), training=True)
     with pytest.raises(ValueError, match=r"^dy: expected shape \(4, 5\), got \(6, 4, 5\)$"):
         layer.backward(np.zeros((T, N, H)))
+
+
+@pytest.mark.parametrize("cls", [LastStep, MeanPool, MaxPool])
+def test_segments_are_merged_and_split(cls):
+    """What the segments of a sequence pool to makes what the whole does, and so do their gradients."""
+    rng = np.random.default_rng(0)
+    x, dy = (
+        rng.integers(0, 4, (10, 4, 5)).astype(np.float64),
+        rng.standard_normal((4, 5)),
+    )  # integers, so some are equal
+    lengths, pool = np.array([0, 3, 7, 10]), cls()
+    whole = pool(x, lengths=lengths, training=True)
+    dx = pool.backward(dy)
+    cuts = [slice(0, 4), slice(4, 8), slice(8, 10)]
+    counts = [np.clip(lengths - cut.start, 0, cut.stop - cut.start) for cut in cuts]
+    parts = [pool(x[cut], lengths=count) for cut, count in zip(cuts, counts)]
+    merged, shares = pool.merge(parts, counts)
+    np.testing.assert_allclose(merged, whole, rtol=1e-14)
+    for cut, count, share in zip(cuts, counts, shares):
+        pool(x[cut], lengths=count, training=True)
+        np.testing.assert_allclose(pool.backward(pool.split(dy, share)), dx[cut], rtol=1e-14)

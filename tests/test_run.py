@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import assert_gradient_close, assert_output_close
 
-from fastrnn.layers import GRU, LSTM, RNN, Activation, Dropout, LastStep, Linear, Module, Sequential
+from fastrnn.layers import GRU, LSTM, RNN, Activation, Dropout, LastStep, Linear, Module, Repeat, Sequential, TreeLSTM
+from fastrnn.layers.protocol import NOTHING, Layout, StateSpec, Time
 
 T, N, D, H, M = 11, 3, 4, 5, 2
 
@@ -154,6 +155,93 @@ def test_layers_of_ones_own_with_a_state():
     np.testing.assert_array_equal(model(x), x + T)
     model.run(x, training=True)
     assert model.run_backward(x, (5, None))[1] == (5, None)
+
+
+class Running(Module):
+    """The same by the protocol: y = x + how many steps came before and now."""
+
+    accepts = frozenset({"state"})
+
+    def forward(self, x, state=None, *, context=NOTHING, training=False):
+        state_n = (0 if state is None else state) + len(x)
+        return x + state_n, state_n
+
+    def backpropagate(self, dy, dstate_n=None, *, need_dx=True):
+        return dy, dstate_n
+
+
+def test_layers_of_ones_own_by_the_protocol():
+    x = normal(T, N, D)
+    for layer in (Running(), Counter()):
+        model = Sequential(layer, Activation("identity"))
+        y, state = model.run(x, (3, None))
+        assert state == (3 + T, None) and model.state_spec is None and layer.state_spec == StateSpec(("h",), (None,))
+        np.testing.assert_array_equal(y, x + (3 + T))
+        np.testing.assert_array_equal(layer.forward(x, 3)[0], y)
+        model.forward(x, training=True)
+        assert model.backpropagate(x, (5, None))[1] == (5, None)
+        assert layer.run_backward(x, 5)[1] == 5
+        with pytest.raises(ValueError, match=r"^lengths: expected None, as \w+ takes no lengths$"):
+            Sequential(layer, LSTM(D, H)).run(x, lengths=np.full(N, T))
+    np.testing.assert_array_equal(Running()(x), x + T)
+    np.testing.assert_array_equal(Running().backward(x), x)
+
+
+def test_a_class_that_overrides_call_is_run_through_it():
+    class Loud(LSTM):
+        def __call__(self, x, state=None, **options):
+            calls.append(sorted(options))
+            return super().__call__(x, state, **options)
+
+    class Louder(LSTM):
+        def forward(self, x, state=None, *, context=NOTHING, training=False):
+            calls.append("forward")
+            return super().forward(x, state, context=context, training=training)
+
+    calls: list[Any] = []
+    x, lengths = normal(T, N, D), np.full(N, 4)
+    expected = LSTM(D, H, dtype="f8", rng=0)(x, lengths=lengths)[0]
+    for cls in (Loud, Louder):
+        model = Sequential(cls(D, H, dtype="f8", rng=0))
+        np.testing.assert_array_equal(model(x, lengths=lengths), expected)
+        np.testing.assert_array_equal(model[0](x, lengths=lengths)[0], expected)
+    assert calls == [["lengths", "training"], ["lengths"], "forward", "forward"]
+
+
+def test_flags_of_earlier_versions_are_understood():
+    class Summary(Module):
+        takes_lengths = True
+        keeps_time = False
+        scores_with_targets = skips_dx = True
+
+        def __call__(self, x, *, lengths=None, training=False):
+            return x[-1] if lengths is None else lengths
+
+    layer, lengths = Summary(), np.arange(N)
+    assert layer.time is Time.REDUCES and layer.accepts == {"lengths"} and layer.needs_targets
+    assert layer.optional_input_grad and layer.layout is Layout.ANY
+    assert layer.run(normal(T, N, D), lengths=lengths)[0] is lengths
+
+
+def test_time_of_models():
+    for layers, time in [
+        ([LSTM(D, H)], Time.PER_STEP),
+        ([LSTM(D, H), LastStep()], Time.REDUCES),
+        ([Repeat(3), LSTM(D, H)], Time.CREATES),
+        ([Repeat(3), LSTM(D, H), LastStep()], Time.HIDDEN),
+        ([LSTM(D, H), LastStep(), Repeat(3), LSTM(H, H)], Time.PER_STEP),
+    ]:
+        assert Sequential(*layers).time is time and Time.of(time.in_x, time.in_y) is time
+
+
+def test_layers_say_whether_a_trainer_can_train_them():
+    for layer, message in [
+        (LSTM(D, H), "model: expected a layer that returns one array, got LSTM; put it in a Sequential"),
+        (Sequential(Linear(D, D), Sequential(TreeLSTM(D, H))), "model: expected layers that read arrays, got TreeLSTM"),
+    ]:
+        with pytest.raises(TypeError, match=f"^{message}"):
+            layer.check_trainable()
+    Sequential(LSTM(D, H), Linear(H, M)).check_trainable()
 
 
 @pytest.mark.parametrize(

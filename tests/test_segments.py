@@ -15,8 +15,8 @@ from test_bptt import D, H, M, N, T, assert_params_close, assert_same_gradients,
 from fastrnn import losses
 from fastrnn.layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, MaxPool, MeanPool, Sequential
 from fastrnn.trainer import Trainer
-from fastrnn.trainer.bptt import Propagation
-from fastrnn.trainer.checkpointing import Segments, cut
+from fastrnn.trainer.bptt import BPTT
+from fastrnn.trainer.checkpointing import CheckpointedBPTT, cut
 from fastrnn.trainer.data import Batch, Data
 from fastrnn.trainer.objective import Objective
 
@@ -31,9 +31,9 @@ def whole_and_segments(make: Any, loss: Any, x: Any, y: Any, every: int | str, *
     results = []
     for k in (None, every):
         model = make()
-        propagation = Propagation(model, Objective(loss))
-        batch = Batch(Data(x, y, steps=model.keeps_time, **options), slice(0, len(x)))
-        items = propagation.whole(batch) if k is None else Segments(propagation, k).gradients(batch)
+        propagation = BPTT(model, Objective(loss))
+        batch = Batch(Data(x, y, steps=model.time.in_y, **options), slice(0, len(x)))
+        items = propagation.whole(batch) if k is None else CheckpointedBPTT(propagation, k).gradients(batch)
         values, learns = take(items)
         results.append((values, learns, model.grads, propagation.state))
     return results
@@ -184,9 +184,9 @@ def test_dropout_draws_the_same_masks_again(pool):
         if change:
             name, index, step = change
             model.params[name].flat[index] += step
-        propagation = Propagation(model, Objective("cross_entropy"))
-        batch = Batch(Data(x, y, steps=model.keeps_time), slice(0, N))
-        values, _ = take(Segments(propagation, 4).gradients(batch))
+        propagation = BPTT(model, Objective("cross_entropy"))
+        batch = Batch(Data(x, y, steps=model.time.in_y), slice(0, N))
+        values, _ = take(CheckpointedBPTT(propagation, 4).gradients(batch))
         return values["loss"][0], model
 
     _, model = run()

@@ -152,7 +152,7 @@ def test_sequential_config_copies_and_generators():
 )
 def test_sequential_knows_its_layout(layers, batch_first, keeps_time):
     model = Sequential(*layers)
-    assert model.batch_first is batch_first and model.keeps_time is keeps_time
+    assert model.batch_first is batch_first and model.time.in_y is keeps_time
 
 
 SHARED = Linear(2, 2)
@@ -241,7 +241,7 @@ def test_an_unfinished_layer_says_what_is_missing():
     class Empty(Module):
         pass
 
-    calls = {"__call__": lambda e: e(1), "backward": lambda e: e.backward(1), "arguments": lambda e: e.config()}
+    calls = {"forward": lambda e: e(1), "backpropagate": lambda e: e.backward(1), "arguments": lambda e: e.config()}
     for what, call in calls.items():
         with pytest.raises(NotImplementedError, match=f"^Empty defines no {what}$"):
             call(Empty())

@@ -112,9 +112,11 @@ def test_sequential(name):
 
 @pytest.mark.parametrize("options", [{}, {"tbptt": 2}, {"checkpoint_every": 2}], ids=repr)
 def test_trainer_asks_for_no_dx(options, monkeypatch):
-    asked, backward = [], GRU.backward
+    asked, backward = [], GRU.backpropagate
     monkeypatch.setattr(
-        GRU, "backward", lambda self, *args, **kw: asked.append(kw.get("need_dx", True)) or backward(self, *args, **kw)
+        GRU,
+        "backpropagate",
+        lambda self, *args, **kw: asked.append(kw.get("need_dx", True)) or backward(self, *args, **kw),
     )
     x, y = normal(N, T, D), np.zeros((N, T), int)
     model = Sequential(GRU(D, H, rng=0), GRU(H, H, rng=0), Linear(H, 2, rng=1))

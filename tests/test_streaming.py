@@ -14,7 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Activation, Dropout, Embedding, LastStep, Linear, MeanPool, Module, Sequential
-from fastrnn.streaming.stream import PiecewiseStream, Stream
+from fastrnn.streaming.stream import CompiledStream, PiecewiseStream
 
 T, D, H = 9, 5, 7
 LAYERS = {
@@ -171,7 +171,7 @@ def test_sequential_is_one_chain(batch_first):
     model = character_model(batch_first=batch_first)
     tokens = np.random.default_rng(0).integers(0, 20, (4, T) if batch_first else (T, 4))
     stream = model.stream(4)
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, CompiledStream)
     output, state_n = model.run(tokens)
     np.testing.assert_allclose(stream.run(tokens), output, rtol=0, atol=1e-6)  # tanh: NumPy's there, the kernels' here
     assert_same_state(stream.state, state_n)
@@ -275,7 +275,7 @@ def test_a_sequential_within_is_part_of_the_chain():
     model = Sequential(Sequential(LAYERS["learned"](), Linear(H, 4, rng=0)), GRU(4, 3, rng=1))
     x = normal(T, 2, D)
     stream = model.stream(2)
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, CompiledStream)
     output, state_n = model.run(x)
     np.testing.assert_allclose(stream.run(x), output, rtol=0, atol=1e-6)
     assert_same_state(stream.state, state_n)
@@ -290,7 +290,7 @@ def test_a_sequential_within_is_part_of_the_chain():
 def test_dropout_before_the_first_link_is_part_of_the_chain():
     layers = (Embedding(20, 6, rng=0), Dropout(0.5), GRU(6, 9, rng=1), Dropout(0.5), Linear(9, 20, rng=2))
     stream = Sequential(*layers).stream(2)
-    assert isinstance(stream, Stream) and len(stream.state) == 5
+    assert isinstance(stream, CompiledStream) and len(stream.state) == 5
     tokens = np.random.default_rng(0).integers(0, 20, (T, 2))
     np.testing.assert_array_equal(stream.run(tokens), Sequential(*layers)(tokens))
     model = Sequential(layers[0], layers[1], Doubled(), Dropout(0.5), Activation("identity"), layers[2])

@@ -1,17 +1,18 @@
 """The stateless core: forward and backward of every cell and sequence, compiled.
 
 Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, G gates (RNN 1, GRU 3, LSTM 4), M outputs.
-`fastrnn.reference` has the same functions with the same signatures in plain NumPy, and the derivations; what stands here
-are the shapes and equations that a caller needs.
+`fastrnn.reference` has the same functions with the same signatures in plain NumPy, and the derivations; here stand the
+shapes and equations that a caller needs.
 
-Arrays of one call share one dtype, float32 or float64. Sequences are time-major, x (T, N, D), output (T, N, H), and may
-be strided views (`x[::-1]`, a batch-first array's `swapaxes(0, 1)`, a slice of a wider output): only the last axis has to
-be contiguous, other arrays are copied first. weight_ih is (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,) or
-None, gates stacked in PyTorch's order. States are (N, H); None stands for zeros. D may be 0: a recurrence without input.
+Arrays of one call share one dtype, float32 or float64. Sequences are time-major, x (T, N, D), output (T, N, H). They
+may be strided views (`x[::-1]`, a batch-first array's `swapaxes(0, 1)`, a slice of a wider output): only the last axis
+has to be contiguous, other arrays are copied first. weight_ih is (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh
+(G*H,) or None, gates stacked in PyTorch's order. States are (N, H); None stands for zeros. D may be 0: a recurrence
+without input.
 
 Every sequence function takes three more, `jordan_forward` the first two of them:
-lengths: integers (N,), 0..T in any order. Row n runs for lengths[n] steps; output past them is 0, and so is dx; its final
-    state is that after its last step, h0 where there is none. Work follows the sum of the lengths.
+lengths: integers (N,), 0..T in any order. Row n runs for lengths[n] steps; output past them is 0, and so is dx. Its
+    final state is that after its last step, h0 where there is none. Work follows the sum of the lengths.
 reset_mask: bool (T, N). Where True the state is zeroed before that step, and no gradient flows back across it.
 reverse: time runs from each row's own last step to 0; output stays in its natural order.
 
@@ -40,24 +41,24 @@ from .rnn import (
 from .tree import tree_lstm_backward, tree_lstm_forward, tree_rnn_backward, tree_rnn_forward
 
 __all__ = [
-    "rnn_cell_forward",
-    "rnn_cell_backward",
-    "rnn_forward",
-    "rnn_backward",
-    "gru_cell_forward",
-    "gru_cell_backward",
-    "gru_forward",
     "gru_backward",
-    "lstm_cell_forward",
-    "lstm_cell_backward",
-    "lstm_forward",
-    "lstm_backward",
-    "jordan_forward",
+    "gru_cell_backward",
+    "gru_cell_forward",
+    "gru_forward",
     "jordan_backward",
-    "linear_forward",
+    "jordan_forward",
     "linear_backward",
-    "tree_rnn_forward",
-    "tree_rnn_backward",
-    "tree_lstm_forward",
+    "linear_forward",
+    "lstm_backward",
+    "lstm_cell_backward",
+    "lstm_cell_forward",
+    "lstm_forward",
+    "rnn_backward",
+    "rnn_cell_backward",
+    "rnn_cell_forward",
+    "rnn_forward",
     "tree_lstm_backward",
+    "tree_lstm_forward",
+    "tree_rnn_backward",
+    "tree_rnn_forward",
 ]

@@ -5,26 +5,28 @@ Those inside the recurrent cells are in the kernels. Infinite inputs follow IEEE
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from .._validate import Array
 
 
 def _sigmoid(a: Array) -> Array:
     """1 / (1 + e^-a), with exponents that are never positive and so cannot overflow."""
     e = np.exp(-np.abs(a))
-    return np.where(a < 0, e, 1) / (1 + e)
+    y: Array = np.where(a < 0, e, 1) / (1 + e)
+    return y
 
 
 def _sigmoid_backward(dy: Array, y: Array) -> Array:
-    return dy * y * (1 - y)
+    da: Array = dy * y * (1 - y)
+    return da
 
 
 def _tanh_backward(dy: Array, y: Array) -> Array:
-    return dy * (1 - y * y)
+    da: Array = dy * (1 - y * y)
+    return da
 
 
 def _relu(a: Array) -> Array:
@@ -40,12 +42,14 @@ def _softmax(a: Array) -> Array:
     """e^a_i / sum_j e^a_j over the last axis, shifted by the largest entry so that it cannot overflow."""
     with np.errstate(invalid="ignore"):
         e = np.exp(a - a.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
+        y: Array = e / e.sum(axis=-1, keepdims=True)
+    return y
 
 
 def _softmax_backward(dy: Array, y: Array) -> Array:
     """The Jacobian is diag(y) - y y^T."""
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    da: Array = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    return da
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {

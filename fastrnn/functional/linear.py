@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import _native
-from .checks import NONLINEARITIES, Array, Maybe, check
-
-RNN = _native.CELLS["rnn"]
+from .._validate import Array, Maybe, check_array
+from .spec import LINEAR, ORIGINS
 
 
 def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: bool = True) -> tuple[Array, Any]:
@@ -22,10 +21,10 @@ def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: boo
 
 
 def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
-    """dx = W^T dy, dW = sum of dy x^T, db = sum of dy: a dict with keys x, weight, bias. `into` as in `rnn_backward`."""
-    if not isinstance(cache, _LinearCache):
+    """The dict of x, weight, bias: dx = W^T dy, dW = sum of dy x^T, db = sum of dy. `into` as in `rnn_backward`."""
+    if not isinstance(cache, LinearCache):
         raise TypeError(f"cache: expected the cache of linear_forward, got {type(cache).__name__}")
-    check(dy, "dy", (*cache.shape[:-1], cache.outputs), cache.dtype)
+    check_array("dy", dy, (*cache.shape[:-1], cache.outputs), cache.dtype, "weight")
     given = {}
     for name, array in (into or {}).items():
         if name not in _LINEAR_KEYS:
@@ -33,12 +32,12 @@ def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = No
         given[_LINEAR_KEYS[name]] = array
     wants_new, dx = "x" not in given, given.get("x")
     if dx is not None:
-        check(dx, "into['x']", cache.shape, cache.dtype)
+        check_array("into['x']", dx, cache.shape, cache.dtype, "weight")
         if dx.flags.c_contiguous:
             given["x"] = _rows(dx)
         else:
             del given["x"]
-    gradients = _native.backward("linear_forward", (RNN,), cache.sequence, _rows(dy), None, None, given)
+    gradients = _native.backward(*ORIGINS["linear"], cache.sequence, _rows(dy), None, None, given)
     if wants_new:
         dx = gradients["x"].reshape(cache.shape)
     elif dx is not None and not dx.flags.c_contiguous:
@@ -54,25 +53,20 @@ def _rows(x: Array) -> Array:
 _LINEAR_KEYS = {"x": "x", "weight": "weight_ih", "bias": "bias_ih"}
 
 
-class _LinearCache:
-    def __init__(self, sequence: Any, shape: tuple[int, ...], outputs: int, dtype: np.dtype):
+class LinearCache:
+    def __init__(self, sequence: Any, shape: tuple[int, ...], outputs: int, dtype: np.dtype[Any]) -> None:
         self.sequence, self.shape, self.outputs, self.dtype = sequence, shape, outputs, dtype
 
 
 def linear_map(
     x: Array, weight: Array, bias: Maybe, names: tuple[str, str, str], training: bool = True
 ) -> tuple[Array, Any]:
-    if not isinstance(weight, np.ndarray) or weight.ndim != 2 or not weight.size:
-        raise (ValueError if isinstance(weight, np.ndarray) else TypeError)(
-            f"{names[1]}: expected an array of shape (M, D), got {np.shape(weight)}"
-        )
-    if weight.dtype not in (np.float32, np.float64):
-        raise TypeError(f"{names[1]}: expected float32 or float64, got {weight.dtype}")
-    M, D = weight.shape
-    check(x, names[0], (*np.shape(x)[:-1], D), weight.dtype)
+    M, D = check_array(names[1], weight, ("M", "D"))
+    check_array(names[0], x, (*x.shape[:-1], D) if isinstance(x, np.ndarray) else (), weight.dtype, names[1])
     if bias is not None:
-        check(bias, names[2], (M,), weight.dtype)
+        check_array(names[2], bias, (M,), weight.dtype, names[1])
+    cell, activation, *_ = LINEAR.kernel
     y, _, _, sequence = _native.forward(
-        RNN, NONLINEARITIES["identity"], _rows(x), None, None, weight, None, bias, None, None, training
+        cell, activation, _rows(x), None, None, weight, None, bias, None, None, training
     )
-    return y.reshape(*x.shape[:-1], M), _LinearCache(sequence, x.shape, M, weight.dtype) if training else None
+    return y.reshape(*x.shape[:-1], M), LinearCache(sequence, x.shape, M, weight.dtype) if training else None

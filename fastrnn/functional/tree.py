@@ -1,28 +1,26 @@
-"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference.trees`, which has the equations.
+"""Recurrent networks over trees, compiled: the twin of `fastrnn.reference.tree`, which has the equations.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
 
 x (V, D), one row per node, or (leaves, D), one row per leaf in the order of `trees.leaf`, in which case all other nodes
-have no input (x_j = 0) and none is computed for them. All arrays of a call share one dtype, float32 or float64. Levels of
-all trees go through the register tiles at once; the GIL is released for a whole pass and results do not depend on the
-number of threads. Raises TypeError for a wrong type or dtype, ValueError for a wrong shape, an unknown option or a node
-with more than N children, RuntimeError for a cache that an earlier backward has consumed.
+have no input (x_j = 0) and none is computed for them. All arrays of a call share one dtype, float32 or float64. A level
+of all trees goes through the register tiles at once; the GIL is released for a whole pass and results do not depend on
+the number of threads. Raises TypeError for a wrong type or dtype, ValueError for a wrong shape, an unknown option or a
+node with more than N children, RuntimeError for a cache that an earlier backward has consumed.
 """
 
 from __future__ import annotations
 
-import operator
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
 from .. import _native
-from .checks import NONLINEARITIES, Array, Maybe, option
+from .._validate import Array, Children, Maybe, Nonlinearity, check_children
+from .spec import CellSpec, spec_of
 from .tree_batch import Trees
 
-__all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward", "check_children"]
-
-Children = Union[int, str]
+__all__ = ["tree_lstm_backward", "tree_lstm_forward", "tree_rnn_backward", "tree_rnn_forward"]
 
 
 def tree_rnn_forward(
@@ -32,7 +30,7 @@ def tree_rnn_forward(
     weight_hh: Array,
     bias: Maybe,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     children: Children = "sum",
     training: bool = True,
 ) -> tuple[Any, ...]:
@@ -41,17 +39,19 @@ def tree_rnn_forward(
     weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
     Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
     """
-    activation = option("nonlinearity", nonlinearity, NONLINEARITIES)
-    h, _, cache = _forward(False, activation, x, trees, weight_ih, weight_hh, bias, children, training)
+    h, _, cache = _forward(
+        False, spec_of("rnn", nonlinearity), x, trees, weight_ih, weight_hh, bias, children, training
+    )
     return h, h[trees.root], cache
 
 
 def tree_rnn_backward(
-    dh: Maybe, dh_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Gradients from dh (V, H) and dh_root (K, H), each None for zeros: a dict with keys x, weight_ih, weight_hh, bias.
     `into`, a dict of arrays under any of these keys, has the gradients added to it, and the dict then holds those."""
-    return _native.tree_backward("tree_rnn_forward", False, cache, dh, dh_root, None, into)
+    grads: dict[str, Maybe] = _native.tree_backward("tree_rnn_forward", False, cache, dh, dh_root, None, into)
+    return grads
 
 
 def tree_lstm_forward(
@@ -70,33 +70,21 @@ def tree_lstm_forward(
     i, f_0, ..., f_{N-1}, g, o ((3+N)H, N*H).
     Returns h (V, H), h_root and c_root (K, H) and the cache for one `tree_lstm_backward`, None unless training.
     """
-    h, c_root, cache = _forward(True, 0, x, trees, weight_ih, weight_hh, bias, children, training)
+    h, c_root, cache = _forward(True, spec_of("lstm"), x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], c_root, cache
 
 
 def tree_lstm_backward(
-    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Gradients, also from dc_root (K, H); the rest as in `tree_rnn_backward`."""
-    return _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
-
-
-def check_children(children: Any) -> Children:
-    """ "sum" or a whole number of at least 1."""
-    if isinstance(children, str) and children == "sum":
-        return children
-    try:
-        number = operator.index(children)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(children, bool):
-        raise ValueError(f"children: expected 'sum' or a whole number of at least 1, got {children!r}")
-    return number
+    grads: dict[str, Maybe] = _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
+    return grads
 
 
 def _forward(
     lstm: bool,
-    activation: int,
+    spec: CellSpec,
     x: Any,
     trees: Any,
     weight_ih: Any,
@@ -114,9 +102,9 @@ def _forward(
             f"trees: expected at most {children} children, in positions below {children}, got position "
             f"{trees.position[node]} for {trees.name_of(node)}"
         )
-    return _native.tree_forward(
+    result: tuple[Array, Maybe, Any] = _native.tree_forward(
         lstm,
-        activation,
+        spec.kernel[1],
         0 if children == "sum" else children,
         x,
         trees.levels,
@@ -126,3 +114,4 @@ def _forward(
         bias,
         bool(training),
     )
+    return result

@@ -2,9 +2,9 @@
 
 Letters: K trees, V nodes of all trees together, E edges.
 
-`Trees` holds any number of differing trees with their nodes numbered through, checks them, and computes once, with
-vectorised NumPy, the order in which the compiled core goes through them: level by level, level 0 the leaves of all trees,
-level i the nodes whose highest child is at level i - 1. Nodes of one level do not depend on each other.
+`Trees` holds any number of differing trees with their nodes numbered through and checks them. It computes once, with
+vectorised NumPy, the order in which the compiled core goes through them: level by level. Level 0 has the leaves of all
+trees, level i the nodes whose highest child is at level i - 1. Nodes of one level do not depend on each other.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Trees:
 
     parents: one sequence of integers per tree: the index of each node's parent within its own tree, -1 for its root;
         nodes in any order. A single sequence of integers is one tree.
-    positions: like `parents`: the place of each node among its parent's children, 0, 1, ... (for a root, any value): what
-        tells a binary tree's only child on the right from one on the left. None: children stand in the order of
+    positions: like `parents`: the place of each node among its parent's children, 0, 1, ... (for a root, any value).
+        It tells a binary tree's only child on the right from one on the left. None: children stand in the order of
         their indices, without gaps.
 
     Nodes of the batch are numbered through, tree after tree, in the order in which they came.
@@ -70,7 +70,7 @@ class Trees:
             node = wrong.argmax()
             raise ValueError(
                 f"parents: expected -1 or an index in 0..{sizes[tree[node]] - 1}, got {local[node]} "
-                f"for {self.name_of(node)}"
+                f"for {self.name_of(int(node))}"
             )
         self.parent: Integers = np.where(local < 0, -1, local + self.start[tree])
         self.root: Integers = np.flatnonzero(local < 0)
@@ -97,7 +97,8 @@ class Trees:
         """
         if isinstance(trees, (str, bytes)) or not isinstance(trees, Iterable):
             raise TypeError(f"trees: expected a sequence of nested trees, got {type(trees).__name__}")
-        parents, positions, leaves = [], [], []
+        parents, positions = [], []
+        leaves: list[Any] = []
         for k, nested in enumerate(trees):
             parent, position = _unnest(k, nested, leaves)
             parents.append(parent)
@@ -152,7 +153,8 @@ class Trees:
         while (linked := above >= 0).any():
             np.maximum.at(deepest, above[linked], deepest[linked])
             above = np.where(linked, above[above], -1)
-        return deepest - depth
+        heights: Integers = deepest - depth
+        return heights
 
     def _positions(self, positions: Any, sizes: Integers) -> Integers:
         child = np.flatnonzero(self.parent >= 0)
@@ -178,7 +180,8 @@ class Trees:
         if same.any():
             node = child[same.argmax()]
             raise ValueError(
-                f"positions: expected one child in each, got two in {result[node]} of {self.name_of(self.parent[node])}"
+                f"positions: expected one child in each, got two in {result[node]} of "
+                f"{self.name_of(int(self.parent[node]))}"
             )
         return result
 

@@ -9,53 +9,35 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import Module
+from .._validate import check_choice
 from ..layers.module import Array
+from ..layers.pooling import Pool
 
 
-class FinalState(Module):
+class FinalState(Pool):
     """y (N, S*H) from the output (T, N, S*H) of a recurrent layer, or (N, T, S*H) with batch_first: the forward half at
-    each sequence's last step, the backward half at its first, where that direction ends. Keras's return_sequences=False.
+    each sequence's last step, the backward half at its first, where it ends. Keras's return_sequences=False.
 
     directions: "forward", "backward" or "both". With lengths (N,) the last step of row n is lengths[n] - 1, and y is
     zero where that length is 0. `LastStep` takes both halves at the last step instead.
     """
 
-    keeps_time = False
-    takes_lengths = True
-
     def __init__(self, directions: str = "both", *, batch_first: bool = False) -> None:
-        super().__init__()
-        if directions not in ("forward", "backward", "both"):
-            raise ValueError(f"directions: expected 'forward', 'backward' or 'both', got {directions!r}")
-        self.directions = directions
-        self.batch_first = bool(batch_first)
+        super().__init__(batch_first=batch_first)
+        self.directions = check_choice("directions", directions, ("forward", "backward", "both"))
 
     def arguments(self) -> dict[str, Any]:
         return {"directions": self.directions, "batch_first": self.batch_first}
 
-    def __call__(self, x: Array, *, lengths: Any = None, training: bool = False) -> Array:
-        if not isinstance(x, np.ndarray) or x.ndim != 3 or not x.size:
-            raise ValueError(f"x: expected an array of three axes, nothing empty, got {getattr(x, 'shape', type(x))}")
-        steps = x.swapaxes(0, 1) if self.batch_first else x
-        T, N, width = steps.shape
-        last = np.full(N, T - 1) if lengths is None else np.maximum(np.asarray(lengths), 1) - 1
+    def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
+        width = steps.shape[-1]
         half = {"forward": width, "backward": 0, "both": width // 2}[self.directions]
-        y = np.concatenate([steps[last, np.arange(N), :half], steps[0, :, half:]], axis=1)
-        empty = None if lengths is None else np.asarray(lengths) == 0
-        if empty is not None:
-            y[empty] = 0
-        if training:
-            self._cache = x.shape, x.dtype, last, half, empty
-        return y
+        last: Any = -1 if lengths is None else (np.maximum(lengths, 1) - 1, np.arange(len(lengths)))
+        return np.concatenate([steps[last][..., :half], steps[0][..., half:]], axis=-1), (last, half)
 
-    def backward(self, dy: Array) -> Array:
-        shape, dtype, last, half, empty = self._kept()
-        self._cache = None
-        dx = np.zeros(shape, dtype)
-        steps = dx.swapaxes(0, 1) if self.batch_first else dx
-        if empty is not None:
-            dy = np.where(empty[:, None], 0, dy)
-        steps[last, np.arange(len(last)), :half] = dy[:, :half]
-        steps[0, :, half:] = dy[:, half:]
-        return dx
+    def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
+        last, half = kept
+        forward = np.zeros_like(dy)
+        forward[..., :half] = dy[..., :half]
+        steps[last] = forward
+        steps[0][..., half:] += dy[..., half:]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..layers import Module, build
 from ..layers.module import Array
+from ..layers.protocol import NOTHING, Context
 
 
 class ReverseInTime(Module):
@@ -23,7 +24,8 @@ class ReverseInTime(Module):
     dx, dstate0 = layer.backward(doutput, dstate_n=None)
     """
 
-    takes_state = takes_lengths = True
+    accepts = frozenset({"state", "lengths"})
+    reads = "features"
 
     def __init__(self, layer: Module) -> None:
         super().__init__()
@@ -47,16 +49,26 @@ class ReverseInTime(Module):
         return cls(build(config["layer"]))
 
     def __call__(self, x: Array, state: Any = None, *, lengths: Any = None, training: bool = False) -> Any:
-        output, state_n = self.layer(self._turned(x, lengths), state, lengths=lengths, training=training)
-        if training:
-            self._lengths = lengths
-        return self._turned(output, lengths), state_n
+        """output, state_n: see the class."""
+        return self._own_forward(x, state, context=Context(lengths), training=training)
 
-    def backward(self, doutput: Array | None, dstate_n: Any = None) -> tuple[Array, Any]:
-        if doutput is not None:
-            doutput = self._turned(doutput, self._lengths)
-        dx, dstate0 = self.layer.backward(doutput, dstate_n)
-        return self._turned(dx, self._lengths), dstate0
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        turned = self._turned(x, context.lengths)
+        output, state_n = self.layer.forward(turned, state, context=context, training=training)
+        if training:
+            self._lengths = context.lengths
+        return self._turned(output, context.lengths), state_n
+
+    def backward(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> Any:
+        """dx, dstate0: see the class."""
+        return self._own_backpropagate(dy, dstate_n, need_dx=need_dx)
+
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        dy = None if dy is None else self._turned(dy, self._lengths)
+        dx, dstate0 = self.layer.backpropagate(dy, dstate_n, need_dx=need_dx)
+        return (None if dx is None else self._turned(dx, self._lengths)), dstate0
 
     def _turned(self, a: Array, lengths: Any) -> Array:
         """The steps of each sequence in the other order, those past its length where they were."""

@@ -17,20 +17,20 @@ from .sequential import Sequential
 from .tree import TreeLSTM, TreeRNN
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "Activation",
     "Cell",
     "Dropout",
     "Embedding",
     "EncoderDecoder",
-    "GRU",
     "Jordan",
-    "LSTM",
     "LastStep",
     "Linear",
     "MaxPool",
     "MeanPool",
     "Module",
-    "RNN",
     "Recurrent",
     "Repeat",
     "Sequential",

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
-from .._native import CELLS
-from .._validate import as_generator, check_choice, check_dtype, check_size
+from .._validate import check_choice, check_dtype
 from ..functional.activations import ACTIVATIONS
-from ..functional.checks import NONLINEARITIES
-from .init import uniform
+from ..streaming.stream import ChainBuilder
 from .module import Array, Module
+from .protocol import NOTHING, Context
 
 
 class Activation(Module):
@@ -29,32 +27,23 @@ class Activation(Module):
     def arguments(self) -> dict[str, Any]:
         return {"name": self.name}
 
-    def __call__(self, x: Array, *, training: bool = False) -> Array:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         if not isinstance(x, np.ndarray):
             raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
         check_dtype("x", x.dtype)
         y = ACTIVATIONS[self.name][0](x)
         if training:
             self._cache = y
-        return y
+        return y, None
 
-    def stream_links(self, chain: Any) -> bool:
-        """Part of the linear map before it, where there is one."""
-        if self.name == "identity":
-            return True
-        last = chain.links[-1] if chain.links else {"weight_hh": None, "activation": None}
-        if (
-            last.get("weight_hh") is not None
-            or last["activation"] != NONLINEARITIES["identity"]
-            or self.name not in NONLINEARITIES
-        ):
-            return False
-        last["activation"] = NONLINEARITIES[self.name]
-        return True
+    def compile_into(self, builder: ChainBuilder) -> bool:
+        return builder.add_activation(self.name)
 
-    def backward(self, dy: Array) -> Array:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         y = self._kept()
         if dy.shape != y.shape:
             raise ValueError(f"dy: expected shape {y.shape}, got {dy.shape}")
         self._cache = None
-        return ACTIVATIONS[self.name][1](dy, y)
+        return ACTIVATIONS[self.name][1](dy, y), None

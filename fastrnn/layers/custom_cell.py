@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import check_dtype, check_size, kind_of
-from .layout import active_lengths, as_given, check_reset_mask, check_state, time_major
-from .module import Array, Module, class_name
+from .. import _state
+from .._validate import check_dtype, check_reset_mask, check_size, kind_of
+from .layout import active_lengths, as_given, check_state, read_doutput, time_major
+from .module import Array, class_name
+from .protocol import NOTHING, Context, StateSpec
+from .stateful import Stateful
 
 _cells: dict[str, type[Cell]] = {}
 
@@ -68,7 +71,7 @@ class Cell:
         raise NotImplementedError(f"{type(self).__name__} defines no arguments")
 
 
-class Recurrent(Module):
+class Recurrent(Stateful):
     """A layer from a cell: output_t, state_t = cell.step(x_t, state_{t-1}), step after step.
 
     output, state_n = layer(x, state=None, *, steps=None, lengths=None, reset_mask=None, training=False)
@@ -89,9 +92,6 @@ class Recurrent(Module):
     without a training call before it.
     """
 
-    takes_lengths = True
-    takes_reset_mask = True
-    takes_state = True
     batch_first: bool
 
     reads = "features"
@@ -103,10 +103,15 @@ class Recurrent(Module):
                 raise TypeError(f"cell: expected an object with step and step_backward, got {type(cell).__name__}")
         self.cell = cell
         self.batch_first = bool(batch_first)
-        self.state_is_array, self._shapes = _state_shapes(cell)
-        self.states = tuple(f"s{k}" for k in range(len(self._shapes)))
+        self._state_is_array, self._shapes = _state_shapes(cell)
         self.dtype = _params_dtype(getattr(cell, "params", {}), dtype)
         self._grads = {name: np.zeros(param.shape, param.dtype) for name, param in self.params.items()}
+
+    @property
+    def state_spec(self) -> StateSpec:
+        names = tuple(f"s{k}" for k in range(len(self._shapes)))
+        widths = tuple(shape[0] if len(shape) == 1 else None for shape in self._shapes)
+        return StateSpec(names, widths, is_array=self._state_is_array)
 
     @property
     def params(self) -> dict[str, Array]:
@@ -131,16 +136,10 @@ class Recurrent(Module):
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
-    def __call__(
-        self,
-        x: Array | None,
-        state: Any = None,
-        *,
-        steps: int | None = None,
-        lengths: Array | None = None,
-        reset_mask: Array | None = None,
-        training: bool = False,
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
+        lengths, reset_mask, steps = context.lengths, context.reset_mask, context.steps
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is None:
@@ -155,8 +154,8 @@ class Recurrent(Module):
         reset_mask = check_reset_mask(reset_mask, T, N)
         output, kept = None, []
         for t in range(T):
-            if reset_mask is not None:
-                states = [_zero_rows(s, reset_mask[t]) for s in states]
+            if reset_mask is not None and reset_mask[t].any():
+                states = [_state.zero_rows(s, reset_mask[t], axis=0) for s in states]
             rows = None if lengths is None or (lengths > t).all() else np.flatnonzero(lengths > t)
             if rows is not None and not rows.size:
                 break
@@ -170,7 +169,7 @@ class Recurrent(Module):
                 output[t], states = y_t, part
             else:
                 output[t, rows] = y_t
-                states = [_with_rows(s, rows, p) for s, p in zip(states, part)]
+                states = [_state.with_rows(s, rows, p, axis=0) for s, p in zip(states, part)]
             if training:
                 kept.append((rows, cache))
         if output is None:  # no step was taken, so one on zeros has to tell the width of y
@@ -183,15 +182,12 @@ class Recurrent(Module):
             self._cache = kept, reset_mask, None if read is None else read.shape, output.shape, batched
         return as_given(output, batched, self.batch_first), self._pack(states, batched)
 
-    def backward(self, doutput: Array | None, dstate_n: Any = None) -> tuple[Array | None, Any]:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         kept, reset_mask, x_shape, shape, batched = self._kept()
-        if doutput is not None:
-            dy = time_major("doutput", doutput, self.dtype, self.batch_first)
-            if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
-        else:
+        if dy is None:
             dy = np.zeros(shape, self.dtype)
+        else:
+            dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dstates = self._unpack("dstate_n", dstate_n, shape[1], batched)
         self._cache = None
         dx = None if x_shape is None else np.zeros(x_shape, self.dtype)
@@ -202,16 +198,20 @@ class Recurrent(Module):
             dx_t, dprevious = self._step_backward(dy[t] if rows is None else dy[t][rows], dpart, cache)
             if dx is not None and dx_t is not None:
                 dx[t if rows is None else (t, rows)] = dx_t
-            dstates = dprevious if rows is None else [_with_rows(d, rows, p) for d, p in zip(dstates, dprevious)]
-            if reset_mask is not None:
-                dstates = [_zero_rows(d, reset_mask[t]) for d in dstates]
+            dstates = (
+                dprevious
+                if rows is None
+                else [_state.with_rows(d, rows, p, axis=0) for d, p in zip(dstates, dprevious)]
+            )
+            if reset_mask is not None and reset_mask[t].any():
+                dstates = [_state.zero_rows(d, reset_mask[t], axis=0) for d in dstates]
         dx = None if dx is None else as_given(dx, batched, self.batch_first)
         return dx, self._pack(dstates, batched)
 
     # --- what the cell reads and returns ------------------------------------------------------------------------------
 
     def _step(self, x_t: Array | None, states: list[Array]) -> tuple[Array, list[Array], Any]:
-        returned = self.cell.step(x_t, states[0] if self.state_is_array else tuple(states))
+        returned = self.cell.step(x_t, states[0] if self._state_is_array else tuple(states))
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(f"cell.step: expected a tuple (y_t, state, cache), got {kind_of(returned)}")
         y_t, state, cache = returned
@@ -224,7 +224,7 @@ class Recurrent(Module):
         return y_t, self._parts("cell.step", "state", state, N), cache
 
     def _step_backward(self, dy_t: Array, dstates: list[Array], cache: Any) -> tuple[Array | None, list[Array]]:
-        returned = self.cell.step_backward(dy_t, dstates[0] if self.state_is_array else tuple(dstates), cache)
+        returned = self.cell.step_backward(dy_t, dstates[0] if self._state_is_array else tuple(dstates), cache)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(
                 f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), got {kind_of(returned)}"
@@ -245,7 +245,7 @@ class Recurrent(Module):
         """The arrays of a state that the cell returned, None for zeros."""
         if state is None:
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
-        parts = [state] if self.state_is_array else state
+        parts: Any = [state] if self._state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         parts = [np.zeros((N, *s), self.dtype) if p is None else p for p, s in zip(parts, self._shapes)]
@@ -261,7 +261,7 @@ class Recurrent(Module):
         """Arrays (N, ...) from a state as the user gives it, None for zeros."""
         if state is None:
             return [np.zeros((N, *shape), self.dtype) for shape in self._shapes]
-        parts = [state] if self.state_is_array else state
+        parts: Any = [state] if self._state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         for part, shape in zip(parts, self._shapes):
@@ -271,14 +271,14 @@ class Recurrent(Module):
 
     def _pack(self, states: list[Array], batched: bool) -> Any:
         parts = tuple(s[None].copy() if batched else s.copy() for s in states)
-        return parts[0] if self.state_is_array else parts
+        return parts[0] if self._state_is_array else parts
 
 
 def _state_shapes(cell: Any) -> tuple[bool, list[tuple[int, ...]]]:
     """Whether a state is one array, and the shape of each of its arrays without the batch axis."""
     size = getattr(cell, "state_size", None)
     single = not isinstance(size, (tuple, list))
-    sizes = [size] if single else size
+    sizes: Any = [size] if single else size
     if size is None or not len(sizes):
         raise TypeError(f"cell: expected a state_size, a whole number or a tuple, got {size!r}")
     return single, [
@@ -298,18 +298,3 @@ def _params_dtype(params: Any, dtype: Any) -> np.dtype[Any]:
             raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got another")
         wanted = param.dtype
     return np.dtype(np.float32) if wanted is None else wanted
-
-
-def _zero_rows(a: Array, rows: Array) -> Array:
-    """A copy with rows of zeros; what the cell keeps of `a` stays as it was."""
-    if not rows.any():
-        return a
-    a = a.copy()
-    a[rows] = 0
-    return a
-
-
-def _with_rows(a: Array, rows: Array, values: Array) -> Array:
-    a = a.copy()
-    a[rows] = values
-    return a

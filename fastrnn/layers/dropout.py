@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from .._validate import as_generator, check_dtype, check_probability, own_generator
+from ..streaming.stream import ChainBuilder
 from .module import Array, Module
+from .protocol import NOTHING, Context
 
 
 def dropout_mask(rng: np.random.Generator, shape: tuple[int, ...], p: float, dtype: Any) -> Array:
@@ -23,7 +25,8 @@ class Dropout(Module):
     the layer's own. Raises ValueError unless 0 <= p < 1, TypeError for what is no such array.
     """
 
-    skips_dx = True
+    optional_input_grad = True
+    _rng: np.random.Generator
 
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         super().__init__()
@@ -33,26 +36,28 @@ class Dropout(Module):
     def arguments(self) -> dict[str, Any]:
         return {"p": self.p}
 
-    def __call__(self, x: Array, *, training: bool = False) -> Array:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         if not isinstance(x, np.ndarray):
             raise TypeError(f"x: expected a NumPy array, got {type(x).__name__}")
         check_dtype("x", x.dtype)
         if not training:
-            return x
+            return x, None
         mask = dropout_mask(self._rng, x.shape, self.p, x.dtype)
         self._cache = mask
-        return x * mask
+        return x * mask, None
 
-    def stream_links(self, chain: Any) -> bool:
+    def compile_into(self, builder: ChainBuilder) -> bool:
         return True  # nothing to do: streams do not train
 
-    def backward(self, dy: Array | None, *, need_dx: bool = True) -> Array | None:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """dx = dy * mask."""
         mask = self._kept()
         if not need_dx:
             self._cache = None
-            return None
+            return None, None
         if dy.shape != mask.shape:
             raise ValueError(f"dy: expected shape {mask.shape}, got {dy.shape}")
         self._cache = None
-        return dy * mask
+        return dy * mask, None

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
-from .._native import CELLS
-from .._validate import as_generator, check_choice, check_dtype, check_size
-from ..functional.activations import ACTIVATIONS
-from ..functional.checks import NONLINEARITIES
-from .init import uniform
+from .._validate import as_generator, check_dtype, check_size
+from ..streaming.stream import ChainBuilder
 from .module import Array, Module
+from .protocol import NOTHING, Context
 
 
 class Embedding(Module):
@@ -45,7 +42,9 @@ class Embedding(Module):
     def arguments(self) -> dict[str, Any]:
         return {"num_embeddings": self.num_embeddings, "embedding_dim": self.embedding_dim, "dtype": self.dtype.name}
 
-    def __call__(self, x: Array, *, training: bool = False) -> Array:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         x = np.asarray(x)
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integer tokens, got {x.dtype}")
@@ -55,22 +54,19 @@ class Embedding(Module):
                     raise IndexError(f"x: expected tokens 0..{self.num_embeddings - 1}, got {token}")
         if training:
             self._cache = (x,)
-        return self._params["weight"].take(x, axis=0)
+        return self._params["weight"].take(x, axis=0), None
 
-    def stream_links(self, chain: Any) -> bool:
-        if chain.links or chain.embedding is not None:
-            return False
-        chain.embedding = self._params["weight"]
-        return True
+    def compile_into(self, builder: ChainBuilder) -> bool:
+        return builder.add_embedding(self._params["weight"])
 
-    def backward(self, dy: Array) -> None:
-        """dweight[v] += the sum of dy over all places that hold token v. Tokens have no gradient: returns None."""
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        """dweight[v] += the sum of dy over all places that hold token v. Tokens have no gradient: dx is None."""
         (x,) = self._kept()
         if dy.shape != (*x.shape, self.embedding_dim):
             raise ValueError(f"dy: expected shape {(*x.shape, self.embedding_dim)}, got {dy.shape}")
         self._cache = None
         if not x.size:
-            return
+            return None, None
         # Sorting brings equal tokens together, so each row is written once; 1.5 to 5 times as fast as np.add.at.
         tokens = x.reshape(-1)
         order = tokens.argsort(kind="stable")
@@ -78,3 +74,4 @@ class Embedding(Module):
         starts = np.flatnonzero(np.concatenate(([True], tokens[1:] != tokens[:-1])))
         sums = np.add.reduceat(dy.reshape(-1, self.embedding_dim)[order], starts, axis=0)
         self._grads["weight"][tokens[starts]] += sums
+        return None, None

@@ -10,16 +10,26 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._validate import as_generator, check_choice, check_dtype, check_size, own_generator
+from .._validate import (
+    Nonlinearity,
+    OutputActivation,
+    as_generator,
+    check_choice,
+    check_dtype,
+    check_reset_mask,
+    check_size,
+    own_generator,
+)
 from ..functional.activations import ACTIVATIONS
+from ..functional.spec import NONLINEARITIES, OUTPUT_ACTIVATIONS
 from .init import uniform
-from .layout import active_lengths, as_given, check_reset_mask, check_state, time_major
-from .module import Array, Module
+from .layout import active_lengths, as_given, check_state, read_doutput, time_major
+from .module import Array
+from .protocol import NOTHING, Context, StateSpec
+from .stateful import Stateful
 
-_FUNCTIONS = ("tanh", "relu", "sigmoid", "identity")
 
-
-class Jordan(Module):
+class Jordan(Stateful):
     """Output feedback (Jordan 1986, Serial order: a parallel distributed processing approach):
 
         h_t = f(W_ih x_t + W_yh y_{t-1} + b_h)      f = nonlinearity: "tanh", "relu", "sigmoid" or "identity"
@@ -51,11 +61,9 @@ class Jordan(Module):
     Raises TypeError and ValueError that name the argument, RuntimeError for a backward without a training call.
     """
 
-    takes_lengths = True
-    takes_reset_mask = True
-    takes_state = True
-    takes_targets = True
+    accepts = frozenset({"state", "lengths", "reset_mask", "targets"})
     batch_first: bool
+    _rng: np.random.Generator
 
     reads = "features"
 
@@ -65,8 +73,8 @@ class Jordan(Module):
         hidden_size: int,
         output_size: int,
         *,
-        nonlinearity: str = "tanh",
-        output_activation: str = "identity",
+        nonlinearity: Nonlinearity = "tanh",
+        output_activation: OutputActivation = "identity",
         teacher_forcing: float = 1.0,
         bias: bool = True,
         batch_first: bool = False,
@@ -77,8 +85,9 @@ class Jordan(Module):
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.output_size = check_size("output_size", output_size)
-        self.nonlinearity = check_choice("nonlinearity", nonlinearity, _FUNCTIONS)
-        self.output_activation = check_choice("output_activation", output_activation, (*_FUNCTIONS, "softmax"))
+        check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        check_choice("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+        self.nonlinearity, self.output_activation = nonlinearity, output_activation
         self.teacher_forcing = _check_share(teacher_forcing)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
@@ -89,6 +98,10 @@ class Jordan(Module):
             if self.bias or not name.startswith("bias"):
                 self.add_param(name, uniform(rng, shape, H**-0.5, self.dtype))
         self._rng = own_generator(rng)
+
+    @property
+    def state_spec(self) -> StateSpec:
+        return StateSpec(("y",), (self.output_size,))
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -117,6 +130,15 @@ class Jordan(Module):
         reset_mask: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Array]:
+        """output, y_n: see the class."""
+        context = Context(lengths, reset_mask, targets, steps, teacher_forcing)
+        return self._own_forward(x, state, context=context, training=training)
+
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        lengths, reset_mask, steps = context.lengths, context.reset_mask, context.steps
+        targets, teacher_forcing = context.targets, context.teacher_forcing
         share = _check_share(self.teacher_forcing if teacher_forcing is None else teacher_forcing)
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
@@ -131,25 +153,22 @@ class Jordan(Module):
         reset_mask = check_reset_mask(reset_mask, T, N)
         if targets is not None:
             targets = self._check_targets(targets, T, N, batched)
+        run: FreeRunning | TeacherForced
         if targets is None or not share:
-            run = _Free(self, x, y0, lengths, reset_mask, training)
+            run = FreeRunning(self, x, y0, lengths, reset_mask, training)
         elif share == 1:
-            run = _Forced(self, x, targets, y0, lengths, reset_mask, training)
+            run = TeacherForced(self, x, targets, y0, lengths, reset_mask, training)
         else:
             forced = self._rng.random((T, N)) < share
-            run = _Free(self, x, y0, lengths, reset_mask, training, targets, forced)
+            run = FreeRunning(self, x, y0, lengths, reset_mask, training, (targets, forced))
         if training:
             self._cache = run, (T, N, self.output_size), batched
         return as_given(run.y, batched, self.batch_first), run.y_n[None] if batched else run.y_n
 
-    def backward(self, doutput: Array | None, dstate_n: Array | None = None) -> tuple[Array | None, Array]:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         run, shape, batched = self._kept()
-        dy = None
-        if doutput is not None:
-            dy = time_major("doutput", doutput, self.dtype, self.batch_first, self.output_size)
-            if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
+        if dy is not None:
+            dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dy_n = self._unpack("dstate_n", dstate_n, shape[1], batched)
         self._cache = None
         dx, dy0 = run.backward(dy, dy_n, self._grads)
@@ -175,8 +194,8 @@ class Jordan(Module):
         return y
 
 
-class _Free:
-    """Running freely; with targets, fed the target where forced (T, N) is True.
+class FreeRunning:
+    """Running freely; with feedback, targets and forced (T, N), fed the target where forced is True.
 
     A target that is fed is an input like any other, and at its step the own output is not fed: the input is
     [x_t, target_{t-1} or 0], its weights [W_ih, W_yh], and the forced steps are resets.
@@ -190,13 +209,13 @@ class _Free:
         lengths: Array | None,
         reset_mask: Array | None,
         training: bool,
-        targets: Array | None = None,
-        forced: Array | None = None,
+        feedback: tuple[Array, Array] | None = None,
     ) -> None:
         p, self.D = layer.params, x.shape[2]
         weight_ih = p["weight_ih"][:, : self.D]
-        self.forced = forced is not None
-        if self.forced:
+        self.forced = feedback is not None
+        if feedback is not None:
+            targets, forced = feedback
             forced[:1] = False  # step 0 is fed the state
             if reset_mask is not None:
                 forced &= ~reset_mask
@@ -220,17 +239,17 @@ class _Free:
 
     def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
         if not self.forced and self.D:
-            found = functional.jordan_backward(dy, dy_n, self.cache, into=grads)
-            return found["x"], found["y0"]
+            whole: dict[str, Any] = functional.jordan_backward(dy, dy_n, self.cache, into=grads)
+            return whole["x"], whole["y0"]
         into = {name: grad for name, grad in grads.items() if name != "weight_ih"}
-        found = functional.jordan_backward(dy, dy_n, self.cache, into=into)
+        found: dict[str, Any] = functional.jordan_backward(dy, dy_n, self.cache, into=into)
         if self.forced:
             grads["weight_ih"][:, : self.D] += found["weight_ih"][:, : self.D]
             grads["weight_yh"] += found["weight_ih"][:, self.D :]
         return found["x"][:, :, : self.D], found["y0"]
 
 
-class _Forced:
+class TeacherForced:
     """Teacher forcing: no step needs the one before, so all T * N rows go through two linear maps at once."""
 
     def __init__(
@@ -272,8 +291,8 @@ class _Forced:
         D, shape = self.D, self.y.shape
         dy = np.zeros(shape, self.y.dtype) if dy is None else dy if self.valid is None else np.where(self.valid, dy, 0)
         with np.errstate(over="ignore", invalid="ignore"):
-            head = functional.linear_backward(ACTIVATIONS[self.g][1](dy, self.y), self.head)
-            found = functional.linear_backward(ACTIVATIONS[self.f][1](head["x"], self.h), self.linear)
+            head: dict[str, Any] = functional.linear_backward(ACTIVATIONS[self.g][1](dy, self.y), self.head)
+            found: dict[str, Any] = functional.linear_backward(ACTIVATIONS[self.f][1](head["x"], self.h), self.linear)
         grads["weight_ih"][:, :D] += found["weight"][:, :D]
         grads["weight_yh"] += found["weight"][:, D:]
         grads["weight_hy"] += head["weight"]

@@ -25,7 +25,7 @@ def time_major(name: str, a: Any, dtype: np.dtype[Any] | None, batch_first: bool
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
     if dtype is not None and a.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like the parameters, got {a.dtype}")
-    if a.ndim not in (2, 3) or columns is not None and a.shape[-1] != columns:
+    if a.ndim not in (2, 3) or (columns is not None and a.shape[-1] != columns):
         layout, last = "N, T" if batch_first else "T, N", "D" if columns is None else columns
         raise ValueError(f"{name}: expected shape ({layout}, {last}) or (T, {last}), got {a.shape}")
     if a.ndim == 2:
@@ -38,6 +38,17 @@ def as_given(a: Array, batched: bool, batch_first: bool) -> Array:
     if not batched:
         return a[:, 0]
     return a.swapaxes(0, 1) if batch_first else a
+
+
+def read_doutput(doutput: Any, shape: tuple[int, ...], batched: bool, batch_first: bool, dtype: np.dtype[Any]) -> Array:
+    """The time-major view of the gradient of an output of this time-major shape."""
+    dy = time_major("doutput", doutput, None, batch_first, shape[-1])
+    if dy.shape != shape or (doutput.ndim == 3) != batched:
+        expected = as_given(np.empty(shape), batched, batch_first).shape
+        raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
+    if dy.dtype != dtype:
+        raise TypeError(f"doutput: expected {dtype} like output, got {dy.dtype}")
+    return dy
 
 
 def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -58,15 +69,3 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
         raise ValueError(f"lengths: expected None for x without a batch axis, got {lengths!r}")
     lengths = check_lengths(lengths, T, N)
     return None if (lengths == T).all() else lengths
-
-
-def check_reset_mask(reset_mask: Any, T: int, N: int) -> Array | None:
-    """reset_mask (T, N) of booleans; None where nothing is reset."""
-    if reset_mask is None:
-        return None
-    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
-    if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), got {reset_mask.shape}")
-    return reset_mask if reset_mask.any() else None

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._native import CELLS
-from .._validate import as_generator, check_choice, check_dtype, check_size
-from ..functional.activations import ACTIVATIONS
-from ..functional.checks import NONLINEARITIES
+from .._validate import as_generator, check_dtype, check_size
+from ..streaming.stream import ChainBuilder
 from .init import uniform
 from .module import Array, Module
+from .protocol import NOTHING, Context
 
 
 class Linear(Module):
@@ -25,7 +24,7 @@ class Linear(Module):
     Raises TypeError for a wrong dtype, ValueError for a wrong shape.
     """
 
-    skips_dx = True
+    optional_input_grad = True
 
     reads = "features"
 
@@ -56,19 +55,19 @@ class Linear(Module):
             "dtype": self.dtype.name,
         }
 
-    def __call__(self, x: Array, *, training: bool = False) -> Array:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         y, cache = functional.linear_forward(x, self._params["weight"], self._params.get("bias"), training=training)
         if training:
             self._cache = cache
-        return y
+        return y, None
 
-    def stream_links(self, chain: Any) -> bool:
-        weights = {"weight_ih": self._params["weight"], "bias_ih": self._params.get("bias")}
-        chain.links.append(weights | {"cell": CELLS["rnn"], "activation": NONLINEARITIES["identity"], "gates": 1})
-        return True
+    def compile_into(self, builder: ChainBuilder) -> bool:
+        return builder.add_linear(self._params["weight"], self._params.get("bias"))
 
-    def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
-        into = self._grads if need_dx else self._grads | {"x": None}
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        into: dict[str, Any] = self._grads if need_dx else {**self._grads, "x": None}
         dx = functional.linear_backward(dy, self._kept(), into=into)["x"]
         self._cache = None
-        return dx
+        return dx, None

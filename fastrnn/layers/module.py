@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validate import check_dtype
-from ..streaming.stream import open_stream
+from ..streaming.stream import ChainBuilder, Stream, open_stream
+from .own import adapt
+from .protocol import NOTHING, Context, Layout, StateSpec, Time
+
+__all__ = [
+    "Array",
+    "Container",
+    "Context",
+    "Layout",
+    "Module",
+    "StateSpec",
+    "Time",
+    "build",
+    "check_entries",
+    "class_name",
+]
 
 Array = NDArray[Any]
 
 _classes: dict[str, type[Module]] = {}
-
-
-class Time(enum.Enum):
-    """What a layer does with the axis of time."""
-
-    PER_STEP = "per step"  # one in x, one in y
-    REDUCES = "reduces"  # one in x, none in y
-    CREATES = "creates"  # none in x, one in y
-
-
-class Layout(enum.Enum):
-    """Where a layer expects the axes of time and batch."""
-
-    ANY = "any"  # it does not look at those axes
-    TIME_MAJOR = "time-major"  # (T, N, ...)
-    BATCH_FIRST = "batch-first"  # (N, T, ...)
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a forward is told beside x and the state; None for what there is not."""
-
-    lengths: Array | None = None  # (N,)
-    reset_mask: Array | None = None  # (T, N)
-    targets: Array | None = None  # what the output should be, to be fed back
-
-
-@dataclass(frozen=True)
-class StateSpec:
-    """What a layer's state is: for each of `names` an array (levels * directions, N, width)."""
-
-    names: tuple[str, ...]  # such as ("h", "c")
-    widths: tuple[int | None, ...]  # None where only the layer itself knows
-    levels: int = 1  # stacked layers
-    directions: int = 1
-    is_array: bool = True  # a single array rather than a tuple
 
 
 class Module:
@@ -61,38 +38,31 @@ class Module:
     consumes it: a second raises RuntimeError. A call with training=False writes nothing on the layer, so several
     threads may make such calls at the same time. Between a training call and its backward leave x and y as they are.
 
-    A layer of your own derives from this class, calls `super().__init__()` and `add_param`, and defines `__call__`,
-    `backward` and `arguments`. A model that contains it can be loaded once its class has been defined.
+    A layer of your own derives from this class, calls `super().__init__()` and `add_param`, and defines `forward`,
+    `backpropagate` and `arguments`. The attributes `batch_first`, `time`, `accepts`, `needs_targets` and
+    `optional_input_grad` say what it takes. A model that contains it can be loaded once its class has been defined.
+    A class that defines `__call__` and `backward` instead, as in earlier versions, works too: its `forward` and
+    `backpropagate` then lead to those.
     """
 
     reads: str | None = None
     """"features", "tokens", or None for a layer that takes anything."""
     batch_first: bool | None = None
     """Which layout the layer reads, (N, T, ...) if True, (T, N, ...) if False; None: it does not look at those axes."""
-    keeps_time: bool = True
-    """False for a layer that has a time axis in x but none in y."""
-    reads_time: bool = True
-    """False for a layer that has a time axis in y but none in x."""
-    streams: bool = False
-    """True for a layer that does away with time by taking the newest step: in a stream it passes each step on. Others
-    have nothing to say before the sequence has ended."""
-    takes_lengths: bool = False
-    """True for a layer that can be called with `lengths`."""
-    takes_reset_mask: bool = False
-    """True for a layer that can be called with `reset_mask`."""
-    skips_dx: bool = False
-    """True for a layer whose backward takes `need_dx`: False where nobody reads dx, which may then be None; so may dy."""
-    takes_targets: bool = False
-    """True for a layer that can be called with `targets`, what its output should be, to be fed back in training."""
-    scores_with_targets: bool = False
-    """True for a layer that needs its `targets` in evaluation too, as it cannot run without."""
-    takes_state: bool = False
-    """True for a layer that is called with a state, returns (y, state_n), and whose backward takes dstate_n and returns
-    (dx, dstate0)."""
+    time: Time = Time.PER_STEP
+    """What it does with the axis of time."""
+    accepts: frozenset[str] = frozenset()
+    """What a forward takes beside x, of "state", "lengths", "reset_mask" and "targets"."""
+    needs_targets: bool = False
+    """True for a layer that needs its targets in evaluation too, as it cannot run without."""
+    optional_input_grad: bool = False
+    """True for a layer whose `backpropagate` with need_dx=False saves work; one without parameters then reads no dy, so
+    that dy may be None."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _classes[class_name(cls)] = cls
+        adapt(cls)
 
     def __init__(self) -> None:
         self._params: dict[str, Array] = {}
@@ -100,15 +70,46 @@ class Module:
         self._cache: Any = None
         self._rng: np.random.Generator | None = None
 
-    def __call__(self, x: Array, *, training: bool = False) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} defines no __call__")
+    # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
 
-    def backward(self, dy: Array) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} defines no backward")
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
+
+        A layer without a state returns None for it. One that does not look at the axes of time and batch passes over
+        what the context says of them."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        """dx, dstate0 of the last `forward` in training, from dy and dstate_n, None for zeros; adds to `grads`.
+
+        dstate0 is None for a layer without a state. need_dx=False says that nobody reads dx, which may then be None."""
+        raise NotImplementedError(f"{type(self).__name__} defines no backpropagate")
+
+    if TYPE_CHECKING:  # `adapt` sets them
+        _own_forward = forward
+        _own_backpropagate = backpropagate
+    else:
+        # The forward and backpropagate that a class or its bases define, which `__call__` and `backward` lead to. Of a
+        # class that overrides those two, `forward` and `backpropagate` lead to them instead.
+        def _own_forward(self, *args, **options):
+            return Module.forward(self, *args, **options)
+
+        def _own_backpropagate(self, *args, **options):
+            return Module.backpropagate(self, *args, **options)
+
+    def __call__(self, x: Any, *, training: bool = False) -> Any:
+        """y. With training=True the layer keeps what `backward` needs."""
+        return self._own_forward(x, training=training)[0]
+
+    def backward(self, dy: Any, *, need_dx: bool = True) -> Any:
+        """dx, from dy like y; adds to `grads`. With need_dx=False dx may be None, which spares its computation."""
+        return self._own_backpropagate(dy, need_dx=need_dx)[0]
 
     def run(
         self,
-        x: Array,
+        x: Any,
         state: Any = None,
         *,
         lengths: Array | None = None,
@@ -116,119 +117,110 @@ class Module:
         targets: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Any]:
-        """y, state_n: the layer from `state` on, None for zeros, so that a sequence can be cut into pieces.
+        """y, state_n: the layer from `state` on, None for zeros. Every layer can be run like this: see `forward`.
 
-        Every layer can be run like this. One without a state returns None for it, and one that does not look at the
-        axes of time and batch passes over lengths (N,) and reset_mask (T, N). `run_backward` is its backward.
+        A layer that does not look at the axes of time and batch passes over lengths (N,) and reset_mask (T, N).
         Raises ValueError for a state that the layer does not have and for lengths or resets that it cannot honour.
         """
-        if state is not None and not self.takes_state:
-            raise ValueError(f"state: expected None, as {type(self).__name__} has no state, got {type(state).__name__}")
-        options: dict[str, Any] = {}
-        if lengths is not None and self._honours("lengths", self.takes_lengths):
-            options["lengths"] = lengths
-        if reset_mask is not None and self._honours("reset_mask", self.takes_reset_mask):
-            options["reset_mask"] = reset_mask
-        if targets is not None:
-            if not self.takes_targets:
-                raise ValueError(f"targets: expected None, as {type(self).__name__} takes no targets")
-            options["targets"] = targets
-        result = self(x, *(() if state is None else (state,)), training=training, **options)
-        return result if isinstance(result, tuple) else (result, None)
+        context = NOTHING
+        if lengths is not None or reset_mask is not None or targets is not None:
+            context = Context(lengths, reset_mask, targets)
+        self.check_context(state, context)
+        return self.forward(x, state, context=context, training=training)
 
-    def run_backward(self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        """dx, dstate0 of the `run` before, from dstate_n, None for zeros. dstate0 is None for a layer without state, and
-        with need_dx=False dx may be None, which spares a product with the weights."""
-        if dstate_n is not None and not self.takes_state:
+    def run_backward(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        """dx, dstate0 of the `run` before, from dstate_n, None for zeros: see `backpropagate`. Raises ValueError for a
+        dstate_n of a layer without a state."""
+        self.check_dstate(dstate_n)
+        return self.backpropagate(dy, dstate_n, need_dx=need_dx)
+
+    def check_context(self, state: Any, context: Context, *, within: bool = False) -> None:
+        """Raise ValueError for a state or targets that the layer does not take, and for lengths or resets where it
+        carries a state past what they say. within: the layer is a part of another."""
+        if state is None and context is NOTHING:
+            return
+        name, accepts = type(self).__name__, self.accepts
+        if state is not None and "state" not in accepts and not self.children():
+            raise ValueError(f"state: expected None, as {name} has no state, got {type(state).__name__}")
+        if context.targets is not None and "targets" not in accepts:
+            raise ValueError(f"targets: expected None, as {name} takes no targets")
+        if "state" in accepts:
+            for option, value in (("lengths", context.lengths), ("reset_mask", context.reset_mask)):
+                if value is not None and option not in accepts:
+                    raise ValueError(f"{option}: expected None, as {name} takes no {option}")
+
+    def check_dstate(self, dstate_n: Any) -> None:
+        """Raise ValueError for the gradient of a state that the layer does not have."""
+        if dstate_n is not None and "state" not in self.accepts and not self.children():
             got = type(dstate_n).__name__
             raise ValueError(f"dstate_n: expected None, as {type(self).__name__} has no state, got {got}")
-        options = {} if need_dx or not self.skips_dx else {"need_dx": False}
-        result = self.backward(dy, *(() if dstate_n is None else (dstate_n,)), **options)
-        return result if isinstance(result, tuple) else (result, None)
 
-    # The new protocol, for now in terms of the old flags.
-
-    @property
-    def time(self) -> Time:
-        if not self.reads_time:
-            return Time.CREATES
-        return Time.PER_STEP if self.keeps_time else Time.REDUCES
+    # --- what it is and what it consists of --------------------------------------------------------------------------
 
     @property
     def layout(self) -> Layout:
+        """Where it expects the axes of time and batch; follows from `batch_first`."""
         return {None: Layout.ANY, False: Layout.TIME_MAJOR, True: Layout.BATCH_FIRST}[self.batch_first]
 
     @property
-    def accepts(self) -> frozenset[str]:
-        """Of "state", "lengths", "reset_mask" and "targets"."""
-        flags = {
-            "state": self.takes_state,
-            "lengths": self.takes_lengths,
-            "reset_mask": self.takes_reset_mask,
-            "targets": self.takes_targets,
-        }
-        return frozenset(name for name, takes in flags.items() if takes)
-
-    @property
-    def needs_targets(self) -> bool:
-        return self.scores_with_targets
-
-    @property
     def state_spec(self) -> StateSpec | None:
-        if not self.takes_state or self.children():
-            return None
-        names = getattr(self, "states", ("h",))
-        H = getattr(self, "hidden_size", None)
-        sizes = {"h": getattr(self, "proj_size", 0) or H, "c": H}
-        return StateSpec(
-            names,
-            tuple(sizes.get(name) for name in names),
-            getattr(self, "num_layers", 1),
-            2 if getattr(self, "bidirectional", False) else 1,
-            getattr(self, "state_is_array", len(names) == 1),
-        )
+        """What its state is; None for a layer without one, and for one that has children, which have their own."""
+        return StateSpec(("h",), (None,)) if "state" in self.accepts and not self.children() else None
 
     def children(self) -> tuple[Module, ...]:
-        """The layers that this one consists of; none for a layer that computes itself."""
+        """The layers that x passes through one after the other; none for a layer that computes itself. The state of a
+        layer with children is a tuple with an entry for each."""
         return ()
 
-    def forward(
-        self, x: Array, state: Any = None, *, context: Context = Context(), training: bool = False
-    ) -> tuple[Array, Any]:
-        return self.run(
-            x, state, lengths=context.lengths, reset_mask=context.reset_mask, targets=context.targets, training=training
-        )
+    def flatten(self) -> list[Module]:
+        """The layers that compute, in order: the children's, also of children within them; any other layer itself."""
+        children = self.children()
+        return [layer for child in children for layer in child.flatten()] if children else [self]
 
-    def backpropagate(self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        return self.run_backward(dy, dstate_n, need_dx=need_dx)
+    def flatten_state(self, state: Any) -> list[Any]:
+        """A state as `forward` takes and returns it, cut into one entry per layer of `flatten`; None for None."""
+        children = self.children()
+        if not children:
+            return [state]
+        entries = check_entries("state", state, len(children))
+        return [part for child, entry in zip(children, entries) for part in child.flatten_state(entry)]
 
-    def leaves(self) -> list[Module]:
-        """The layers that compute, in order: those of a `Sequential`, also of one within it; any other layer itself."""
-        return [self]
+    def unflatten_state(self, entries: Iterator[Any]) -> Any:
+        """The other way round: takes from `entries` as many as there are layers in `flatten`."""
+        children = self.children()
+        return tuple(child.unflatten_state(entries) for child in children) if children else next(entries)
 
-    def split_state(self, state: Any) -> list[Any]:
-        """A state as `run` takes and returns it, cut into one entry per leaf; None for None."""
-        return [state]
+    def check_trainable(self, *, alone: bool = True) -> None:
+        """Raise TypeError if a `Trainer` cannot train this layer: alone, or as a part of another."""
+        for layer in self.children():
+            layer.check_trainable(alone=False)
 
-    def join_state(self, entries: Iterator[Any]) -> Any:
-        """The other way round: takes from `entries` as many as there are leaves."""
-        return next(entries)
+    # --- streams -----------------------------------------------------------------------------------------------------
 
-    def _honours(self, name: str, takes: bool) -> bool:
-        """Whether to pass `name` on. Refused where a layer carries a state past what it cannot be told."""
-        if self.takes_state and not takes:
-            raise ValueError(f"{name}: expected None, as {type(self).__name__} takes no {name}")
-        return takes
-
-    def stream(self, batch_size: int = 1) -> Any:
-        """The layer step by step, for N = batch_size sequences at once: see `streaming.Stream`. Raises ValueError for
-        one that cannot stream: a bidirectional layer, a mean or maximum over time."""
+    def stream(self, batch_size: int = 1) -> Stream:
+        """The layer step by step, for N = batch_size sequences at once: see `fastrnn.streaming.Stream`. Raises
+        ValueError for one that cannot stream: a bidirectional layer, a mean or maximum over time."""
         return open_stream(self, batch_size)
 
-    def stream_links(self, chain: Any) -> bool:
-        """Add to `chain.links` what this layer is to a compiled stream; False, and nothing added, if it has no such
-        form there."""
+    def check_streams(self) -> None:
+        """Raise ValueError for a layer that cannot run step by step."""
+        name, spec = type(self).__name__, self.state_spec
+        if spec is not None and spec.directions == 2:
+            raise ValueError(
+                f"{name}: expected one direction for a stream, got a bidirectional layer, whose reverse direction "
+                "starts at the end of the sequence"
+            )
+        if not self.time.in_x:
+            raise ValueError(f"{name}: expected a layer that reads step by step, got one that reads no time")
+        if not self.time.in_y:
+            raise ValueError(f"{name}: expected a layer with an output at every step, got one without")
+
+    def compile_into(self, builder: ChainBuilder) -> bool:
+        """Add to `builder` what this layer is in a compiled stream; False, and nothing added, if it has no such form
+        there."""
         return False
+
+    # --- description -------------------------------------------------------------------------------------------------
 
     def arguments(self) -> dict[str, Any]:
         """JSON-able keyword arguments of the constructor that make a layer like this one."""
@@ -340,3 +332,34 @@ def class_name(cls: type) -> str:
     if cls.__module__.startswith("fastrnn."):
         return cls.__name__
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def check_entries(name: str, state: Any, count: int) -> tuple[Any, ...]:
+    """The state of a layer with `count` children, None for each where it is None."""
+    if state is None:
+        return (None,) * count
+    if not isinstance(state, tuple) or len(state) != count:
+        got = f"one of {len(state)}" if isinstance(state, tuple) else type(state).__name__
+        raise ValueError(f"{name}: expected None or a tuple with an entry per layer, {count}, got {got}")
+    return state
+
+
+class Container(Module):
+    """A layer made of others, whose parameters, gradients and generators it has under names such as "0.weight"."""
+
+    def parts(self) -> Mapping[str, Module]:
+        """Name -> layer."""
+        raise NotImplementedError
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return {f"{part}.{name}": a for part, layer in self.parts().items() for name, a in layer.params.items()}
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        return {f"{part}.{name}": a for part, layer in self.parts().items() for name, a in layer.grads.items()}
+
+    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        for part, layer in self.parts().items():
+            for name, generator in layer.generators():
+                yield f"{part}.{name}".rstrip("."), generator

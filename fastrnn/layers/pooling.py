@@ -5,26 +5,26 @@ Letters: T time steps, N batch, H features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .._validate import check_lengths
+from ..streaming.stream import ChainBuilder
 from .module import Array, Module
+from .protocol import NOTHING, Context, Time
 
 
 class Pool(Module):
-    """What the layers share that do away with time: x (T, N, H), or (N, T, H) with batch_first, to y (N, H); (T, H) to
-    (H,).
+    """What the layers share that reduce the axis of time to one vector. Sequences may be cut into segments, each pooled
+    by itself: `merge` then makes of the segments what the whole would give, and `split` is its gradient."""
 
-    With lengths (N,), whole numbers 0..T in any order, only the first lengths[n] steps of row n count, and y is zero
-    where lengths[n] is 0; the other steps get no gradient and may hold anything, NaN too.
-    Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
-    """
-
-    keeps_time = False
-    takes_lengths = True
+    time = Time.REDUCES
+    accepts = frozenset({"lengths"})
     batch_first: bool
+    takes_newest = False
+    """True for a layer that has a value at every step, the newest one."""
 
     def __init__(self, *, batch_first: bool = False) -> None:
         super().__init__()
@@ -34,6 +34,18 @@ class Pool(Module):
         return {"batch_first": self.batch_first}
 
     def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
+        """y (N, H) of x (T, N, H), or (N, T, H) with batch_first; (H,) of (T, H). With lengths (N,), whole numbers 0..T
+        in any order, only the first lengths[n] steps of row n count: y is zero where lengths[n] is 0. The other steps
+        get no gradient and may hold anything, NaN too.
+        Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
+        """
+        context = NOTHING if lengths is None else Context(lengths)
+        return self._own_forward(x, context=context, training=training)[0]
+
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        lengths = context.lengths
         if not isinstance(x, np.ndarray) or x.ndim not in (2, 3):
             layout = "(N, T, H)" if self.batch_first else "(T, N, H)"
             got = x.shape if isinstance(x, np.ndarray) else type(x).__name__
@@ -53,9 +65,9 @@ class Pool(Module):
             y[lengths == 0] = 0
         if training:
             self._cache = x.shape, x.dtype, lengths, kept
-        return y
+        return y, None
 
-    def backward(self, dy: Array) -> Array:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         shape, dtype, lengths, kept = self._kept()
         dx = np.zeros(shape, dtype)
         steps = self._steps(dx)
@@ -64,7 +76,16 @@ class Pool(Module):
         self._cache = None
         if len(steps):
             self._spread(dy if lengths is None else np.where((lengths == 0)[:, None], 0, dy), steps, lengths, kept)
-        return dx
+        return dx, None
+
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """y (N, H) of whole sequences from parts[s] (N, H), the y of their consecutive segments, of which row n has
+        counts[s][n] steps. Also the share of each segment in y, which `split` takes."""
+        raise NotImplementedError(f"{type(self).__name__} defines no merge")
+
+    def split(self, dy: Array, share: Array) -> Array:
+        """The gradient in the y of one segment, from that in the y of whole sequences."""
+        return np.where(share, dy, dy.dtype.type(0))
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         """y of steps (T, N, H) or (T, H), T >= 1, in an array of its own where there are lengths; anything for rows of
@@ -84,13 +105,19 @@ class LastStep(Pool):
     """The last time step of each sequence: with lengths (N,) row n's step lengths[n] - 1.
 
     Of a bidirectional layer's output this is the step at which the reverse half has read one step only. In a stream the
-    last step is the newest one. Shapes, lengths and errors: see `Pool`.
+    last step is the newest one.
     """
 
-    streams = True
+    takes_newest = True
 
-    def stream_links(self, chain: Any) -> bool:
+    def check_streams(self) -> None:
+        """It can: see above."""
+
+    def compile_into(self, builder: ChainBuilder) -> bool:
         return True  # nothing to do: the newest step is the last one
+
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        return _chosen(parts, [np.broadcast_to((count > 0)[:, None], y.shape) for y, count in zip(parts, counts)])
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         where = -1 if lengths is None else (lengths - 1, np.arange(len(lengths)))
@@ -101,7 +128,18 @@ class LastStep(Pool):
 
 
 class MeanPool(Pool):
-    """The mean over the time steps of each sequence, summed in float64. Shapes, lengths and errors: see `Pool`."""
+    """The mean over the time steps of each sequence, summed in float64."""
+
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        steps = np.maximum(sum(counts), 1)
+        shares = [(count / steps)[:, None] for count in counts]
+        y = np.zeros(parts[0].shape, np.float64)
+        for part, share in zip(parts, shares):
+            y += part * share
+        return y.astype(parts[0].dtype, copy=False), shares
+
+    def split(self, dy: Array, share: Array) -> Array:
+        return (dy * share).astype(dy.dtype, copy=False)
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         if lengths is None:
@@ -119,8 +157,17 @@ class MeanPool(Pool):
 class MaxPool(Pool):
     """The largest value of each feature over the time steps of each sequence; the first of equals gets the gradient.
 
-    NaN is larger than all else, as in NumPy and PyTorch. Shapes, lengths and errors: see `Pool`.
+    NaN is larger than all else, as in NumPy and PyTorch.
     """
+
+    def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
+        best, found = np.zeros_like(parts[0]), np.zeros(parts[0].shape, bool)
+        larger = []  # where each segment has a value above all before it
+        for part, count in zip(parts, counts):
+            larger.append((count > 0)[:, None] & (~found | ~(np.isnan(best) | (part <= best))))
+            np.copyto(best, part, where=larger[-1])
+            found |= larger[-1]
+        return _chosen(parts, larger)
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         counted = steps if lengths is None else np.where(_within(lengths, steps), steps, -np.inf)
@@ -129,6 +176,17 @@ class MaxPool(Pool):
 
     def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
         np.put_along_axis(steps, kept, dy[None], axis=0)
+
+
+def _chosen(parts: Sequence[Array], candidates: list[Array]) -> tuple[Array, list[Array]]:
+    """For each entry its value in the last of the candidate segments, zero where there is none; and where each is."""
+    y, taken = np.zeros_like(parts[0]), np.zeros(parts[0].shape, bool)
+    shares = []
+    for part, candidate in zip(reversed(parts), reversed(candidates)):
+        shares.append(candidate & ~taken)
+        np.copyto(y, part, where=shares[-1])
+        taken |= candidate
+    return y, shares[::-1]
 
 
 def _within(lengths: Array, steps: Array) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._validate import check_size
 from .module import Array, Module
+from .protocol import NOTHING, Context, Time
 
 
 class Repeat(Module):
@@ -19,7 +20,7 @@ class Repeat(Module):
     decoder's input of a sequence autoencoder. Raises ValueError for another number of axes.
     """
 
-    reads_time = False
+    time = Time.CREATES
     batch_first: bool
 
     def __init__(self, steps: int, *, batch_first: bool = False) -> None:
@@ -30,7 +31,9 @@ class Repeat(Module):
     def arguments(self) -> dict[str, Any]:
         return {"steps": self.steps, "batch_first": self.batch_first}
 
-    def __call__(self, x: Array, *, training: bool = False) -> Array:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         if not isinstance(x, np.ndarray) or x.ndim not in (1, 2):
             got = x.shape if isinstance(x, np.ndarray) else type(x).__name__
             raise ValueError(f"x: expected an array of shape (N, D) or (D,), got {got}")
@@ -38,15 +41,15 @@ class Repeat(Module):
         y = np.repeat(np.expand_dims(x, axis), self.steps, axis)
         if training:
             self._cache = y.shape, axis
-        return y
+        return y, None
 
-    def backward(self, dy: Array) -> Array:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """dx is the sum of dy over the time steps."""
         shape, axis = self._kept()
         if dy.shape != shape:
             raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
         self._cache = None
-        return dy.sum(axis)
+        return dy.sum(axis), None
 
     def _axis(self, ndim: int) -> int:
         return 1 if self.batch_first and ndim == 2 else 0

@@ -1,16 +1,14 @@
-"""RNN, GRU and LSTM. Letters as in `recurrent`, which has all that they share."""
+"""RNN, GRU and LSTM. Letters as in `stacked`, which has all that they share."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from .. import functional
-from .._native import CELLS
-from .._validate import check_choice, check_number, check_size
-from ..functional.checks import GATE_ACTIVATIONS, NONLINEARITIES, positive
-from .recurrent import RecurrentLayer
+from .._validate import GateActivation, Nonlinearity, check_number, check_size
+from ..functional.spec import CellSpec
+from .stacked import RecurrentLayer
 
 
 class RNN(RecurrentLayer):
@@ -23,19 +21,14 @@ class RNN(RecurrentLayer):
     bidirectional: a second direction with weights of its own reads the sequence from its end.
     dtype: float32 or float64, of parameters, inputs and outputs.
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
-    learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state that
-        sequences start from where none is given.
-    init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal", with recurrent weights orthogonal
-        per gate instead (see `initialisation.orthogonal_gates`).
-    How to call it: see `RecurrentLayer`.
+    learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state
+        that sequences start from where none is given.
+    init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal": each gate's recurrent weights are a
+        random orthogonal matrix instead.
+
+    The state is h (L*S, N, H), S = 2 if bidirectional, otherwise 1; without a batch axis (L*S, H). The output is
+    (T, N, S*H), the forward half first. `__call__` and `backward` say what a call and its backward take.
     """
-
-    gates = 1
-    _forward = staticmethod(functional.rnn_forward)
-    _backward = staticmethod(functional.rnn_backward)
-
-    def _kernel_options(self) -> dict[str, Any]:
-        return {"cell": CELLS["rnn"], "activation": NONLINEARITIES[self.nonlinearity]}
 
     def __init__(
         self,
@@ -43,18 +36,18 @@ class RNN(RecurrentLayer):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
-        init: str = "uniform",
+        init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
     ) -> None:
-        self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
         super().__init__(
+            CellSpec("rnn", nonlinearity),
             input_size,
             hidden_size,
             num_layers,
@@ -66,8 +59,8 @@ class RNN(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
-            options={"nonlinearity": nonlinearity},
         )
+        self.nonlinearity = nonlinearity
 
 
 class GRU(RecurrentLayer):
@@ -75,21 +68,10 @@ class GRU(RecurrentLayer):
 
     reset_after: True for the form of PyTorch and cuDNN, n = tanh(W_in x + b_in + r * (W_hn h + b_hn)); False for the
         original, n = tanh(W_in x + b_in + W_hn (r * h) + b_hn).
-    gate_activation: "sigmoid", "hard_sigmoid" (0.2 a + 0.5 within 0..1: ONNX, Keras 2) or "hard_sigmoid_6" (a / 6 + 0.5:
-        PyTorch, Keras 3), of r and z. activation: "tanh", "relu", "sigmoid" or "identity", of n.
-    All other arguments as for `RNN`. How to call it: see `RecurrentLayer`.
+    gate_activation: "sigmoid", "hard_sigmoid" (0.2 a + 0.5 within 0..1: ONNX, Keras 2) or "hard_sigmoid_6" (a / 6 +
+        0.5: PyTorch, Keras 3), of r and z. activation: "tanh", "relu", "sigmoid" or "identity", of n.
+    All other arguments, the state and the output are as for `RNN`.
     """
-
-    gates = 3
-    _forward = staticmethod(functional.gru_forward)
-    _backward = staticmethod(functional.gru_backward)
-
-    def _kernel_options(self) -> dict[str, Any]:
-        return {
-            "cell": CELLS["gru" if self.reset_after else "gru_reset_before"],
-            "activation": NONLINEARITIES[self.activation],
-            "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
-        }
 
     def __init__(
         self,
@@ -98,21 +80,19 @@ class GRU(RecurrentLayer):
         num_layers: int = 1,
         *,
         reset_after: bool = True,
-        gate_activation: str = "sigmoid",
-        activation: str = "tanh",
+        gate_activation: GateActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
-        init: str = "uniform",
+        init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
     ) -> None:
-        self.reset_after = bool(reset_after)
-        self.gate_activation = check_choice("gate_activation", gate_activation, GATE_ACTIVATIONS)
-        self.activation = check_choice("activation", activation, NONLINEARITIES)
         super().__init__(
+            CellSpec("gru", activation, gate_activation, reset_after=reset_after),
             input_size,
             hidden_size,
             num_layers,
@@ -124,13 +104,17 @@ class GRU(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
-            options={"reset_after": self.reset_after, "gate_activation": gate_activation, "activation": activation},
         )
+        self.reset_after = bool(reset_after)
+        self.gate_activation = gate_activation
+        self.activation = activation
 
 
 class LSTM(RecurrentLayer):
     """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000), stacked L times;
-    gates i, f, g, o; its state is the tuple (h, c).
+    gates i, f, g, o.
+
+    The state is the tuple (h, c): h (L*S, N, P), c (L*S, N, H), P = proj_size or H; without a batch axis (L*S, ...).
 
     forget_bias: a number to start the forget gate's total bias at, bias_ih + bias_hh; 1.0 is the "unit forget bias"
         of Jozefowicz et al. (2015), with which memory lasts from the first step of training. None leaves both as
@@ -141,21 +125,8 @@ class LSTM(RecurrentLayer):
         weight_peephole_l{k} (3H,) in the order i, f, o.
     cell_clip: a positive number that all that goes into an activation is clipped to (ONNX's clip); None: no clip.
     gate_activation (i, f, o) and activation (g and h = o * activation(c)) as for `GRU`.
-    All other arguments as for `RNN`. How to call it: see `RecurrentLayer`.
+    All other arguments and the output are as for `RNN`.
     """
-
-    gates = 4
-    states = ("h", "c")
-    _forward = staticmethod(functional.lstm_forward)
-    _backward = staticmethod(functional.lstm_backward)
-
-    def _kernel_options(self) -> dict[str, Any]:
-        return {
-            "cell": CELLS["lstm"],
-            "activation": NONLINEARITIES[self.activation],
-            "gate_activation": GATE_ACTIVATIONS[self.gate_activation],
-            "clip": self.cell_clip,
-        }
 
     def __init__(
         self,
@@ -166,26 +137,26 @@ class LSTM(RecurrentLayer):
         proj_size: int = 0,
         peephole: bool = False,
         cell_clip: float | None = None,
-        gate_activation: str = "sigmoid",
-        activation: str = "tanh",
+        gate_activation: GateActivation = "sigmoid",
+        activation: Nonlinearity = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
-        init: str = "uniform",
+        init: Literal["uniform", "orthogonal"] = "uniform",
         forget_bias: float | None = None,
         learn_initial_state: bool = False,
     ) -> None:
         self.proj_size = check_size("proj_size", proj_size, least=0)
         if self.proj_size >= check_size("hidden_size", hidden_size):
             raise ValueError(f"proj_size: expected less than hidden_size, {hidden_size}, got {proj_size}")
-        self.peephole = bool(peephole)
-        self.cell_clip = None if cell_clip is None else positive("cell_clip", cell_clip)
-        self.gate_activation = check_choice("gate_activation", gate_activation, GATE_ACTIVATIONS)
-        self.activation = check_choice("activation", activation, NONLINEARITIES)
+        spec = CellSpec(
+            "lstm", activation, gate_activation, cell_clip, projection=bool(self.proj_size), peephole=peephole
+        )
         super().__init__(
+            spec,
             input_size,
             hidden_size,
             num_layers,
@@ -198,9 +169,11 @@ class LSTM(RecurrentLayer):
             init=init,
             learn_initial_state=learn_initial_state,
             proj_size=self.proj_size,
-            peephole=self.peephole,
-            options={"gate_activation": gate_activation, "activation": activation, "cell_clip": self.cell_clip},
         )
+        self.peephole = spec.peephole
+        self.cell_clip = spec.clip
+        self.gate_activation = gate_activation
+        self.activation = activation
         self.forget_bias = None if forget_bias is None else check_number("forget_bias", forget_bias)
         if self.forget_bias is not None:
             self._start_forget_gates(self.forget_bias)

@@ -5,7 +5,7 @@ Letters: N batch, T source steps, T' target steps, V vocabulary of the targets, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ import numpy as np
 from .._validate import check_choice, check_number, check_size
 from ..streaming.decode import beam_search
 from ..streaming.generate import MODES, OneStep, generate
-from .bridge import MERGES, Bridge
-from .module import Array, Module, build
+from .module import Array, Container, Module, build
+from .protocol import NOTHING, Context
+from .state_bridge import MERGES, StateBridge
 
 
-class EncoderDecoder(Module):
+class EncoderDecoder(Container):
     """The encoder reads the source; what state it ends with is the state in which the decoder starts to write (Cho et
     al. 2014; Sutskever, Vinyals and Le 2014).
 
@@ -28,12 +29,13 @@ class EncoderDecoder(Module):
         model.generate(source, steps=20, mode="beam")                      # tokens (N, 20)
 
     encoder, decoder: recurrent layers, or Sequential with any; the same layout, the decoder reading forward only. Level
-        by level the decoder has the encoder's states (see `bridge`), whatever the outputs of the encoder are.
+        by level the decoder has the encoder's states, whatever the outputs of the encoder are.
     start: the token that the decoder reads first; None for a decoder of vectors, which reads zeros first.
     end: the token that ends a target. None: generated sequences have all the steps asked for.
     padding: the token that fills up the sources of a batch, from which their lengths are then counted; None: lengths
         come with each call, or all sources are of one length. The encoder has to take lengths for either.
-    merge: "concat", "sum" or "mean", what becomes of the two directions of a bidirectional encoder: see `Bridge`.
+    merge: "concat", "sum" or "mean", what becomes of the two directions of a bidirectional encoder: "concat" puts them
+        side by side, so the decoder's hidden size is twice the encoder's; "sum" and "mean" keep the size.
 
     logits = model(source, targets=targets, lengths=None, training=False)
         source as the encoder reads it, lengths (N,) of the source. Teacher forcing: the decoder reads start and all
@@ -46,9 +48,8 @@ class EncoderDecoder(Module):
     A `Trainer` gives it the targets in training and in evaluation; `generate` runs it without any.
     """
 
-    takes_lengths = True
-    takes_targets = True
-    scores_with_targets = True
+    accepts = frozenset({"lengths", "targets"})
+    needs_targets = True
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class EncoderDecoder(Module):
             raise ValueError(
                 f"decoder: expected batch_first={encoder.batch_first} like the encoder's, got {decoder.batch_first}"
             )
-        if not decoder.keeps_time or not decoder.reads_time:
+        if not (decoder.time.in_x and decoder.time.in_y):
             raise ValueError("decoder: expected an output at every step, got one that does away with time")
         self.encoder, self.decoder = encoder, decoder
         self.start, self.end, self.padding = (
@@ -78,7 +79,7 @@ class EncoderDecoder(Module):
         )
         self.merge = check_choice("merge", merge, MERGES)
         self.batch_first = encoder.batch_first
-        self._bridge = Bridge(encoder, decoder, self.merge)
+        self._bridge = StateBridge(encoder, decoder, self.merge)
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -95,40 +96,37 @@ class EncoderDecoder(Module):
         options = {name: value for name, value in config.items() if name not in ("class", "encoder", "decoder")}
         return cls(build(config["encoder"]), build(config["decoder"]), **options)
 
-    @property
-    def params(self) -> dict[str, Array]:
-        return {f"{part}.{name}": a for part in _PARTS for name, a in getattr(self, part).params.items()}
-
-    @property
-    def grads(self) -> dict[str, Array]:
-        return {f"{part}.{name}": a for part in _PARTS for name, a in getattr(self, part).grads.items()}
-
-    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        for part in _PARTS:
-            for name, generator in getattr(self, part).generators():
-                yield f"{part}.{name}".rstrip("."), generator
+    def parts(self) -> Mapping[str, Module]:
+        return {"encoder": self.encoder, "decoder": self.decoder}
 
     # --- teacher forcing ----------------------------------------------------------------------------------------------
 
     def __call__(
         self, x: Array, *, targets: Array | None = None, lengths: Array | None = None, training: bool = False
     ) -> Array:
+        """The decoder's outputs, fed with the targets: see the class."""
+        return self._own_forward(x, context=Context(lengths, targets=targets), training=training)[0]
+
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        targets = context.targets
         if targets is None:
             raise ValueError("targets: expected what the decoder is to write, got None; generate() runs without them")
         inputs = self._shifted(np.asarray(targets))
-        code, state = self._encode(x, lengths, training)
+        code, state = self._encode(x, context.lengths, training)
         y, _ = self.decoder.run(inputs, self._bridge.forward(state), training=training)
         if training:
             self._cache = (code.shape, code.dtype)
-        return y
+        return y, None
 
-    def backward(self, dy: Array) -> Array | None:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         shape, dtype = self._kept()
-        _, dstate = self.decoder.run_backward(dy)
+        _, dstate = self.decoder.backpropagate(dy)
         self._cache = None
         # The encoder's outputs are not used.
-        dcode = None if self.encoder.leaves()[-1].takes_state else np.zeros(shape, dtype)
-        return self.encoder.run_backward(dcode, self._bridge.backward(dstate))[0]
+        dcode = None if "state" in self.encoder.flatten()[-1].accepts else np.zeros(shape, dtype)
+        return self.encoder.backpropagate(dcode, self._bridge.backward(dstate), need_dx=need_dx)[0], None
 
     def _encode(self, x: Array, lengths: Array | None, training: bool = False) -> tuple[Array, Any]:
         if lengths is None and self.padding is not None:
@@ -155,7 +153,7 @@ class EncoderDecoder(Module):
             inputs[inputs < 0] = self.start  # past the end, where no target counts: any token does
         return inputs
 
-    def stream(self, batch_size: int = 1) -> Any:
+    def check_streams(self) -> None:
         raise ValueError(
             "EncoderDecoder: expected one model for a stream, got two; either can stream, generate() writes"
         )
@@ -180,8 +178,8 @@ class EncoderDecoder(Module):
 
         source: as in a call, in the layout of the layers; lengths (N,) as there. steps: the limit of the length.
         mode: "greedy", "sample" (with temperature, top_k and rng) and, for decoders of vectors, "feedback", as in
-            `generation.generate`; or "beam", the best of the sequences that beam_size beams find (see
-            `decoding.beam_search`, also for length_penalty); with return_scores=True tokens and scores (N,).
+            `fastrnn.streaming.generate`; or "beam", the best of the sequences that beam_size beams find (see
+            `fastrnn.streaming.beam_search`, also for length_penalty); with return_scores=True tokens and scores (N,).
         """
         steps, mode = check_size("steps", steps), check_choice("mode", mode, (*MODES, "beam"))
         if return_scores and mode != "beam":
@@ -216,9 +214,6 @@ class EncoderDecoder(Module):
         return next(iter(self.decoder.params.values())).dtype
 
 
-_PARTS = ("encoder", "decoder")
-
-
 def _counted(tokens: Array, padding: int) -> Array:
     """The length of each row of (N, T) without the padding at its end."""
     last = tokens.shape[1] - np.argmax((tokens != padding)[:, ::-1], axis=1)
@@ -227,7 +222,7 @@ def _counted(tokens: Array, padding: int) -> Array:
 
 def _first_size(model: Module) -> int:
     """How many features a decoder of vectors reads."""
-    first = model.leaves()[0]
+    first = model.flatten()[0]
     for name in ("input_size", "in_features"):
         if hasattr(first, name):
             return getattr(first, name)

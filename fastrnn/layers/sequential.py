@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..streaming.generate import generate
-from .module import Array, Module, build
+from .module import Array, Container, Module, build, check_entries
+from .protocol import NOTHING, Context, Time
 
 
-class Sequential(Module):
+class Sequential(Container):
     """y = layers[-1](... layers[1](layers[0](x))). Parameters are named "0.weight", "1.weight_ih_l0", ...
 
     Called, its recurrent layers start from zero states and pass on their output only; `run` starts them from a state
     and returns the one they end with. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them.
     `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is refused
-    with ValueError, and so is a recurrent layer behind one that has done away with time, and one layer in two places (it
-    would keep only the later call for its backward).
+    with ValueError, and so is a recurrent layer behind one that has reduced the axis of time, and one layer in two
+    places (it would keep only the later call for its backward).
     """
 
-    skips_dx = True
+    optional_input_grad = True
 
     def __init__(self, *layers: Module) -> None:
         super().__init__()
@@ -34,13 +36,12 @@ class Sequential(Module):
                 raise ValueError(f"layers: expected each layer once, got the same {_label(layers, index)} twice")
         self.layers = layers
         self.batch_first = _common_layout(layers)
-        self.keeps_time = _ends_in_time(layers)
-        self.reads_time = next((layer.reads_time for layer in layers if layer.batch_first is not None), True)
-        self.takes_lengths = any(layer.takes_lengths for layer in layers)
-        self.takes_reset_mask = any(layer.takes_reset_mask for layer in layers)
-        self.takes_state = any(layer.takes_state for layer in layers)
-        self.takes_targets = layers[-1].takes_targets
-        self.scores_with_targets = layers[-1].scores_with_targets
+        self.time = Time.of(
+            next((layer.time.in_x for layer in layers if layer.batch_first is not None), True), _ends_in_time(layers)
+        )
+        accepted = frozenset().union(*(layer.accepts for layer in layers))
+        self.accepts = (accepted - {"targets"}) | (layers[-1].accepts & {"targets"})
+        self.needs_targets = layers[-1].needs_targets
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -54,18 +55,11 @@ class Sequential(Module):
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
-    @property
-    def params(self) -> dict[str, Array]:
-        return {f"{k}.{name}": a for k, layer in enumerate(self.layers) for name, a in layer.params.items()}
+    def parts(self) -> Mapping[str, Module]:
+        return {str(k): layer for k, layer in enumerate(self.layers)}
 
-    @property
-    def grads(self) -> dict[str, Array]:
-        return {f"{k}.{name}": a for k, layer in enumerate(self.layers) for name, a in layer.grads.items()}
-
-    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        for k, layer in enumerate(self.layers):
-            for name, generator in layer.generators():
-                yield f"{k}.{name}".rstrip("."), generator
+    def children(self) -> tuple[Module, ...]:
+        return self.layers
 
     def arguments(self) -> dict[str, Any]:
         return {"layers": [layer.config() for layer in self.layers]}
@@ -83,61 +77,47 @@ class Sequential(Module):
         targets: Array | None = None,
         training: bool = False,
     ) -> Array:
-        return self.run(x, lengths=lengths, reset_mask=reset_mask, targets=targets, training=training)[0]
+        """y. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them, `targets` to the last one."""
+        context = NOTHING
+        if lengths is not None or reset_mask is not None or targets is not None:
+            context = Context(lengths, reset_mask, targets)
+            self.check_context(None, context)
+        return self._own_forward(x, context=context, training=training)[0]
 
-    def backward(self, dy: Array, *, need_dx: bool = True) -> Array | None:
-        """dx, or None if the first layer reads tokens. With need_dx=False it may be None too."""
-        return self.run_backward(dy, need_dx=need_dx)[0]
-
-    def run(
-        self,
-        x: Array,
-        state: Any = None,
-        *,
-        lengths: Array | None = None,
-        reset_mask: Array | None = None,
-        targets: Array | None = None,
-        training: bool = False,
-    ) -> tuple[Array, tuple[Any, ...]]:
-        """As `Module.run`; the state is a tuple with one entry per layer, None for a layer without state or zeros."""
-        if lengths is not None and not self.takes_lengths:
-            raise ValueError("lengths: expected None, as no layer of this Sequential takes lengths")
-        if reset_mask is not None and not self.takes_reset_mask:
-            raise ValueError("reset_mask: expected None, as no layer of this Sequential takes resets")
-        if targets is not None and not self.takes_targets:
-            raise ValueError("targets: expected None, as the last layer of this Sequential takes no targets")
-        state_n = []
-        for layer, entry in zip(self.layers, self._entries("state", state)):
-            options = {} if targets is None or layer is not self.layers[-1] else {"targets": targets}
-            x, entry = layer.run(x, entry, lengths=lengths, reset_mask=reset_mask, training=training, **options)
-            state_n.append(entry)
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        """y, state_n; the state is a tuple with one entry per layer, None for a layer without state or for zeros."""
+        inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
+        last, state_n = self.layers[-1], []
+        for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
+            told = context if layer is last else inner
+            layer.check_context(entry, told, within=True)
+            x, entry_n = layer.forward(x, entry, context=told, training=training)
+            state_n.append(entry_n)
         return x, tuple(state_n)
 
-    def run_backward(
-        self, dy: Array | None, dstate_n: Any = None, *, need_dx: bool = True
-    ) -> tuple[Array | None, tuple[Any, ...]]:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         needs = []  # whether a layer's dx is read: by one before it that learns, or that takes no None
         for layer in self.layers:
             needs.append(need_dx)
-            need_dx = need_dx or bool(layer.params) or not layer.skips_dx
+            need_dx = need_dx or bool(layer.params) or not layer.optional_input_grad
         dstate0 = []
-        for layer, entry, need in zip(self.layers[::-1], self._entries("dstate_n", dstate_n)[::-1], needs[::-1]):
-            dy, entry = layer.run_backward(dy, entry, need_dx=need)
-            dstate0.append(entry)
+        entries = check_entries("dstate_n", dstate_n, len(self.layers))
+        for layer, entry, need in zip(reversed(self.layers), reversed(entries), reversed(needs)):
+            layer.check_dstate(entry)
+            dy, entry0 = layer.backpropagate(dy, entry, need_dx=need)
+            dstate0.append(entry0)
         return dy, tuple(reversed(dstate0))
 
-    def children(self) -> tuple[Module, ...]:
-        return self.layers
-
-    def leaves(self) -> list[Module]:
-        return [leaf for layer in self.layers for leaf in layer.leaves()]
-
-    def split_state(self, state: Any) -> list[Any]:
-        entries = self._entries("state", state)
-        return [leaf for layer, entry in zip(self.layers, entries) for leaf in layer.split_state(entry)]
-
-    def join_state(self, entries: Iterator[Any]) -> tuple[Any, ...]:
-        return tuple(layer.join_state(entries) for layer in self.layers)
+    def check_context(self, state: Any, context: Context, *, within: bool = False) -> None:
+        words = {"lengths": "lengths", "reset_mask": "resets"}
+        for option, word in () if within else words.items():
+            if getattr(context, option) is not None and option not in self.accepts:
+                raise ValueError(f"{option}: expected None, as no layer of this Sequential takes {word}")
+        if context.targets is not None and "targets" not in self.accepts:
+            raise ValueError("targets: expected None, as the last layer of this Sequential takes no targets")
+        super().check_context(state, context, within=within)
 
     def generate(
         self,
@@ -153,7 +133,7 @@ class Sequential(Module):
         return_state: bool = False,
     ) -> Any:
         """Tokens (N, steps), or with mode="feedback" outputs (N, steps, M), that come of feeding the model what it puts
-        out, from start (N,), (N, T), (N, D) or (N, T, D) on: see `generation.generate`."""
+        out, from start (N,), (N, T), (N, D) or (N, T, D) on: see `fastrnn.streaming.generate`."""
         return generate(
             self,
             start,
@@ -167,20 +147,12 @@ class Sequential(Module):
             return_state=return_state,
         )
 
-    def _entries(self, name: str, state: Any) -> tuple[Any, ...]:
-        if state is None:
-            return (None,) * len(self.layers)
-        if not isinstance(state, tuple) or len(state) != len(self.layers):
-            got = f"one of {len(state)}" if isinstance(state, tuple) else type(state).__name__
-            raise ValueError(f"{name}: expected None or a tuple with an entry per layer, {len(self.layers)}, got {got}")
-        return state
-
 
 def _common_layout(layers: tuple[Module, ...]) -> bool | None:
     first, timeless = None, None
     for index, layer in enumerate(layers):
         if layer.batch_first is not None:
-            if not layer.reads_time:
+            if not layer.time.in_x:
                 if first is not None and timeless is None:
                     raise ValueError(
                         f"layers: expected a layer such as LastStep, which does away with time, before "
@@ -199,7 +171,7 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
                     f"layers: expected one layout, got batch_first={layers[first].batch_first} in "
                     f"{_label(layers, first)} and batch_first={layer.batch_first} in {_label(layers, index)}"
                 )
-        if not layer.keeps_time:
+        if not layer.time.in_y:
             timeless = index
     return None if first is None else layers[first].batch_first
 
@@ -207,8 +179,8 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
 def _ends_in_time(layers: tuple[Module, ...]) -> bool:
     """Whether y has a time axis where x has one, or where a layer makes one."""
     for layer in reversed(layers):
-        if not layer.reads_time or not layer.keeps_time:
-            return not layer.reads_time
+        if not layer.time.in_x or not layer.time.in_y:
+            return not layer.time.in_x
     return True
 
 

@@ -1,7 +1,7 @@
 """TreeRNN and TreeLSTM: recurrent layers over `fastrnn.Trees`.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
-The equations stand in `fastrnn.reference.trees`.
+The equations stand in `fastrnn.reference.tree`.
 """
 
 from __future__ import annotations
@@ -10,41 +10,38 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import as_generator, check_choice, check_dtype, check_number, check_size
+from .._validate import (
+    Children,
+    Nonlinearity,
+    as_generator,
+    check_children,
+    check_choice,
+    check_dtype,
+    check_number,
+    check_size,
+)
 from ..functional import tree as functional
+from ..functional.spec import NONLINEARITIES
 from ..functional.tree_batch import Trees
 from .init import uniform
 from .module import Array, Module
+from .protocol import NOTHING, Context, Time
 
 
 class TreeLayer(Module):
     """What TreeRNN and TreeLSTM share.
 
-    h, root = layer(x, trees, training=False)
-        x (V, D): the input of each node, in the order of the nodes of `trees`; or (leaves, D): the input of each leaf,
-        in the order of `trees.leaf`, where inner nodes have none (a constituency tree, words at its leaves).
-        h (V, H): the hidden state of every node. root: that of the roots, in the form of a recurrent layer's state:
-        h_root (K, H), or (h_root, c_root) for the TreeLSTM. Nothing is summed over trees: row k is tree k.
-
-    dx = layer.backward(dh=None, droot=None)
-        Backpropagation through structure, after a call with training=True. A loss at every node hands in dh (V, H), one
-        at the roots droot, in the form of root (a TreeLSTM takes a bare array for h_root alone); None for zeros.
-        dx is like x. Parameter gradients are added to `grads`.
-
-    Parameters weight_ih, weight_hh and bias start U(-1/sqrt(H), 1/sqrt(H)). Raises TypeError for what is no array, has
-    another dtype or is no `Trees`, ValueError for a wrong shape or a node with more than N children, RuntimeError for a
-    backward without a training call before it.
-    """
+    Parameters weight_ih, weight_hh and bias start U(-1/sqrt(H), 1/sqrt(H))."""
 
     gates: int
-    keeps_time = False
+    time = Time.REDUCES
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         *,
-        children: int | str,
+        children: Children,
         bias: bool,
         dtype: Any,
         rng: int | np.random.Generator | None,
@@ -52,11 +49,11 @@ class TreeLayer(Module):
         super().__init__()
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
-        self.children = functional.check_children(children)
+        self.child_form = check_children(children)
         self.bias = bool(bias)
         self.dtype = check_dtype("dtype", dtype)
         rng, H, bound = as_generator("rng", rng), self.hidden_size, self.hidden_size**-0.5
-        N = 1 if self.children == "sum" else self.children
+        N = self.child_form if isinstance(self.child_form, int) else 1
         self.add_param("weight_ih", uniform(rng, (self.gates * H, self.input_size), bound, self.dtype))
         recurrent_gates = self.gates if self.gates == 1 else self.gates - 1 + N
         self.add_param("weight_hh", uniform(rng, (recurrent_gates * H, N * H), bound, self.dtype))
@@ -67,10 +64,38 @@ class TreeLayer(Module):
         return {
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
-            "children": self.children,
+            "children": self.child_form,
             "bias": self.bias,
             "dtype": self.dtype.name,
         }
+
+    def __call__(  # type: ignore[override]
+        self, x: Array, trees: Trees, *, training: bool = False
+    ) -> tuple[Array, Any]:
+        """h, root: the hidden state of every node, h (V, H), and that of the roots in the form of a recurrent layer's
+        state: h_root (K, H), or (h_root, c_root) for the TreeLSTM. Nothing is summed over trees: row k is tree k.
+
+        x (V, D): the input of each node, in the order of the nodes of `trees`; or (leaves, D): the input of each leaf,
+        in the order of `trees.leaf`, where inner nodes have none (a constituency tree, words at its leaves).
+        Raises TypeError for what is no array, has another dtype or is no `Trees`, ValueError for a wrong shape or a
+        node with more than N children.
+        """
+        return self._own_forward(x, context=Context(trees=trees), training=training)
+
+    def backward(self, dh: Array | None = None, droot: Any = None) -> Array:  # type: ignore[override]
+        """dx, like x: backpropagation through structure, after a call with training=True.
+
+        A loss at every node hands in dh (V, H), one at the roots droot, in the form of root (a TreeLSTM takes a bare
+        array for h_root alone); None for zeros. Parameter gradients are added to `grads`.
+        Raises RuntimeError without a training call before it.
+        """
+        return self._own_backpropagate(dh, droot)[0]
+
+    def check_trainable(self, *, alone: bool = True) -> None:
+        raise TypeError(
+            f"model: expected layers that read arrays, got {type(self).__name__}, which takes trees with each call: an "
+            "optimizer trains it, step(layer.params, layer.grads)"
+        )
 
     def _weights(self) -> tuple[Any, ...]:
         return self._params["weight_ih"], self._params["weight_hh"], self._params.get("bias")
@@ -81,7 +106,7 @@ class TreeRNN(TreeLayer):
 
     nonlinearity: "tanh", "relu", "sigmoid" or "identity".
     children: "sum", for any number of children in any order; or N: up to N children in positions 0..N-1.
-    bias, dtype, rng: as for `RNN`. How to call it: see `TreeLayer`.
+    bias, dtype, rng: as for `RNN`.
     Parameters weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,).
     """
 
@@ -92,40 +117,48 @@ class TreeRNN(TreeLayer):
         input_size: int,
         hidden_size: int,
         *,
-        nonlinearity: str = "tanh",
-        children: int | str = "sum",
+        nonlinearity: Nonlinearity = "tanh",
+        children: Children = "sum",
         bias: bool = True,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.nonlinearity = check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid", "identity"))
+        check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        self.nonlinearity = nonlinearity
         super().__init__(input_size, hidden_size, children=children, bias=bias, dtype=dtype, rng=rng)
 
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"nonlinearity": self.nonlinearity}
 
-    def __call__(self, x: Array, trees: Trees, *, training: bool = False) -> tuple[Array, Array]:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         h, root, cache = functional.tree_rnn_forward(
-            x, trees, *self._weights(), nonlinearity=self.nonlinearity, children=self.children, training=training
+            x,
+            context.trees,
+            *self._weights(),
+            nonlinearity=self.nonlinearity,
+            children=self.child_form,
+            training=training,
         )
         if training:
             self._cache = cache
         return h, root
 
-    def backward(self, dh: Array | None = None, droot: Array | None = None) -> Array:
-        dx = functional.tree_rnn_backward(dh, droot, self._kept(), into=self._grads)["x"]
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        dx = functional.tree_rnn_backward(dy, dstate_n, self._kept(), into=self._grads)["x"]
         self._cache = None
-        return dx
+        return dx, None
 
 
 class TreeLSTM(TreeLayer):
     """Long short-term memory over trees (Tai, Socher and Manning 2015), gates i, f, g, o.
 
     children: "sum", the child-sum form, for any number of children in any order (dependency trees); or N, the N-ary
-        form, for up to N children in positions 0..N-1, each with weights of its own in every gate, forget gates included
-        (binary constituency trees: 2).
+        form, for up to N children in positions 0..N-1, each with weights of its own in every gate, forget gates
+        included (binary constituency trees: 2).
     forget_bias: a number to start the forget gates' bias at; None leaves it as the rest.
-    bias, dtype, rng: as for `LSTM`. How to call it: see `TreeLayer`.
+    bias, dtype, rng: as for `LSTM`.
     Parameters weight_ih (4H, D) and bias (4H,), rows i, f, g, o; weight_hh (4H, H), rows i, f, g, o, or ((3+N)H, N*H),
     rows i, f_0, ..., f_{N-1}, g, o. On trees without branches it is the `LSTM` with these weights.
     """
@@ -137,7 +170,7 @@ class TreeLSTM(TreeLayer):
         input_size: int,
         hidden_size: int,
         *,
-        children: int | str = "sum",
+        children: Children = "sum",
         bias: bool = True,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -153,21 +186,24 @@ class TreeLSTM(TreeLayer):
     def arguments(self) -> dict[str, Any]:
         return super().arguments() | {"forget_bias": self.forget_bias}
 
-    def __call__(self, x: Array, trees: Trees, *, training: bool = False) -> tuple[Array, tuple[Array, Array]]:
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
         h, h_root, c_root, cache = functional.tree_lstm_forward(
-            x, trees, *self._weights(), children=self.children, training=training
+            x, context.trees, *self._weights(), children=self.child_form, training=training
         )
         if training:
             self._cache = cache
         return h, (h_root, c_root)
 
-    def backward(self, dh: Array | None = None, droot: Any = None) -> Array:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
+        droot = dstate_n
         if isinstance(droot, (tuple, list)):
             if len(droot) != 2:
                 raise ValueError(f"droot: expected (dh_root, dc_root), got {len(droot)} entries")
             dh_root, dc_root = droot
         else:
             dh_root, dc_root = droot, None
-        dx = functional.tree_lstm_backward(dh, dh_root, dc_root, self._kept(), into=self._grads)["x"]
+        dx = functional.tree_lstm_backward(dy, dh_root, dc_root, self._kept(), into=self._grads)["x"]
         self._cache = None
-        return dx
+        return dx, None

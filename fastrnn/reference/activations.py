@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from .._validate import Array, check_choice
+
 Activation = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]
 
 
 def _sigmoid(a: Array) -> Array:
     """1 / (1 + e^-a), written so that neither exponential can overflow; NaN stays NaN."""
-    return np.exp(np.minimum(a, 0)) / (1 + np.exp(-np.abs(a)))
+    y: Array = np.exp(np.minimum(a, 0)) / (1 + np.exp(-np.abs(a)))
+    return y
 
 
 def _sigmoid_backward(dy: Array, y: Array) -> Array:
-    return dy * y * (1 - y)
+    da: Array = dy * y * (1 - y)
+    return da
 
 
 def _tanh_backward(dy: Array, y: Array) -> Array:
-    return dy * (1 - y * y)
+    da: Array = dy * (1 - y * y)
+    return da
 
 
 def _relu(a: Array) -> Array:
@@ -48,12 +52,14 @@ def _hard_sigmoid(slope: float) -> Activation:
 def _softmax(a: Array) -> Array:
     """e^a_i / sum_j e^a_j over the last axis, shifted by the largest entry so that it cannot overflow."""
     e = np.exp(a - a.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    y: Array = e / e.sum(axis=-1, keepdims=True)
+    return y
 
 
 def _softmax_backward(dy: Array, y: Array) -> Array:
     """The Jacobian is diag(y) - y y^T, so da = y * (dy - y.dy)."""
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    da: Array = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    return da
 
 
 NONLINEARITIES: dict[str, Activation] = {
@@ -68,6 +74,11 @@ GATE_ACTIVATIONS: dict[str, Activation] = {
     "hard_sigmoid_6": _hard_sigmoid(1 / 6),  # relu6(a + 3) / 6: PyTorch, Keras 3
 }
 OUTPUT_ACTIVATIONS = NONLINEARITIES | {"softmax": (_softmax, _softmax_backward)}
+
+
+def activation_of(name: str, value: Any, known: dict[str, Activation]) -> Activation:
+    """The activation that the option `name` chooses."""
+    return known[check_choice(name, value, known)]
 
 
 def clipped(activation: Activation, limit: float | None, dtype: Any) -> Activation:

@@ -6,10 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation
-from .checks import Array, Maybe, check, check_option, check_recurrent_weights, check_states
+from .._validate import (
+    Array,
+    GateActivation,
+    Maybe,
+    Nonlinearity,
+    OutputActivation,
+    check_array,
+    check_recurrent_weights,
+)
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of
+from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, Weights, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, States, Weights, backward, cell_backward, cell_forward, forward
 
 
 class _Options(NamedTuple):
@@ -18,7 +27,7 @@ class _Options(NamedTuple):
     candidate: Activation
 
 
-def _step(x, state, w, options):
+def _step(x: Array, state: States, w: Weights, options: _Options) -> tuple[States, States]:
     (h,) = state
     (W_rz, b_rz), (W_n, b_n) = _recurrent(w)
     (s, _), (g, _) = options.gate, options.candidate
@@ -30,7 +39,9 @@ def _step(x, state, w, options):
     return ((1 - z) * n + z * h,), (r, z, n, q)
 
 
-def _step_backward(dstate, x, state, gates, w, options):
+def _step_backward(
+    dstate: States, x: Array, state: States, gates: States, w: Weights, options: _Options
+) -> tuple[Array, States, Weights]:
     (dh_next,), (h,), (r, z, n, q) = dstate, state, gates
     (W_rz, b_rz), (W_n, b_n) = _recurrent(w)
     (_, s_backward), (_, g_backward) = options.gate, options.candidate
@@ -50,7 +61,7 @@ def _step_backward(dstate, x, state, gates, w, options):
     return dx, (dh + dv,), Weights(dweight_ih, np.concatenate([dW_rz, dW_n]), dbias_ih, dbias_hh)
 
 
-def _recurrent(w: Weights):
+def _recurrent(w: Weights) -> tuple[tuple[Array, Maybe], tuple[Array, Maybe]]:
     """weight_hh and bias_hh of the gates r, z and of the candidate n, whose input may be r * h instead of h."""
     H2 = 2 * w.weight_hh.shape[1]
     b_rz, b_n = (None, None) if w.bias_hh is None else (w.bias_hh[:H2], w.bias_hh[H2:])
@@ -60,13 +71,21 @@ def _recurrent(w: Weights):
 _GRU = Cell("gru", ("h",), _step, _step_backward)
 
 
-def _checked(leading, x, h0, weights, reset_after, gate_activation, activation):
+def _checked(
+    leading: str,
+    x: Array,
+    h0: Maybe,
+    weights: tuple[Any, Any, Maybe, Maybe],
+    reset_after: bool,
+    gate_activation: str,
+    activation: str,
+) -> Checked:
     """What `cell_forward` and `forward` take; `leading` names the axes of x before D."""
     H, D, dtype = check_recurrent_weights(3, *weights)
-    check("x", x, (*leading, D), dtype)
+    check_array("x", x, (*leading, D), dtype)
     state = check_states(["h0"], (h0,), [(x.shape[-2], H)], dtype)
-    gate = check_option("gate_activation", gate_activation, GATE_ACTIVATIONS)
-    candidate = check_option("activation", activation, NONLINEARITIES)
+    gate = activation_of("gate_activation", gate_activation, GATE_ACTIVATIONS)
+    candidate = activation_of("activation", activation, NONLINEARITIES)
     return _GRU, x, state, Weights(*weights), _Options(bool(reset_after), gate, candidate)
 
 
@@ -79,11 +98,11 @@ def gru_cell_forward(
     bias_hh: Maybe,
     *,
     reset_after: bool = True,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     weight_hy: Maybe = None,
     bias_y: Maybe = None,
-    output_activation: str = "identity",
+    output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of the gated recurrent unit, gates in the order r, z, n:
 
@@ -129,8 +148,8 @@ def gru_forward(
     bias_hh: Maybe,
     *,
     reset_after: bool = True,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
     reverse: bool = False,

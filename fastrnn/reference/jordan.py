@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .activations import NONLINEARITIES, OUTPUT_ACTIVATIONS
-from .checks import Array, Maybe, check, check_option, check_states
+from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_jordan_arrays
+from .activations import NONLINEARITIES, OUTPUT_ACTIVATIONS, Activation, activation_of
+from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, backward, forward
+from .scan import Cell, States, backward, forward
 
 
 class _Weights(NamedTuple):
@@ -18,7 +19,7 @@ class _Weights(NamedTuple):
     bias_y: Maybe  # (M,)
 
 
-def _step(x, state, w, options):
+def _step(x: Array, state: States, w: _Weights, options: tuple[Activation, Activation]) -> tuple[States, States]:
     (y,) = state
     (f, _), (g, _) = options
     h = f(affine(x, w.weight_ih, w.bias_h) + affine(y, w.weight_yh, None))
@@ -26,7 +27,9 @@ def _step(x, state, w, options):
     return (y_next,), (h, y_next)
 
 
-def _step_backward(dstate, x, state, gates, w, options):
+def _step_backward(
+    dstate: States, x: Array, state: States, gates: States, w: _Weights, options: tuple[Activation, Activation]
+) -> tuple[Array, States, _Weights]:
     (dy_next,), (y,), (h, y_next) = dstate, state, gates
     (_, f_backward), (_, g_backward) = options
     dh, dweight_hy, dbias_y = affine_backward(g_backward(dy_next, y_next), h, w.weight_hy, w.bias_y)
@@ -48,8 +51,8 @@ def jordan_forward(
     weight_hy: Array,
     bias_y: Maybe,
     *,
-    nonlinearity: str = "tanh",
-    output_activation: str = "identity",
+    nonlinearity: Nonlinearity = "tanh",
+    output_activation: OutputActivation = "identity",
     lengths: Any = None,
     reset_mask: Any = None,
     out: Maybe = None,
@@ -68,18 +71,11 @@ def jordan_forward(
     With targets in the place of y_{t-1} (teacher forcing) the steps no longer depend on each other: one linear map
     of the concatenated [x_t; target_{t-1}] and f, then a second and g, for all t at once.
     """
-    H, D = check("weight_ih", weight_ih, ("H", "D"), may_be_empty="D")
-    dtype = weight_ih.dtype
-    M, _ = check("weight_hy", weight_hy, ("M", H), dtype)
-    check("weight_yh", weight_yh, (H, M), dtype)
-    for name, bias, size in (("bias_h", bias_h, H), ("bias_y", bias_y, M)):
-        if bias is not None:
-            check(name, bias, (size,), dtype)
-    check("x", x, ("T", "N", D), dtype)
-    state = check_states(["y0"], (y0,), [(x.shape[1], M)], dtype)
-    f = check_option("nonlinearity", nonlinearity, NONLINEARITIES)
-    g = check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
     w = _Weights(weight_ih, weight_yh, bias_h, weight_hy, bias_y)
+    M, dtype = check_jordan_arrays(x, y0, *w)
+    state = check_states(["y0"], (y0,), [(x.shape[1], M)], dtype)
+    f = activation_of("nonlinearity", nonlinearity, NONLINEARITIES)
+    g = activation_of("output_activation", output_activation, OUTPUT_ACTIVATIONS)
     return forward(_JORDAN, x, state, w, (f, g), lengths, reset_mask, False, out, training)
 
 

@@ -5,14 +5,25 @@ Without a projection P = H.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, clipped
-from .checks import Array, Maybe, check, check_option, check_positive, check_recurrent_weights, check_states
+from .._validate import (
+    Array,
+    GateActivation,
+    Maybe,
+    Nonlinearity,
+    OutputActivation,
+    check_array,
+    check_positive,
+    check_recurrent_weights,
+)
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of, clipped
+from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, States, backward, cell_backward, cell_forward, forward
 
 
 class _Weights(NamedTuple):
@@ -31,7 +42,7 @@ class _Options(NamedTuple):
     cell: Activation
 
 
-def _step(x, state, w, options):
+def _step(x: Array, state: States, w: _Weights, options: _Options) -> tuple[States, States]:
     h, c = state
     (s, _), (g, _) = options
     a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
@@ -43,7 +54,9 @@ def _step(x, state, w, options):
     return (h_next, c_next), (i, f, g_t, o, c_next, e)
 
 
-def _step_backward(dstate, x, state, gates, w, options):
+def _step_backward(
+    dstate: States, x: Array, state: States, gates: States, w: _Weights, options: _Options
+) -> tuple[Array, States, _Weights]:
     (dh_next, dc_next), (h, c), (i, f, g, o, c_next, e) = dstate, state, gates
     (_, s_backward), (_, g_backward) = options
     p_i, p_f, p_o = _peepholes(w)
@@ -63,7 +76,7 @@ def _step_backward(dstate, x, state, gates, w, options):
     return dx, (dh, dc), _Weights(dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dweight_peephole)
 
 
-def _peepholes(w: _Weights):
+def _peepholes(w: _Weights) -> Sequence[Maybe]:
     return (None, None, None) if w.weight_peephole is None else np.split(w.weight_peephole, 3)
 
 
@@ -75,23 +88,33 @@ def _add(a: Array, p: Maybe, v: Array) -> Array:
 _LSTM = Cell("lstm", ("h", "c"), _step, _step_backward)
 
 
-def _checked(leading, x, state, weights, gate_activation, activation, cell_clip):
+def _checked(
+    leading: str,
+    x: Array,
+    state: tuple[Maybe, Maybe],
+    weights: tuple[Any, Any, Maybe, Maybe, Maybe, Maybe],
+    gate_activation: str,
+    activation: str,
+    cell_clip: float | None,
+) -> Checked:
     """What `cell_forward` and `forward` take; `leading` names the axes of x before D."""
     w = _Weights(*weights)
-    H, D, dtype = check_recurrent_weights(4, *weights[:4], None if w.weight_hr is None else "P")
+    H, D, dtype = check_recurrent_weights(
+        4, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, None if w.weight_hr is None else "P"
+    )
     P = w.weight_hh.shape[1]
     if w.weight_hr is not None:
-        check("weight_hr", w.weight_hr, (P, H), dtype)
+        check_array("weight_hr", w.weight_hr, (P, H), dtype)
     if w.weight_peephole is not None:
-        check("weight_peephole", w.weight_peephole, (3 * H,), dtype)
-    check("x", x, (*leading, D), dtype)
+        check_array("weight_peephole", w.weight_peephole, (3 * H,), dtype)
+    check_array("x", x, (*leading, D), dtype)
     N = x.shape[-2]
-    state = check_states(["h0", "c0"], state, [(N, P), (N, H)], dtype)
-    gate = check_option("gate_activation", gate_activation, GATE_ACTIVATIONS)
-    cell = check_option("activation", activation, NONLINEARITIES)
+    states = check_states(["h0", "c0"], state, [(N, P), (N, H)], dtype)
+    gate = activation_of("gate_activation", gate_activation, GATE_ACTIVATIONS)
+    cell = activation_of("activation", activation, NONLINEARITIES)
     if cell_clip is not None:
         check_positive("cell_clip", cell_clip)
-    return _LSTM, x, state, w, _Options(clipped(gate, cell_clip, dtype), clipped(cell, cell_clip, dtype))
+    return _LSTM, x, states, w, _Options(clipped(gate, cell_clip, dtype), clipped(cell, cell_clip, dtype))
 
 
 def lstm_cell_forward(
@@ -105,12 +128,12 @@ def lstm_cell_forward(
     *,
     weight_hr: Maybe = None,
     weight_peephole: Maybe = None,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     cell_clip: float | None = None,
     weight_hy: Maybe = None,
     bias_y: Maybe = None,
-    output_activation: str = "identity",
+    output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of long short-term memory (Hochreiter & Schmidhuber, 1997) with the forget gate of Gers et al.
     (2000, Learning to forget), gates in the order i, f, g, o:
@@ -170,8 +193,8 @@ def lstm_forward(
     *,
     weight_hr: Maybe = None,
     weight_peephole: Maybe = None,
-    gate_activation: str = "sigmoid",
-    activation: str = "tanh",
+    gate_activation: GateActivation = "sigmoid",
+    activation: Nonlinearity = "tanh",
     cell_clip: float | None = None,
     lengths: Any = None,
     reset_mask: Any = None,

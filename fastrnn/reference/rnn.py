@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from .activations import NONLINEARITIES
-from .checks import Array, Maybe, check, check_option, check_recurrent_weights, check_states
+from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_array, check_recurrent_weights
+from .activations import NONLINEARITIES, Activation, activation_of
+from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, Weights, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, States, Weights, backward, cell_backward, cell_forward, forward
 
 
-def _step(x, state, w, nonlinearity):
+def _step(x: Array, state: States, w: Weights, nonlinearity: Activation) -> tuple[States, Array]:
     (h,) = state
     g, _ = nonlinearity
     h_next = g(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh))
     return (h_next,), h_next
 
 
-def _step_backward(dstate, x, state, h_next, w, nonlinearity):
+def _step_backward(
+    dstate: States, x: Array, state: States, h_next: Array, w: Weights, nonlinearity: Activation
+) -> tuple[Array, States, Weights]:
     (dh_next,), (h,) = dstate, state
     _, g_backward = nonlinearity
     da = g_backward(dh_next, h_next)
@@ -29,12 +32,12 @@ def _step_backward(dstate, x, state, h_next, w, nonlinearity):
 _RNN = Cell("rnn", ("h",), _step, _step_backward)
 
 
-def _checked(leading, x, h0, weights, nonlinearity):
+def _checked(leading: str, x: Array, h0: Maybe, weights: tuple[Any, Any, Maybe, Maybe], nonlinearity: str) -> Checked:
     """What `cell_forward` and `forward` take; `leading` names the axes of x before D."""
     H, D, dtype = check_recurrent_weights(1, *weights)
-    check("x", x, (*leading, D), dtype)
+    check_array("x", x, (*leading, D), dtype)
     state = check_states(["h0"], (h0,), [(x.shape[-2], H)], dtype)
-    return _RNN, x, state, Weights(*weights), check_option("nonlinearity", nonlinearity, NONLINEARITIES)
+    return _RNN, x, state, Weights(*weights), activation_of("nonlinearity", nonlinearity, NONLINEARITIES)
 
 
 def rnn_cell_forward(
@@ -45,10 +48,10 @@ def rnn_cell_forward(
     bias_ih: Maybe,
     bias_hh: Maybe,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     weight_hy: Maybe = None,
     bias_y: Maybe = None,
-    output_activation: str = "identity",
+    output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of the Elman network (Elman, 1990, Finding structure in time):
 
@@ -86,7 +89,7 @@ def rnn_forward(
     bias_ih: Maybe,
     bias_hh: Maybe,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
     reverse: bool = False,

@@ -5,25 +5,17 @@ Letters: T time steps, N batch, D input_size, H hidden_size, M outputs.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .activations import OUTPUT_ACTIVATIONS
-from .checks import (
-    Array,
-    Cache,
-    Maybe,
-    add_into,
-    check,
-    check_lengths,
-    check_option,
-    check_reset_mask,
-    check_states,
-    ieee,
-    kept,
-)
+from .._validate import Array, Maybe, check_array, check_lengths, check_reset_mask
+from .activations import OUTPUT_ACTIVATIONS, activation_of
+from .cache import Cache, add_into, check_states, ieee, kept
 from .linear import affine, affine_backward
+
+States = tuple[Array, ...]
 
 
 class Weights(NamedTuple):
@@ -38,48 +30,66 @@ class Cell(NamedTuple):
 
     name: str
     states: tuple[str, ...]
-    step: Callable  # x, state, weights, options -> next state, gates kept for the backward
-    step_backward: Callable  # dstate, x, state, gates, weights, options -> dx, dstate before, dweights
+    step: Callable[..., tuple[States, Any]]  # x, state, weights, options -> next state, gates kept for the backward
+    step_backward: Callable[
+        ..., tuple[Array, States, Any]
+    ]  # dstate, x, state, gates, weights, options -> dx, dstate before, dweights
     output: str = "output"
 
 
+Checked = tuple[Cell, Array, States, Any, Any]  # a cell, and its x, state, weights and options, checked
+
+
 @ieee
-def cell_forward(cell, x, state, w, options, weight_hy, bias_y, output_activation):
+def cell_forward(
+    cell: Cell, x: Array, state: States, w: Any, options: Any, weight_hy: Maybe, bias_y: Maybe, output_activation: str
+) -> tuple[Any, ...]:
     """One step and, with weight_hy, its output; the caller has checked all but the last three."""
-    g = check_option("output_activation", output_activation, OUTPUT_ACTIVATIONS)
+    g = activation_of("output_activation", output_activation, OUTPUT_ACTIVATIONS)
     if weight_hy is None and bias_y is not None:
         raise ValueError("bias_y: expected None, as weight_hy is None")
     state_next, gates = cell.step(x, state, w, options)
     if weight_hy is None:
         return *state_next, Cache(cell.name + "_cell_forward", (x, state, gates, w, options, None))
-    M, _ = check("weight_hy", weight_hy, ("M", state[0].shape[1]), x.dtype)
+    M, _ = check_array("weight_hy", weight_hy, ("M", state[0].shape[1]), x.dtype)
     if bias_y is not None:
-        check("bias_y", bias_y, (M,), x.dtype)
+        check_array("bias_y", bias_y, (M,), x.dtype)
     y = g[0](affine(state_next[0], weight_hy, bias_y))
     head = (state_next[0], weight_hy, bias_y, g, y)
     return *state_next, y, Cache(cell.name + "_cell_forward", (x, state, gates, w, options, head))
 
 
 @ieee
-def cell_backward(cell, dstate, cache, dy):
+def cell_backward(cell: Cell, dstate: tuple[Maybe, ...], cache: Any, dy: Maybe) -> dict[str, Maybe]:
     x, state, gates, w, options, head = kept(cache, cell.name + "_cell_forward")
-    dstate = check_states(["d%s_next" % s for s in cell.states], dstate, [s.shape for s in state], x.dtype)
-    head_grads = {}
+    after = check_states([f"d{s}_next" for s in cell.states], dstate, [s.shape for s in state], x.dtype)
+    head_grads: dict[str, Maybe] = {}
     if head is None and dy is not None:
         raise ValueError("dy: expected None, as the forward had no weight_hy")
     if head is not None:
         h_next, weight_hy, bias_y, g, y = head
         (dy,) = check_states(["dy"], (dy,), (y.shape,), x.dtype)
         dh, dweight_hy, dbias_y = affine_backward(g[1](dy, y), h_next, weight_hy, bias_y)
-        dstate = (dstate[0] + dh, *dstate[1:])
+        after = (after[0] + dh, *after[1:])
         head_grads = {"weight_hy": dweight_hy, "bias_y": dbias_y}
-    dx, dstate, dw = cell.step_backward(dstate, x, state, gates, w, options)
+    dx, before, dw = cell.step_backward(after, x, state, gates, w, options)
     cache.kept = None
-    return _name_grads(cell, dx, dstate, dw) | head_grads
+    return _name_grads(cell, dx, before, dw) | head_grads
 
 
 @ieee
-def forward(cell, x, state, w, options, lengths, reset_mask, reverse, out, training):
+def forward(
+    cell: Cell,
+    x: Array,
+    state: States,
+    w: Any,
+    options: Any,
+    lengths: Any,
+    reset_mask: Any,
+    reverse: bool,
+    out: Maybe,
+    training: bool,
+) -> tuple[Any, ...]:
     """The cell over time; the caller has checked x, state, w and options.
 
     Step k takes the rows that are longer than k from their state to the next. Row n meets x[k, n] there or, in
@@ -87,12 +97,14 @@ def forward(cell, x, state, w, options, lengths, reset_mask, reverse, out, train
     brings to the step of its marked x.
     """
     T, N = x.shape[:2]
-    lengths, reset_mask = check_lengths(lengths, T, N), check_reset_mask(reset_mask, T, N)
+    lengths = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
+    reset_mask = check_reset_mask(reset_mask, T, N)
     shape = (T, *state[0].shape)
     if out is None:
         out = np.empty(shape, x.dtype)
-    check("out", out, shape, x.dtype, writable=True)
-    state, steps = tuple(s.copy() for s in state), []
+    check_array("out", out, shape, x.dtype, writable=True)
+    state = tuple(s.copy() for s in state)
+    steps: list[tuple[Any, ...]] = []
     for k in range(lengths.max()):
         rows = np.flatnonzero(k < lengths)
         at = (lengths[rows] - 1 - k if reverse else np.full(len(rows), k), rows)
@@ -113,30 +125,32 @@ def forward(cell, x, state, w, options, lengths, reset_mask, reverse, out, train
 
 
 @ieee
-def backward(cell, doutput, dstate, cache, into):
+def backward(
+    cell: Cell, doutput: Maybe, dstate: tuple[Maybe, ...], cache: Any, into: dict[str, Array] | None
+) -> dict[str, Maybe]:
     """The cascade in reverse: the gradient of a row's final state enters at its last step, through dstate."""
     x, state_shapes, steps, w, options = kept(cache, cell.name + "_forward")
-    (doutput,) = check_states(["d" + cell.output], (doutput,), ((len(x), *state_shapes[0]),), x.dtype)
-    dstate = check_states(["d%s_n" % s for s in cell.states], dstate, state_shapes, x.dtype)
-    dstate = tuple(d.copy() for d in dstate)
+    (dy,) = check_states(["d" + cell.output], (doutput,), ((len(x), *state_shapes[0]),), x.dtype)
+    arrives = check_states([f"d{s}_n" for s in cell.states], dstate, state_shapes, x.dtype)
+    dtotal = tuple(d.copy() for d in arrives)
     dx = np.zeros(x.shape, x.dtype)
     dw = type(w)(*(None if a is None else np.zeros(a.shape, a.dtype) for a in w))
     for at, reset, x_t, before, gates in reversed(steps):
         _, rows = at
-        dh, *dothers = (d[rows] for d in dstate)
-        dx[at], dbefore, dw_t = cell.step_backward((doutput[at] + dh, *dothers), x_t, before, gates, w, options)
-        for d, d_before in zip(dstate, dbefore):
+        dh, *dothers = (d[rows] for d in dtotal)
+        dx[at], dbefore, dw_t = cell.step_backward((dy[at] + dh, *dothers), x_t, before, gates, w, options)
+        for d, d_before in zip(dtotal, dbefore):
             d[rows] = d_before
             d[rows[reset]] = 0
         for total, part in zip(dw, dw_t):
             if total is not None:
                 total += part
-    grads = add_into(into, _name_grads(cell, dx, dstate, dw), "weight_ih")
+    grads = add_into(into, _name_grads(cell, dx, dtotal, dw), "weight_ih")
     cache.kept = None
     return grads
 
 
-def _name_grads(cell, dx, dstate, dw):
+def _name_grads(cell: Cell, dx: Array, dstate: States, dw: Any) -> dict[str, Maybe]:
     """Weights that some forms of a cell do not have at all are left out where they are None; biases are not."""
     weights = {name: d for name, d in dw._asdict().items() if d is not None or name.startswith("bias")}
     return {"x": dx} | {s + "0": d for s, d in zip(cell.states, dstate)} | weights

@@ -1,32 +1,29 @@
-"""Recurrent networks over trees in plain NumPy, node by node: what `fastrnn.functional.trees` is tested against.
+"""Recurrent networks over trees in plain NumPy, node by node: what `fastrnn.functional.tree` is tested against.
 
 Letters: V nodes of all trees, K trees, D input_size, H hidden_size, N children per node in the N-ary forms.
 C(j) are the children of node j, l(k) is the position of child k, 0..N-1, among its parent's.
 
-Each function takes `trees`, a `fastrnn.Trees` (only its arrays parent, position, root and leaf are read), and x: (V, D),
-one row per node, or (leaves, D), one row per leaf, in which case all other nodes have x_j = 0.
+Each function takes `trees`, a `fastrnn.Trees` (only its arrays parent, position, root and leaf are read), and x:
+(V, D), one row per node, or (leaves, D), one row per leaf, in which case all other nodes have x_j = 0.
 All arrays of a call share one dtype, float32 or float64. Equations and their numbers are those of Tai, Socher and
-Manning (2015, Improved semantic representations from tree-structured long short-term memory networks, arXiv:1503.00075);
-their u is g here, as in `fastrnn.reference`. s is the logistic sigmoid, * elementwise, d<name> the gradient of the loss
-with respect to <name>. A recursion over the tree is a loop in which children come before their parents, backward the
-other way round. This module is written for reading; arguments are checked by the layers and the compiled core.
+Manning (2015, Improved semantic representations from tree-structured long short-term memory networks,
+arXiv:1503.00075); their u is g here, as in `fastrnn.reference`. s is the logistic sigmoid, * elementwise, d<name> the
+gradient of the loss with respect to <name>. A recursion over the tree is a loop in which children come before their
+parents, backward the other way round. This module is written for reading: the layers and the compiled core check
+arguments.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
-from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Array
+from .._validate import Array, Children, Maybe, Nonlinearity
+from .activations import GATE_ACTIVATIONS, NONLINEARITIES
+from .cache import ieee
 
-__all__ = ["tree_rnn_forward", "tree_rnn_backward", "tree_lstm_forward", "tree_lstm_backward"]
-
-Maybe = Optional[Array]
-Children = Union[int, str]
-
-# Infinities and NaN follow IEEE arithmetic without a warning, as in the compiled kernels.
-_ieee = np.errstate(over="ignore", invalid="ignore")
+__all__ = ["tree_lstm_backward", "tree_lstm_forward", "tree_rnn_backward", "tree_rnn_forward"]
 
 _sigmoid, _ = GATE_ACTIVATIONS["sigmoid"]
 
@@ -57,8 +54,8 @@ def _operand(h: Array, nodes: list[int], trees: Any, children: Children) -> Arra
     children that are not there."""
     H = h.shape[1]
     if children == "sum":
-        return h[nodes].sum(axis=0)
-    operand = np.zeros(children * H, h.dtype)
+        return np.asarray(h[nodes].sum(axis=0))
+    operand = np.zeros(int(children) * H, h.dtype)
     for k in nodes:
         operand[trees.position[k] * H :][:H] = h[k]
     return operand
@@ -76,9 +73,7 @@ def _start_backward(dh: Maybe, dh_root: Maybe, shape: tuple[int, ...], dtype: An
     return total
 
 
-def _finish_backward(
-    grads: dict[str, Maybe], x: Array, trees: Any, into: Optional[dict[str, Array]]
-) -> dict[str, Maybe]:
+def _finish_backward(grads: dict[str, Any], x: Array, trees: Any, into: dict[str, Array] | None) -> dict[str, Maybe]:
     if len(x) != len(trees.parent):
         grads["x"] = grads["x"][trees.leaf]
     for name, target in (into or {}).items():
@@ -89,7 +84,7 @@ def _finish_backward(
 # --- TreeRNN ----------------------------------------------------------------------------------------------------------
 
 
-@_ieee
+@ieee
 def tree_rnn_forward(
     x: Array,
     trees: Any,
@@ -97,7 +92,7 @@ def tree_rnn_forward(
     weight_hh: Array,
     bias: Maybe,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     children: Children = "sum",
     training: bool = True,
 ) -> tuple[Any, ...]:
@@ -120,9 +115,9 @@ def tree_rnn_forward(
     return h, h[trees.root], cache
 
 
-@_ieee
+@ieee
 def tree_rnn_backward(
-    dh: Maybe, dh_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Backpropagation through structure, from dh (V, H) and dh_root (K, H), each None for zeros:
 
@@ -153,7 +148,7 @@ def tree_rnn_backward(
 # --- TreeLSTM ---------------------------------------------------------------------------------------------------------
 
 
-@_ieee
+@ieee
 def tree_lstm_forward(
     x: Array,
     trees: Any,
@@ -206,9 +201,9 @@ def _recurrent(weight_hh: Array, H: int) -> tuple[Array, Array, Array, Array]:
     return blocks[0], blocks[1:-2], blocks[-2], blocks[-1]
 
 
-@_ieee
+@ieee
 def tree_lstm_backward(
-    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: Optional[dict[str, Array]] = None
+    dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Backpropagation through structure, from dh (V, H), dh_root and dc_root (K, H), each None for zeros.
 

@@ -1,5 +1,7 @@
 """Models that run step by step: streams, and what is generated with them."""
 
-from .stream import PiecewiseStream, Stream, open_stream
+from .decode import beam_search
+from .generate import generate
+from .stream import ChainBuilder, CompiledStream, PiecewiseStream, Stream, open_stream
 
-__all__ = ["PiecewiseStream", "Stream", "open_stream"]
+__all__ = ["ChainBuilder", "CompiledStream", "PiecewiseStream", "Stream", "beam_search", "generate", "open_stream"]

@@ -5,11 +5,13 @@ Letters: N batch, V vocabulary, B beams, T time steps.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._state import take_rows
 from .._validate import check_size
 from ..functional.activations import ACTIVATIONS
 
@@ -93,10 +95,3 @@ def log_softmax(logits: Array) -> Array:
     a = logits.astype(np.float64)
     a -= a.max(axis=-1, keepdims=True)
     return a - np.log(np.exp(a).sum(axis=-1, keepdims=True))
-
-
-def take_rows(state: Any, rows: Array) -> Any:
-    """These rows of the batch of every array of a state, in which axis 1 is the batch."""
-    if isinstance(state, tuple):
-        return tuple(take_rows(part, rows) for part in state)
-    return None if state is None else state[:, rows]

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from .._validate import as_generator, check_choice, check_number, check_size
 from .decode import greedy, sample
-from .stream import Stream
+from .stream import CompiledStream, Stream
 
 Array = NDArray[Any]
-Module = Any
 
 MODES = ("greedy", "sample", "feedback")
 
 
 def generate(
-    model: Module,
+    model: Any,
     start: Any,
     steps: int,
     state: Any = None,
@@ -37,7 +36,7 @@ def generate(
 
     start: what it reads first, samples first whatever the model's layout: tokens (N,), or a prompt (N, T) of at least
         one token; with mode="feedback" vectors (N, D) or (N, T, D) in the model's dtype.
-    state: as `model.run` takes and returns it; None for zeros.
+    state: as `model.forward` takes and returns it; None for zeros.
     mode: what of its output it reads next. "greedy": the token with the largest logit; "sample": one drawn from
         softmax(logits / temperature) over the top_k largest logits (None for all), from `rng`, a seed or a Generator;
         "feedback": the output itself, for models whose outputs are inputs (M = D).
@@ -53,7 +52,7 @@ def generate(
         if mode == "feedback":
             raise ValueError(f"end: expected None with mode='feedback', got {end!r}")
         end = check_size("end", end, least=0)
-    if not model.keeps_time or not model.reads_time:
+    if not (model.time.in_x and model.time.in_y):
         raise ValueError("model: expected one with an output at every step of its input, got one without")
     x = _samples_first(start, mode)
     N = len(x)
@@ -63,8 +62,8 @@ def generate(
         y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
     except (TypeError, ValueError, IndexError) as error:  # it calls x what is start here
         raise type(error)(str(error).replace("x: ", "start: ", 1)) from None
-    uniform = rng.random((steps, N)) if mode == "sample" else None
-    if not isinstance(stream, Stream):
+    uniform = None if rng is None else rng.random((steps, N))  # None unless mode is "sample"
+    if not isinstance(stream, CompiledStream):
         made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
     elif mode == "feedback":
         made = stream.feed_back(y, steps)
@@ -75,7 +74,7 @@ def generate(
 
 
 def _step_by_step(
-    stream: Any,
+    stream: Stream,
     y: Array,
     steps: int,
     mode: str,
@@ -84,14 +83,14 @@ def _step_by_step(
     top_k: int | None,
     end: int | None,
 ) -> Array:
-    """What the chain of a `Stream` does, for models with layers that have no compiled form: (steps, N, ...)."""
+    """What the chain of a `CompiledStream` does, for models with layers that have no compiled form: (steps, N, ...)."""
     made: list[Array] = []
     for t in range(steps):
         y = stream.step(made[-1]) if t else y
         if mode == "feedback":
             made.append(y)
             continue
-        tokens = greedy(y) if mode == "greedy" else sample(y, uniform[t], temperature, top_k)
+        tokens = greedy(y) if uniform is None else sample(y, uniform[t], temperature, top_k)
         if end is not None:
             tokens = np.where(made[-1] == end, end, tokens) if t else tokens
             if (tokens == end).all():
@@ -103,9 +102,9 @@ def _step_by_step(
 class OneStep:
     """A model one time step at a time from any state: inputs (R,) or (R, D), state -> y (R, M), state."""
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
-        self._streams: dict[int, Any] = {}
+        self._streams: dict[int, Stream] = {}
 
     def __call__(self, inputs: Array, state: Any) -> tuple[Array, Any]:
         if len(inputs) not in self._streams:

@@ -2,61 +2,112 @@
 
 Letters: T time steps, N batch, D input features, H hidden size, P width of h, M output features.
 
-Layers say in `Module.stream_links` what they are to the compiled chain (`_native.Chain`), which packs their weights once
-and takes a step of all of them in one call. What has no compiled form runs between chains, through `Module.run`.
+Layers say in `compile_into` what they are to the compiled chain (`_native.Chain`), which packs their weights once
+and takes a step of all of them in one call. What has no compiled form runs between chains, through `forward`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
-from .._validate import check_size
+from .. import _native, _state
+from .._validate import Nonlinearity, check_size
+from ..functional.spec import LINEAR, NONLINEARITIES, CellSpec
 
 Array = NDArray[Any]
 
 
-def open_stream(model: Any, batch_size: int) -> Stream | PiecewiseStream:
-    """The stream of a layer or Sequential, from its initial state on. Raises ValueError for a model that cannot stream."""
+class Layer(Protocol):
+    """What a stream asks of a layer; `fastrnn.Module` has it all."""
+
+    batch_first: bool | None
+    accepts: frozenset[str]
+
+    @property
+    def time(self) -> Any: ...
+
+    @property
+    def state_spec(self) -> Any: ...
+
+    def forward(self, x: Any, state: Any = None) -> tuple[Array, Any]: ...
+
+    def flatten(self) -> Sequence[Layer]: ...
+
+    def flatten_state(self, state: Any) -> list[Any]: ...
+
+    def unflatten_state(self, entries: Iterator[Any]) -> Any: ...
+
+    def check_streams(self) -> None: ...
+
+    def compile_into(self, builder: ChainBuilder) -> bool: ...
+
+
+def open_stream(model: Layer, batch_size: int) -> Stream:
+    """The stream of a layer or Sequential, from its initial state on. Raises ValueError for one that cannot stream."""
     N = check_size("batch_size", batch_size)
-    layers = model.leaves()
+    layers = model.flatten()
     for layer in layers:
-        if getattr(layer, "bidirectional", False):
-            raise ValueError(
-                f"{type(layer).__name__}: expected one direction for a stream, got a bidirectional layer, whose reverse "
-                "direction starts at the end of the sequence"
-            )
-        if not layer.reads_time:
-            raise ValueError(
-                f"{type(layer).__name__}: expected a layer that reads step by step, got one that reads no time"
-            )
-        if not layer.keeps_time and not layer.streams:
-            raise ValueError(f"{type(layer).__name__}: expected a layer with an output at every step, got one without")
+        layer.check_streams()
     plan = _plan(layers)
-    return Stream(model, N, plan[0]) if len(plan) == 1 and plan[0].links else PiecewiseStream(model, N, plan)
+    return CompiledStream(model, N, plan[0]) if len(plan) == 1 and plan[0].links else PiecewiseStream(model, N, plan)
 
 
-class _Piece:
-    """Consecutive layers that run as one chain, or a single layer that has no compiled form."""
+class ChainBuilder:
+    """Consecutive layers that run as one chain, or a single layer that has no compiled form.
+
+    A layer adds itself in `compile_into`: one link for each time that a state is carried, or one for a linear map.
+    """
 
     def __init__(self) -> None:
-        self.layers: list[Any] = []
+        self.layers: list[Layer] = []
         self.links: list[dict[str, Any]] = []
         self.embedding: Array | None = None
         self.counts: list[int] = []  # links of each layer
 
-    @classmethod
-    def of(cls, layer: Any) -> _Piece:
-        piece = cls()
-        piece.layers.append(layer)
-        return piece
+    def add_recurrence(
+        self, spec: CellSpec, weights: Mapping[str, Array | None], initial: list[Array] | None = None
+    ) -> bool:
+        """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
+        of its states starts from, None for zeros."""
+        self.links.append({**weights, **spec.link(), "initial": initial})
+        return True
 
-    def take(self, layer: Any) -> bool:
+    def add_linear(self, weight: Array, bias: Array | None) -> bool:
+        """y = W x + b at each step."""
+        self.links.append({"weight_ih": weight, "bias_ih": bias, **LINEAR.link()})
+        return True
+
+    def add_embedding(self, weight: Array) -> bool:
+        """Tokens to rows of weight; only in front of all else."""
+        if self.links or self.embedding is not None:
+            return False
+        self.embedding = weight
+        return True
+
+    def add_activation(self, name: str) -> bool:
+        """A function of each element; only right behind a linear map, of which it becomes a part."""
+        if name == "identity":
+            return True
+        last = self.links[-1] if self.links else {"spec": None}
+        if last["spec"] != LINEAR or last.get("weight_hh") is not None or name not in NONLINEARITIES:
+            return False
+        last.update(replace(LINEAR, activation=cast(Nonlinearity, name)).link())
+        return True
+
+    @classmethod
+    def of(cls, layer: Layer) -> ChainBuilder:
+        builder = cls()
+        builder.layers.append(layer)
+        return builder
+
+    def take(self, layer: Layer) -> bool:
         before = len(self.links)
-        if not layer.stream_links(self):
+        if not layer.compile_into(self):
             return False
         self.layers.append(layer)
         self.counts.append(len(self.links) - before)
@@ -67,62 +118,89 @@ class _Piece:
 
     def initial(self, N: int) -> list[Any]:
         """The chain's initial state: zeros, or what a layer has learned."""
-        state = []
+        state: list[tuple[Array, ...] | None] = []
         for link in self.links:
             if link.get("weight_hh") is None:
                 state.append(None)
                 continue
             dtype, H, P = link["weight_ih"].dtype, len(link["weight_ih"]) // link["gates"], link["weight_hh"].shape[1]
-            widths = (P, H) if link["cell"] == _native.CELLS["lstm"] else (P,)
+            widths = link["spec"].widths(H, P)
             learned = link.get("initial") or [np.zeros(width, dtype) for width in widths]
             state.append(tuple(np.repeat(row[None], N, axis=0) for row in learned))
         return state
 
     def by_layer(self, state: list[Any]) -> list[Any]:
-        """A chain's state as the layers' `run` has it."""
+        """A chain's state as the layers' `forward` has it."""
         entries, at = [], 0
         for layer, count in zip(self.layers, self.counts):
             links = state[at : at + count]
-            entries.append(tuple(np.stack(rows) for rows in zip(*links)) if layer.takes_state else None)
+            entries.append(tuple(np.stack(rows) for rows in zip(*links)) if "state" in layer.accepts else None)
             at += count
         return [entry[0] if entry is not None and len(entry) == 1 else entry for entry in entries]
 
     def by_link(self, entries: list[Any], N: int) -> list[Any]:
         """The other way round; None stands for the initial state."""
-        state, initial = [], self.initial(N)
+        state: list[tuple[Array, ...] | None] = []
+        initial = self.initial(N)
         for layer, count, entry in zip(self.layers, self.counts, entries):
-            if not layer.takes_state or entry is None:
+            if "state" not in layer.accepts or entry is None:
                 if entry is not None:
                     raise ValueError(f"state: expected None for {type(layer).__name__}, got {type(entry).__name__}")
                 state += initial[len(state) : len(state) + count]
                 continue
-            parts = entry if isinstance(entry, (tuple, list)) else (entry,)
-            if len(parts) != len(layer.states) or any(np.ndim(part) != 3 or len(part) != count for part in parts):
-                wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.states)
-                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_shapes(entry)}")
+            parts = _state.parts(entry)
+            if len(parts) != len(layer.state_spec.names) or any(
+                np.ndim(part) != 3 or len(part) != count for part in parts
+            ):
+                wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.state_spec.names)
+                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_state.shapes(entry)}")
             state += [tuple(part[k] for part in parts) for k in range(count)]
         return state
 
 
-def _plan(layers: Any) -> list[_Piece]:
-    plan = [_Piece()]
+def _plan(layers: Sequence[Layer]) -> list[ChainBuilder]:
+    plan = [ChainBuilder()]
     for layer in layers:
         if plan[-1].take(layer):
             continue
         if plan[-1].layers:
-            plan.append(_Piece())
+            plan.append(ChainBuilder())
         if not plan[-1].take(layer):
             plan[-1].layers.append(layer)
-            plan.append(_Piece())
+            plan.append(ChainBuilder())
     # Without a link there is no chain: an embedding alone, dropout between layers of the user's own.
-    return [part for piece in plan for part in ([piece] if piece.links else map(_Piece.of, piece.layers))]
+    return [part for piece in plan for part in ([piece] if piece.links else map(ChainBuilder.of, piece.layers))]
 
 
-class _Base:
-    """What both kinds of stream share."""
+class Stream:
+    """A model step by step, from its initial state on: `layer.stream(batch_size=1)` or `model.stream(batch_size=1)`.
+
+    Weights are copied and packed once: after training on, open another stream. Streams of one model may run in several
+    threads at once, one thread each; a second thread that uses one that is running meets a RuntimeError.
+    """
 
     model: Any
     batch_size: int
+
+    def step(self, x: Any, out: Array | None = None) -> Array:
+        """One step: x (N, D), or (D,) where N is 1, or tokens (N,) -> y (N, M), or (M,). y is written to `out` where
+        that is given."""
+        raise NotImplementedError
+
+    def run(self, x: Any) -> Array:
+        """A block of steps: x (T, N, D), or (N, T, D) for a batch-first model, or (T, D) where N is 1, or tokens
+        without the last axis. Returns the output of every step, laid out like x; of a compiled model it is that of
+        `model(x)` from the same state, bit for bit."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> Any:
+        """As the model's `forward` takes and returns it; can be set, None for the initial one."""
+        raise NotImplementedError
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        raise NotImplementedError
 
     def snapshot(self) -> Any:
         """A copy of the state, for `restore`; later steps do not change it."""
@@ -141,27 +219,17 @@ class _Base:
         return _reopen, (self.model, self.batch_size, self.snapshot())
 
 
-class Stream(_Base, _native.Chain):
-    """A model of compiled layers, step by step: `layer.stream(batch_size=1)` or `model.stream(batch_size=1)` make it.
+class CompiledStream(_native.Chain, Stream):
+    """The stream of a model of compiled layers: a step of all of them is one call."""
 
-    y = stream.step(x_t, out=None)   x_t (N, D), or (D,) where N is 1, or tokens (N,) -> (N, M), or (M,)
-    y = stream.run(x)                a block of steps, laid out as the model's x; equal to `model(x)` from the same state,
-                                     bit for bit
-    stream.state                     as the model's `run` takes and returns it; can be set, None for the initial one
-    stream.reset(rows=None), snapshot(), restore(snapshot)
+    __reduce__ = Stream.__reduce__
 
-    Weights are copied and packed once: after training on, open another stream. Streams of one model may run in several
-    threads at once, one thread each; a second thread that uses one that is running meets a RuntimeError.
-    """
-
-    def __init__(self, model: Any, batch_size: int, piece: _Piece) -> None:
+    def __init__(self, model: Any, batch_size: int, piece: ChainBuilder) -> None:
         _native.Chain.__init__(self, batch_size, *piece.chain_arguments())
         self.model, self.batch_size, self._piece = model, batch_size, piece
         self.reset()
 
-    def run(self, x: Array) -> Array:
-        """A block of steps: x (T, N, D), or (N, T, D) for a batch-first model, or (T, D) where N is 1, or tokens without
-        the last axis. Returns the output of every step, laid out like x."""
+    def run(self, x: Any) -> Array:
         x = np.asarray(x)
         flat = x.ndim == (1 if self._piece.embedding is not None else 2) and self.batch_size == 1
         if flat:
@@ -172,21 +240,21 @@ class Stream(_Base, _native.Chain):
 
     @property
     def state(self) -> Any:
-        return self.model.join_state(iter(self._piece.by_layer(self.states())))
+        return self.model.unflatten_state(iter(self._piece.by_layer(self.states())))
 
     @state.setter
     def state(self, state: Any) -> None:
-        self.set_states(self._piece.by_link(self.model.split_state(state), self.batch_size))
+        self.set_states(self._piece.by_link(self.model.flatten_state(state), self.batch_size))
 
     def reset(self, rows: Any = None) -> None:
         initial = self._piece.initial(self.batch_size)
         self.set_states(initial if rows is None else _with_rows(self.states(), initial, _index(rows)))
 
 
-class PiecewiseStream(_Base):
-    """A stream of a model with layers that have no compiled form: used as `Stream`."""
+class PiecewiseStream(Stream):
+    """A stream of a model with layers that have no compiled form: used as `CompiledStream`."""
 
-    def __init__(self, model: Any, batch_size: int, plan: list[_Piece]) -> None:
+    def __init__(self, model: Any, batch_size: int, plan: list[ChainBuilder]) -> None:
         self.model, self.batch_size, self._plan = model, batch_size, plan
         self._chains = [_native.Chain(batch_size, *piece.chain_arguments()) if piece.links else None for piece in plan]
         self._states: list[Any] = [None] * len(plan)  # of the pieces that are no chains
@@ -228,22 +296,22 @@ class PiecewiseStream(_Base):
 
     def _run(self, index: int, layer: Any, x: Array) -> Array:
         """Time-major steps of a layer without a compiled form."""
-        if not layer.keeps_time:  # see Module.streams
+        if not layer.time.in_y:  # LastStep: the newest step is the last one
             return x
         turned = bool(layer.batch_first)
-        y, self._states[index] = layer.run(x.swapaxes(0, 1) if turned else x, self._states[index])
+        y, self._states[index] = layer.forward(x.swapaxes(0, 1) if turned else x, self._states[index])
         return y.swapaxes(0, 1) if turned else y
 
     @property
     def state(self) -> Any:
         entries: list[Any] = []
         for piece, chain, state in zip(self._plan, self._chains, self._states):
-            entries += [_copied(state)] if chain is None else piece.by_layer(chain.states())
-        return self.model.join_state(iter(entries))
+            entries += [_state.copy(state)] if chain is None else piece.by_layer(chain.states())
+        return self.model.unflatten_state(iter(entries))
 
     @state.setter
     def state(self, state: Any) -> None:
-        entries = self.model.split_state(state)
+        entries = self.model.flatten_state(state)
         at, chained = 0, []
         for piece in self._plan:
             chained.append(
@@ -252,7 +320,7 @@ class PiecewiseStream(_Base):
             at += len(piece.layers)
         for index, (chain, entry) in enumerate(zip(self._chains, chained)):
             if chain is None:
-                self._states[index] = _copied(entry)
+                self._states[index] = _state.copy(entry)
             else:
                 chain.set_states(entry)
 
@@ -265,12 +333,10 @@ class PiecewiseStream(_Base):
             if chain is not None:
                 chain.set_states(_with_rows(chain.states(), piece.initial(self.batch_size), rows))
                 continue
-            self._states[index] = _copied(self._states[index])  # what it was may be part of an output
-            for part in _parts(self._states[index]):
-                part[:, rows] = 0
+            self._states[index] = _state.zero_rows(self._states[index], rows)
 
 
-def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream | PiecewiseStream:
+def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
     stream = open_stream(model, batch_size)
     stream.restore(snapshot)
     return stream
@@ -283,21 +349,4 @@ def _index(rows: Any) -> Array:
 
 def _with_rows(states: list[Any], initial: list[Any], rows: Array) -> list[Any]:
     """A chain's states with these rows as they were at first."""
-    for now, first in zip(states, initial):
-        for part, start in zip(now or (), first or ()):
-            part[rows] = start[rows]
-    return states
-
-
-def _parts(state: Any) -> tuple[Any, ...]:
-    return () if state is None else tuple(state) if isinstance(state, (tuple, list)) else (state,)
-
-
-def _copied(state: Any) -> Any:
-    if state is None or isinstance(state, np.ndarray):
-        return None if state is None else state.copy()
-    return type(state)(_copied(part) for part in state)
-
-
-def _shapes(state: Any) -> str:
-    return " and ".join(str(np.shape(part)) for part in _parts(state))
+    return list(_state.with_rows(states, rows, _state.take_rows(initial, rows, axis=0), axis=0))

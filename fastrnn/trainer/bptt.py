@@ -21,7 +21,7 @@ State = Any
 Values = dict[str, "tuple[float, int]"]
 
 
-class Propagation:
+class BPTT:
     """Forward and backward of a model under an objective, on samples-first batches.
 
     A batch's gradients come from a generator, `whole` or `truncated`, whose items are (values, learns): what the
@@ -52,7 +52,7 @@ class Propagation:
         they then are.
         """
         # Layers that compute otherwise in training, with dropout or fed with targets, carry a state of training on.
-        differs = any(self.model.generators()) or self.model.takes_targets
+        differs = any(self.model.generators()) or "targets" in self.model.accepts
         for done in range(0, batch.T, k1):
             start, stop = max(0, done + k1 - k2), min(done + k1, batch.T)
             first = self.state
@@ -83,13 +83,13 @@ class Propagation:
         lengths = batch.lengths_in(start, stop)
         fed = {}
         if layers is self.model and batch.has_targets:  # a piece of the model does not put out what the targets are of
-            if layers.takes_targets if training else layers.scores_with_targets:
-                y = batch.y(start, stop, steps=layers.keeps_time)
-                fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.keeps_time else y
+            if "targets" in layers.accepts if training else layers.needs_targets:
+                y = batch.y(start, stop, steps=layers.time.in_y)
+                fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.time.in_y else y
         return layers.run(
             self.from_samples_first(batch.x(start, stop)),
             state,
-            lengths=lengths if layers.takes_lengths else None,
+            lengths=lengths if "lengths" in layers.accepts else None,
             reset_mask=batch.reset_mask(start, stop),
             training=training,
             **fed,
@@ -97,7 +97,7 @@ class Propagation:
 
     def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
         """The objective's values for the last steps of `outputs`, those from start to stop, and the gradient of all."""
-        if not self.model.keeps_time:
+        if not self.model.time.in_y:
             return self.objective(outputs, batch.y(steps=False), len(batch))
         outputs = self.time_major(outputs)
         new = outputs if stop is None else outputs[start - stop :]
@@ -118,7 +118,7 @@ class Propagation:
 
     def from_samples_first(self, x: Array) -> Array:
         """The view of x that the model reads."""
-        return x.swapaxes(0, 1) if self.model.batch_first is False and self.model.reads_time and x.ndim > 1 else x
+        return x.swapaxes(0, 1) if self.model.batch_first is False and self.model.time.in_x and x.ndim > 1 else x
 
     def time_major(self, outputs: Array) -> Array:
         """From the layout of the outputs of a model that keeps time to (T, N, ...), or back."""
@@ -135,14 +135,14 @@ def check_loss(values: Values) -> bool:
 
 def check_runs_in_pieces(option: str, model: Module) -> None:
     """Refuse a model whose sequences cannot be cut in time: ValueError that names the layer and the option."""
-    for layer in model.leaves():
+    for layer in model.flatten():
         name = type(layer).__name__
-        if getattr(layer, "bidirectional", False):
+        if layer.state_spec is not None and layer.state_spec.directions == 2:
             raise ValueError(
                 f"{option}: expected layers that read forward in time, got a bidirectional {name}, whose reverse "
                 "direction begins at the end of the whole sequence"
             )
-        if layer.batch_first is not None and layer.keeps_time and not layer.takes_state:
+        if layer.batch_first is not None and layer.time.in_y and "state" not in layer.accepts:
             raise ValueError(
                 f"{option}: expected layers that carry a state from step to step, got {name}, which has none"
             )

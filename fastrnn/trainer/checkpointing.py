@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from ..layers import LastStep, MaxPool, MeanPool, Sequential
-from .bptt import Array, Propagation, State, Values, check_loss, check_runs_in_pieces
+from ..layers import Sequential
+from .bptt import BPTT, Array, State, Values, check_loss, check_runs_in_pieces
 from .data import Batch
 
 # "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
 ROOTS, SHORTEST = 4, 256
 
 
-class Segments:
-    """`gradients(batch)` as `Propagation.whole` has them, in segments of `every` steps; "sqrt": as many as `cut` says.
+class CheckpointedBPTT:
+    """`gradients(batch)` as `BPTT.whole` has them, in segments of `every` steps; "sqrt": as many as `cut` says.
 
     Layers compute the same in training as without it, except those that draw random numbers (dropout): with such layers
     the first pass is one in training, and the second draws the same numbers again.
@@ -35,24 +35,24 @@ class Segments:
     LastStep, MeanPool and MaxPool.
     """
 
-    def __init__(self, propagation: Propagation, every: int | str) -> None:
+    def __init__(self, propagation: BPTT, every: int | str) -> None:
         self.propagation, self.every = propagation, every
         model = propagation.model
         check_runs_in_pieces("checkpoint_every", model)
-        if model.takes_targets:
+        if "targets" in model.accepts:
             raise ValueError(
                 "checkpoint_every: expected a model that is not fed with targets in training, got one that is"
             )
-        layers = model.leaves()
-        end = next((k for k, layer in enumerate(layers) if not layer.keeps_time), len(layers))
-        last = max((k for k, layer in enumerate(layers[:end]) if layer.takes_state), default=None)
+        layers = model.flatten()
+        end = next((k for k, layer in enumerate(layers) if not layer.time.in_y), len(layers))
+        last = max((k for k, layer in enumerate(layers[:end]) if "state" in layer.accepts), default=None)
         if last is None:
             raise ValueError("checkpoint_every: expected a model with a layer that has a state, got one without")
         self.pool, head = (layers[end], layers[end + 1 :]) if end < len(layers) else (None, [])
-        if self.pool is not None and not isinstance(self.pool, (LastStep, MeanPool, MaxPool)):
+        if self.pool is not None and not hasattr(self.pool, "merge"):
             got = type(self.pool).__name__
             raise ValueError(
-                f"checkpoint_every: expected LastStep, MeanPool or MaxPool to do away with time, got {got}"
+                f"checkpoint_every: expected a pooling layer that can merge segments, such as LastStep, got {got}"
             )
         self.body, self.head = Sequential(*layers[:end]), Sequential(*head) if head else None
         if self.pool is not None:
@@ -65,11 +65,11 @@ class Segments:
         self.ahead = Sequential(*layers[: last + 1]) if self.loss is _StepLoss else self.body
 
     def gradients(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
-        """One item, as of `Propagation.whole`."""
+        """One item, as of `BPTT.whole`."""
         propagation, run = self.propagation, self.propagation.run
         segments = cut(batch.T, self.every)
         generators = [generator for _, generator in self.ahead.generators()]
-        entries = propagation.model.split_state(propagation.state)
+        entries = propagation.model.flatten_state(propagation.state)
         state = tuple(entries[: len(self.ahead)])
         behind = (None,) * (len(self.body) - len(self.ahead))  # layers without a state
         states, drawn, loss = [], [], self.loss(self, batch, segments)
@@ -81,7 +81,7 @@ class Segments:
         y, state = run(self.body, batch, state + behind, *segments[-1], training=True)
         loss.add(y)
         entries[: len(state)] = state
-        propagation.state = propagation.model.join_state(iter(entries))
+        propagation.state = propagation.model.unflatten_state(iter(entries))
         finished = [generator.bit_generator.state for generator in generators]
 
         propagation.model.zero_grad()
@@ -107,7 +107,7 @@ def cut(T: int, every: int | str) -> list[tuple[int, int]]:
 class _Loss:
     """The loss of one batch, whose gradient is asked for segment by segment."""
 
-    def __init__(self, owner: Segments, batch: Batch, segments: list[tuple[int, int]]) -> None:
+    def __init__(self, owner: CheckpointedBPTT, batch: Batch, segments: list[tuple[int, int]]) -> None:
         self.owner, self.batch, self.segments = owner, batch, segments
         self.propagation, self.objective = owner.propagation, owner.propagation.objective
 
@@ -172,7 +172,7 @@ class _StepLoss(_Loss):
 class _OutputLoss(_Loss):
     """A loss of the user's own at every step: it may look at all steps at once, so all outputs are kept for it."""
 
-    def __init__(self, owner: Segments, batch: Batch, segments: list[tuple[int, int]]) -> None:
+    def __init__(self, owner: CheckpointedBPTT, batch: Batch, segments: list[tuple[int, int]]) -> None:
         super().__init__(owner, batch, segments)
         self.outputs: list[Array] = []
 
@@ -194,41 +194,21 @@ class _OutputLoss(_Loss):
 
 
 class _PoolLoss(_Loss):
-    """A loss of what LastStep, MeanPool or MaxPool make of all steps, and the layers behind of that.
+    """A loss of what a pooling layer makes of all steps, and the layers behind of that: the segments are pooled one by
+    one, and the pooling layer merges what comes of them."""
 
-    The segments' own pools are merged: the last step and the largest value are those of one segment, the owner, and a
-    mean is the segments' means weighted by their steps.
-    """
-
-    def __init__(self, owner: Segments, batch: Batch, segments: list[tuple[int, int]]) -> None:
+    def __init__(self, owner: CheckpointedBPTT, batch: Batch, segments: list[tuple[int, int]]) -> None:
         super().__init__(owner, batch, segments)
-        self.pool = owner.pool
-        self.counts = [batch.counts_in(start, stop)[:, None] for start, stop in segments]
-        self.steps = sum(self.counts).clip(1)  # (N, 1)
-        self.pooled: Array | None = None  # (N, F)
-        self.dtype: Any = None
-        self.of: Array | None = None  # (N, F): the segment it is from
-        self.added = 0
+        self.pool: Any = owner.pool
+        self.counts = [batch.counts_in(start, stop) for start, stop in segments]
+        self.parts: list[Array] = []  # (N, F) of each segment
 
     def add(self, y: Array) -> None:
-        index, counts = self.added, self.counts[self.added]
-        part = self.pool(y, lengths=counts[:, 0])
-        self.added += 1
-        if self.pooled is None:
-            self.dtype = part.dtype
-            self.pooled = np.zeros(part.shape, np.float64 if isinstance(self.pool, MeanPool) else part.dtype)
-            self.of = np.full(part.shape, -1)
-        if isinstance(self.pool, MeanPool):
-            self.pooled += part * (counts / self.steps)
-            return
-        newer = np.broadcast_to(counts > 0, part.shape)
-        if isinstance(self.pool, MaxPool):  # the first of equals, NaN above all
-            newer = newer & ((self.of < 0) | ~(np.isnan(self.pooled) | (part <= self.pooled)))
-        np.copyto(self.pooled, part, where=newer)
-        np.copyto(self.of, index, where=newer)
+        self.parts.append(self.pool(y, lengths=self.counts[len(self.parts)]))
 
     def begin(self) -> bool:
-        head, features = self.owner.head, self.pooled.astype(self.dtype, copy=False)
+        features, self.shares = self.pool.merge(self.parts, self.counts)
+        head = self.owner.head
         y = features if head is None else head(features, training=True)
         self._values, dy = self.objective(y, self.batch.y(steps=False), len(self.batch))
         learns = check_loss(self._values)
@@ -237,10 +217,8 @@ class _PoolLoss(_Loss):
         return learns
 
     def gradient(self, index: int, y: Array) -> Array:
-        self.pool(y, lengths=self.counts[index][:, 0], training=True)
-        if isinstance(self.pool, MeanPool):
-            return self.pool.backward((self.dpooled * (self.counts[index] / self.steps)).astype(y.dtype, copy=False))
-        return self.pool.backward(np.where(self.of == index, self.dpooled, self.dpooled.dtype.type(0)))
+        self.pool(y, lengths=self.counts[index], training=True)
+        return self.pool.backward(self.pool.split(self.dpooled, self.shares[index]))
 
     def values(self) -> Values:
         return self._values

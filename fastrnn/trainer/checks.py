@@ -9,8 +9,6 @@ import numpy as np
 from .._validate import check_size
 from ..layers import Module
 from ..layers.module import Layout
-from ..layers.recurrent import RecurrentLayer
-from ..layers.tree import TreeLayer
 from .callbacks import Callback
 from .data import Data
 
@@ -23,10 +21,10 @@ def check_whole_batches(data: Data, batch_size: int) -> None:
         )
 
 
-def check_steps(data: Data, keeps_time: bool) -> None:
+def check_steps(data: Data, per_step: bool) -> None:
     if data.T is None:
         raise ValueError(f"x: expected sequences (N, T, ...), got shape {data.x.shape}")
-    if keeps_time and isinstance(data.y, np.ndarray) and data.y.shape[1:2] != (data.T,):
+    if per_step and isinstance(data.y, np.ndarray) and data.y.shape[1:2] != (data.T,):
         raise ValueError(f"y: expected a target at each step, ({len(data)}, {data.T}, ...), got shape {data.y.shape}")
 
 
@@ -46,15 +44,7 @@ def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
 def check_model(model: Any) -> None:
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a layer such as Sequential, got {type(model).__name__}")
-    if isinstance(model, RecurrentLayer):
-        got = type(model).__name__
-        raise TypeError(f"model: expected a layer that returns one array, got {got}; put it in a Sequential")
-    for layer in model.leaves():
-        if isinstance(layer, TreeLayer):
-            raise TypeError(
-                f"model: expected layers that read arrays, got {type(layer).__name__}, which takes trees with each call: "
-                "an optimizer trains it, step(layer.params, layer.grads)"
-            )
+    model.check_trainable()
 
 
 def check_targets(y: Any) -> None:
@@ -89,7 +79,7 @@ def check_limit(name: str, value: float | None) -> float | None:
 
 def features_dtype(model: Module) -> np.dtype[Any] | None:
     """The dtype that x is converted to; None where the model reads tokens or anything."""
-    for layer in model.leaves():
+    for layer in model.flatten():
         if layer.reads == "features":
             return getattr(layer, "dtype", None)
         if layer.reads is not None or layer.needs_targets:
@@ -99,8 +89,8 @@ def features_dtype(model: Module) -> np.dtype[Any] | None:
 
 def check_axes(data: Data, model: Module) -> None:
     """Refuse x without an axis of time for a model that reads one: each batch would be taken for one long series."""
-    reads = next((layer.reads for layer in model.leaves() if layer.reads is not None or layer.needs_targets), None)
-    if reads is None or model.layout is Layout.ANY or not model.reads_time:
+    reads = next((layer.reads for layer in model.flatten() if layer.reads is not None or layer.needs_targets), None)
+    if reads is None or model.layout is Layout.ANY or not model.time.in_x:
         return
     if data.ragged:
         axes, shape, first = 2, "(T_i, D)", data.x[0]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..layers import Module
-from .bptt import Array, Propagation, State, Values, check_loss
+from .bptt import BPTT, Array, State, Values, check_loss
 
 
-class Window:
+class OnlineWindow:
     """The last samples of a stream, up to k of them, with the state before the first: what carries on between calls.
 
     `learn` leaves the gradient of the newest sample's loss, back through the window, in the model's grads: truncated
@@ -34,24 +34,24 @@ class Window:
         self.state, self.rows = state, rows
         self.samples: list[Array] = [] if samples is None else samples  # each (N, D), or (N,) tokens
 
-    def settle(self, propagation: Propagation) -> None:
+    def settle(self, propagation: BPTT) -> None:
         """Let the state take in all samples of the window."""
         if self.samples:
             _, state = propagation.model.run(_stack(self.samples, propagation.model), self.state)
             self.carry(state, self.rows)
 
-    def learn(self, propagation: Propagation, x: Any, y: Any) -> tuple[Values, bool]:
+    def learn(self, propagation: BPTT, x: Any, y: Any) -> tuple[Values, bool]:
         """One sample x (N, D) or (D,), for a model of tokens (N,) or a number, with its target y. As an item of
-        `Propagation.whole`; what raises an error leaves the window as it was."""
+        `BPTT.whole`; what raises an error leaves the window as it was."""
         model = propagation.model
         x, y = self._sample(np.asarray(x), np.asarray(y))
         samples = [*self.samples, x]
         outputs, state_n = model.run(_stack(samples, model), self.state, training=True)
-        newest = propagation.time_major(outputs)[-1:] if model.keeps_time else outputs
-        values, doutputs = propagation.objective(newest, y[None] if model.keeps_time else y, len(x))
+        newest = propagation.time_major(outputs)[-1:] if model.time.in_y else outputs
+        values, doutputs = propagation.objective(newest, y[None] if model.time.in_y else y, len(x))
         learns = check_loss(values)
         if learns:
-            if model.keeps_time:
+            if model.time.in_y:
                 all_steps = np.zeros_like(propagation.time_major(outputs))
                 all_steps[-1:] = doutputs
                 doutputs = propagation.time_major(all_steps)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from .. import optim
 from .. import serialization as checkpoint
 from .._validate import as_generator, check_size, own_generator
-from ..layers import LastStep, Module
-from .bptt import Propagation, Values, check_runs_in_pieces
+from ..layers import Module
+from .bptt import BPTT, Values, check_runs_in_pieces
 from .callbacks import Callback
-from .checkpointing import Segments
+from .checkpointing import CheckpointedBPTT
 from .checks import (
     check_axes,
     check_callbacks,
@@ -36,7 +36,7 @@ from .checks import (
 from .data import Batch, Data
 from .history import History
 from .objective import Loss, Metric, Objective
-from .online import Window
+from .online import OnlineWindow
 from .progress import Bar, Means
 
 Array = NDArray[Any]
@@ -64,7 +64,7 @@ class Trainer:
         next `fit` goes on where the last one ended. `reset_states()` begins anew, `reset_mask` in between.
         `evaluate` and `predict` carry a state from batch to batch of their own, from zeros.
     tbptt: k, an update after each k steps, with the state carried on and the gradient cut there; (k1, k2), an update
-        after each k1 steps, with the gradient going back k2 steps: see `bptt.Propagation.truncated`.
+        after each k1 steps, with the gradient going back k2 steps: see `bptt.BPTT.truncated`.
     checkpoint_every: k or "sqrt", exact gradients in the memory of k steps: see `segments`.
     window: how many steps back the gradients of `partial_fit` go.
 
@@ -100,15 +100,15 @@ class Trainer:
         self.stateful = bool(stateful)
         self.tbptt = check_tbptt(tbptt)
         self.checkpoint_every = check_every(checkpoint_every)
-        self._window = Window(check_size("window", window))
+        self._window = OnlineWindow(check_size("window", window))
         self._fit_state: tuple[Any, int] | None = None  # what each epoch of a stateful fit under way begins from
         if self.stateful:
             check_runs_in_pieces("stateful", model)
-            if not model.takes_state:
+            if "state" not in model.accepts:
                 raise ValueError("stateful: expected a model with a layer that has a state, got one without")
         if self.tbptt is not None:
             check_runs_in_pieces("tbptt", model)
-            if not model.keeps_time:
+            if not model.time.in_y:
                 raise ValueError(
                     "tbptt: expected a model with an output at every step, got one that does away with time; "
                     "checkpoint_every trains it in bounded memory"
@@ -159,7 +159,7 @@ class Trainer:
                     "reset_states() begins anew"
                 )
         if self.tbptt is not None or self.checkpoint_every is not None:
-            check_steps(data, self.model.keeps_time)
+            check_steps(data, self.model.time.in_y)
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
                 raise TypeError("validation_data: expected a tuple (x, y) or (x, y, lengths)")
@@ -268,13 +268,13 @@ class Trainer:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.
 
         x_t (D,), or (N, D) for N streams side by side, or tokens, a number or (N,); y_t the target of that step, with
-        the axis N where x_t has it. The gradient goes back `window` steps; see `online.Window`. The state is that of a
+        the axis N where x_t has it. The gradient goes back `window` steps; see `online.OnlineWindow`. The state is that of a
         stateful `fit` too: either goes on where the other has ended. Returns the loss and the metrics, as they were
         before the update. Raises ValueError for shapes that do not fit, FloatingPointError as `fit`.
         """
         check_runs_in_pieces("partial_fit", self.model)
-        for layer in self.model.leaves():
-            if not layer.keeps_time and not isinstance(layer, LastStep):
+        for layer in self.model.flatten():
+            if not layer.time.in_y and not getattr(layer, "takes_newest", False):
                 got = type(layer).__name__
                 raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
         values, learns = self._window.learn(self._propagation, x_t, y_t)
@@ -315,13 +315,13 @@ class Trainer:
         data = self._data(x, None, lengths, reset_mask)
         parts: list[Array] = []
         for batch, outputs in self._outputs(data, self._batch_size(data, batch_size)):
-            if not self.model.keeps_time or data.lengths is None:
-                swap = self.model.keeps_time and self.model.batch_first is False
+            if not self.model.time.in_y or data.lengths is None:
+                swap = self.model.time.in_y and self.model.batch_first is False
                 parts.append(outputs.swapaxes(0, 1) if swap else outputs)
                 continue
             for sequence, length in zip(self._propagation.time_major(outputs).swapaxes(0, 1), batch.lengths):
                 parts.append(sequence[:length])
-        if not self.model.keeps_time or data.lengths is None:
+        if not self.model.time.in_y or data.lengths is None:
             return np.concatenate(parts)
         if data.ragged:
             return [part.copy() for part in parts]
@@ -341,11 +341,11 @@ class Trainer:
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def _data(self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None) -> Data:
-        data = Data(x, y, lengths, reset_mask, steps=self.model.keeps_time, dtype=features_dtype(self.model))
+        data = Data(x, y, lengths, reset_mask, steps=self.model.time.in_y, dtype=features_dtype(self.model))
         check_axes(data, self.model)
-        if reset_mask is not None and not self.model.takes_reset_mask:
+        if reset_mask is not None and "reset_mask" not in self.model.accepts:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
-        if data.lengths is not None and (self.model.scores_with_targets or not self.model.reads_time):
+        if data.lengths is not None and (self.model.needs_targets or not self.model.time.in_x):
             got = type(self.model).__name__
             raise ValueError(
                 f"lengths: expected samples of one length, as targets of {got} do not have the lengths of its inputs; an "
@@ -365,11 +365,11 @@ class Trainer:
         return batch_size
 
     @property
-    def _propagation(self) -> Propagation:
-        return Propagation(self.model, self.objective)
+    def _propagation(self) -> BPTT:
+        return BPTT(self.model, self.objective)
 
-    def _segments(self) -> Segments:
-        return Segments(self._propagation, self.checkpoint_every)
+    def _segments(self) -> CheckpointedBPTT:
+        return CheckpointedBPTT(self._propagation, self.checkpoint_every)
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from .module import Array, Module
-from .recurrent import RecurrentLayer
+from .protocol import StateSpec
 
 MERGES = ("concat", "sum", "mean")
 
 
-class Bridge:
+class StateBridge:
     """How the last states of `encoder` become the first of `decoder`.
 
     merge: what becomes of the two directions of a bidirectional layer. "concat": forward and backward side by side, so
@@ -29,10 +29,11 @@ class Bridge:
 
     def __init__(self, encoder: Module, decoder: Module, merge: str) -> None:
         self.encoder, self.decoder, self.merge = encoder, decoder, merge
-        for layer in _stateful(decoder):
-            if _directions(layer) == 2:
-                got = type(layer).__name__
-                raise ValueError(f"decoder: expected layers that read forward only, got a bidirectional {got}")
+        for layer, spec in _stateful(decoder):
+            if spec.directions == 2:
+                raise ValueError(
+                    f"decoder: expected layers that read forward only, got a bidirectional {type(layer).__name__}"
+                )
         got, needed = self._sizes(encoder), self._sizes(decoder)
         for name, sizes in (("encoder", got), ("decoder", needed)):
             if not sizes:
@@ -45,8 +46,8 @@ class Bridge:
     def forward(self, state: Any) -> Any:
         """The decoder's first state from the encoder's last."""
         levels = []
-        for layer, parts in zip(_stateful(self.encoder), _parts(self.encoder, state)):
-            S = _directions(layer)
+        for (_, spec), parts in zip(_stateful(self.encoder), _parts(self.encoder, state)):
+            S = spec.directions
             for k in range(0, len(parts[0]), S):
                 levels.append([self._merge(part[k : k + S]) for part in parts])
         remaining = iter(levels)
@@ -54,8 +55,8 @@ class Bridge:
             self.decoder,
             iter(
                 [
-                    [np.stack(rows) for rows in zip(*(next(remaining) for _ in range(_depth(layer))))]
-                    for layer in _stateful(self.decoder)
+                    [np.stack(rows) for rows in zip(*(next(remaining) for _ in range(spec.levels)))]
+                    for _, spec in _stateful(self.decoder)
                 ]
             ),
         )
@@ -64,9 +65,9 @@ class Bridge:
         """The gradient of the encoder's last state from that of the decoder's first."""
         dlevels = (level for parts in _parts(self.decoder, dstate) for level in zip(*parts))
         entries = []
-        for layer in _stateful(self.encoder):
-            S = _directions(layer)
-            rows = [[self._split(d, S) for d in next(dlevels)] for _ in range(_depth(layer))]
+        for _, spec in _stateful(self.encoder):
+            S = spec.directions
+            rows = [[self._split(d, S) for d in next(dlevels)] for _ in range(spec.levels)]
             entries.append([np.concatenate(part) for part in zip(*rows)])
         return _assemble(self.encoder, iter(entries))
 
@@ -89,49 +90,33 @@ class Bridge:
     def _sizes(self, model: Module) -> list[tuple[int | None, ...]]:
         """The sizes of each level's arrays after merging, None where only the layer itself knows."""
         levels = []
-        for layer in _stateful(model):
-            wide = _directions(layer) if self.merge == "concat" else 1
-            if isinstance(layer, RecurrentLayer):
-                sizes = {"h": getattr(layer, "proj_size", 0) or layer.hidden_size, "c": layer.hidden_size}
-                level = tuple(wide * sizes[name] for name in layer.states)
-            else:
-                level = (None,) * len(_states(layer))
-            levels += [level] * _depth(layer)
+        for _, spec in _stateful(model):
+            wide = spec.directions if self.merge == "concat" else 1
+            level = tuple(None if width is None else wide * width for width in spec.widths)
+            levels += [level] * spec.levels
         return levels
 
 
 # --- The layers of a model that have a state, and their entries in its state ------------------------------------------
 
 
-def _stateful(model: Module) -> list[Module]:
-    return [layer for layer in model.leaves() if layer.takes_state]
+def _stateful(model: Module) -> list[tuple[Module, StateSpec]]:
+    specs = ((layer, layer.state_spec) for layer in model.flatten())
+    return [(layer, spec) for layer, spec in specs if spec is not None]
 
 
 def _parts(model: Module, state: Any) -> Iterator[tuple[Array, ...]]:
     """For each of them its arrays, each (L*S, N, H)."""
-    for layer, entry in zip(model.leaves(), model.split_state(state)):
-        if layer.takes_state:
+    for layer, entry in zip(model.flatten(), model.flatten_state(state)):
+        if layer.state_spec is not None:
             yield entry if isinstance(entry, tuple) else (entry,)
 
 
 def _assemble(model: Module, entries: Iterator[list[Array]]) -> Any:
     """The model's state from the arrays of its layers."""
-    return model.join_state(
-        iter([_as_state(layer, next(entries)) if layer.takes_state else None for layer in model.leaves()])
-    )
+    specs = [layer.state_spec for layer in model.flatten()]
+    return model.unflatten_state(iter([None if spec is None else _as_state(spec, next(entries)) for spec in specs]))
 
 
-def _as_state(layer: Module, parts: list[Array]) -> Any:
-    return parts[0] if getattr(layer, "state_is_array", len(parts) == 1) else tuple(parts)
-
-
-def _states(layer: Module) -> tuple[str, ...]:
-    return getattr(layer, "states", ("h",))
-
-
-def _depth(layer: Module) -> int:
-    return getattr(layer, "num_layers", 1)
-
-
-def _directions(layer: Module) -> int:
-    return 2 if getattr(layer, "bidirectional", False) else 1
+def _as_state(spec: StateSpec, parts: list[Array]) -> Any:
+    return parts[0] if spec.is_array else tuple(parts)

@@ -1,7 +1,7 @@
 """What RNN, GRU and LSTM share: they stack and turn round the sequences of `fastrnn.functional`.
 
-Letters: T time steps, N batch, D input_size, H hidden_size, P width of h (proj_size where there is one, else H), G gates
-(RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, otherwise 1).
+Letters: T time steps, N batch, D input_size, H hidden_size, P width of h (proj_size where there is one, else H), G
+gates (RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, otherwise 1).
 
 Parameters have PyTorch's names and layouts, for layer k = 0, 1, ... and with "_reverse" for the second direction:
 weight_ih_l{k} (G*H, D; from k = 1 on G*H, S*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and bias_hh_l{k} (G*H,).
@@ -13,7 +13,7 @@ output, and gradients add up where they belong.
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,54 +23,40 @@ from .._validate import (
     check_dtype,
     check_lengths,
     check_probability,
+    check_reset_mask,
     check_size,
     kind_of,
     own_generator,
 )
+from ..functional.rnn import sequence_backward, sequence_forward
+from ..functional.spec import CellSpec
+from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
 from .init import orthogonal_gates, uniform
-from .layout import as_given, check_reset_mask, check_state, time_major
-from .module import Array, Module
+from .layout import as_given, check_state, read_doutput, time_major
+from .module import Array
+from .protocol import NOTHING, Context, StateSpec
+from .stateful import Stateful
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class RecurrentLayer(Module):
+class RecurrentLayer(Stateful):
     """What RNN, GRU and LSTM share.
 
-    output, state_n = layer(x, state=None, *, lengths=None, reset_mask=None, steps=None, training=False)
-        x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence without a batch axis; in the layer's
-        dtype. state is h, or (h, c) for the LSTM, h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...); None
-        for zeros, or for the learned initial state. output (T, N, S*P), laid out as x; of a bidirectional layer the
-        forward half comes first. state_n is like state: what each direction of each layer ends with.
-        lengths: integers (N,), 0..T in any order: sequence n ends after lengths[n] steps. Output past it is 0, the
-            final state is that of its last step, and a reverse direction starts there. Work follows sum(lengths).
-        reset_mask: bool (T, N), with batch_first too: where True the state is zeroed before that step, as at the start
-            of an episode, and no gradient flows back across. A reverse direction's state is zeroed at the same
-            boundary, after it has read that step.
-        steps: with x None, how many steps to run without input, s_t = f(s_{t-1}): as with x = 0, but the first layer's
-            weight_ih is left out. The batch is that of the state, one sequence where there is none.
-
-    dx, dstate0 = layer.backward(doutput, dstate_n=None, need_dx=True)
-        Backpropagation through time, after a call with training=True, whose x and output must still be as they were.
-        doutput is like output, dstate_n like state_n, each None for zeros. Parameter gradients are added to `grads`.
-        dx is None where x was, and with need_dx=False, which spares a product with the weights.
-
-    Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape, RuntimeError for a
-    backward without a training call before it.
+    The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
+    (T, N, S*P), laid out as x; of a bidirectional layer the forward half comes first.
     """
 
     batch_first: bool
-    takes_lengths = takes_reset_mask = takes_state = skips_dx = True
-    gates: int
-    states: tuple[str, ...] = ("h",)
-    _forward: Callable[..., Any]
-    _backward: Callable[..., dict[str, Any]]
+    _rng: np.random.Generator
+    optional_input_grad = True
 
     reads = "features"
 
     def __init__(
         self,
+        spec: CellSpec,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -83,9 +69,7 @@ class RecurrentLayer(Module):
         rng: Any,
         init: str,
         learn_initial_state: bool,
-        options: dict[str, Any],
         proj_size: int = 0,
-        peephole: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = check_size("input_size", input_size)
@@ -98,12 +82,11 @@ class RecurrentLayer(Module):
         self.dtype = check_dtype("dtype", dtype)
         self.init = check_choice("init", init, ("uniform", "orthogonal"))
         self.learn_initial_state = bool(learn_initial_state)
-        self._options = options
+        self.spec, self.gates, self.states = spec, spec.gates, spec.states
         self._directions = 2 if self.bidirectional else 1
         self._h_size = proj_size or self.hidden_size
         rng = as_generator("rng", rng)
-        kinds = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-        kinds += ["weight_hr"] * bool(proj_size) + ["weight_peephole"] * peephole
+        kinds = spec.shapes(self.input_size, self.hidden_size, self._h_size)
         # [k*S + s]: what the functional core calls the parameters of layer k, direction s -> their names here.
         self._names = [
             {kind: f"{kind}_l{k}{suffix}" for kind in kinds}
@@ -121,21 +104,26 @@ class RecurrentLayer(Module):
 
     def _start_weights(self, rng: np.random.Generator, index: int, names: dict[str, str]) -> None:
         """All U(-1/sqrt(H), 1/sqrt(H)) as in PyTorch; init="orthogonal" changes square recurrent weights."""
-        H, P, GH, bound = self.hidden_size, self._h_size, self.gates * self.hidden_size, self.hidden_size**-0.5
+        H, P = self.hidden_size, self._h_size
         columns = self.input_size if index < self._directions else self._directions * P
-        shapes = {"weight_ih": (GH, columns), "weight_hh": (GH, P), "weight_hr": (P, H), "weight_peephole": (3 * H,)}
+        shapes = self.spec.shapes(columns, H, P)
         for kind, name in names.items():
             if kind == "weight_hh" and self.init == "orthogonal" and P == H:
                 self.add_param(name, orthogonal_gates(rng, self.gates, H, self.dtype))
             elif self.bias or not kind.startswith("bias"):
-                self.add_param(name, uniform(rng, shapes.get(kind, (GH,)), bound, self.dtype))
+                self.add_param(name, uniform(rng, shapes[kind], H**-0.5, self.dtype))
+
+    @property
+    def state_spec(self) -> StateSpec:
+        names = self.states
+        return StateSpec(names, self._state_widths(), self.num_layers, self._directions, len(names) == 1)
 
     def arguments(self) -> dict[str, Any]:
         return {
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
-            **self._options,
+            **self.spec.options,
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dropout": self.dropout,
@@ -147,85 +135,80 @@ class RecurrentLayer(Module):
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
-    def __call__(
-        self,
-        x: Array | None,
-        state: State = None,
-        *,
-        lengths: Any = None,
-        reset_mask: Array | None = None,
-        steps: int | None = None,
-        training: bool = False,
-    ) -> tuple[Array, State]:
-        y, batched = self._read_input(x, state, steps)
+    def forward(
+        self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
+    ) -> tuple[Array, Any]:
+        lengths, reset_mask = context.lengths, context.reset_mask
+        y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
         P, S = self._h_size, self._directions
-        state0 = self._unpack("state", state, N, batched)
+        state0 = [None, None] if state is None else self._unpack("state", state, N, batched)
         starts_learned = state is None and self.learn_initial_state
         if starts_learned:
             learned = [self._params[f"initial_{name}"] for name in self.states]
-            state0 = [np.repeat(rows[:, None], N, axis=1) for rows in learned]
-        resets = self._resets_of_directions(reset_mask, lengths, T, N)
+            state0 = _pair([np.repeat(rows[:, None], N, axis=1) for rows in learned])
+        resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
-        caches, masks = [], [None] * self.num_layers
+        caches: list[Any] = []
+        masks: list[Array | None] = [None] * self.num_layers
         for k in range(self.num_layers):
             if k and training and self.dropout:
                 masks[k] = dropout_mask(self._rng, y.shape, self.dropout, self.dtype)
                 y = y * masks[k]
-            both = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
+            both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
                 index = k * S + s
-                weights = {kind: self._params.get(name) for kind, name in self._names[index].items()}
+                weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
-                output, *last, cache = self._forward(
+                h0, c0 = [a if a is None else a[index] for a in state0]
+                output, h_n, c_n, cache = sequence_forward(
+                    self.spec,
                     y,
-                    *[a if a is None else a[index] for a in state0],
+                    h0,
+                    c0,
                     **weights,
                     lengths=lengths,
                     reset_mask=resets[s],
                     reverse=bool(s),
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
-                    **self._options,
                 )
-                state_n.append(last)
+                state_n.append([h_n] if c_n is None else [h_n, c_n])
                 caches.append(cache)
             y = output if both is None else both
         if training:
             self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
-    def backward(
-        self, doutput: Array | None, dstate_n: State = None, *, need_dx: bool = True
-    ) -> tuple[Array | None, State]:
+    def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         caches, masks, shape, batched, without_input, starts_learned = self._kept()
-        _, N, width = shape
-        P, S, dy = self._h_size, self._directions, None
-        if doutput is not None:
-            dy = time_major("doutput", doutput, None, self.batch_first, width)
-            if dy.shape != shape or (doutput.ndim == 3) != batched:
-                expected = as_given(np.empty(shape), batched, self.batch_first).shape
-                raise ValueError(f"doutput: expected shape {expected} like output, got {doutput.shape}")
-            if dy.dtype != self.dtype:
-                raise TypeError(f"doutput: expected {self.dtype} like output, got {dy.dtype}")
+        N = shape[1]
+        P, S = self._h_size, self._directions
+        if dy is not None:
+            dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dstate = self._unpack("dstate_n", dstate_n, N, batched)
         self._cache = None
         dstate0 = [np.zeros((S * self.num_layers, N, width), self.dtype) for width in self._state_widths()]
         for k in reversed(range(self.num_layers)):
-            dx = None
+            dx: Any = None
             for s in range(S):
                 index = k * S + s
-                into = {kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads}
+                into: dict[str, Any] = {
+                    kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads
+                }
                 if without_input and not k:
                     del into["weight_ih"]
                 for key, a in zip(("h0", "c0"), dstate0):
                     into[key] = a[index]
                 if s or not (k or need_dx):
                     into["x"] = dx  # added to; None, of the first layer: not wanted
-                grads = self._backward(
+                dh_n, dc_n = [a if a is None else a[index] for a in dstate]
+                grads = sequence_backward(
+                    self.spec.cell,
                     dy if dy is None or S == 1 else dy[:, :, s * P : (s + 1) * P],
-                    *[a if a is None else a[index] for a in dstate],
+                    dh_n,
+                    dc_n,
                     caches[index],
                     into=into,
                 )
@@ -239,10 +222,10 @@ class RecurrentLayer(Module):
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
-    def _resets_of_directions(self, reset_mask: Any, lengths: Any, T: int, N: int) -> list[Array | None]:
+    def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
-        if reset_mask is None or not self.bidirectional:
-            return [reset_mask] * 2
+        if not self.bidirectional:
+            return [reset_mask]
         if check_reset_mask(reset_mask, T, N) is None:
             return [None] * 2
         reverse = np.zeros_like(reset_mask)
@@ -252,27 +235,26 @@ class RecurrentLayer(Module):
             reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
         return [reset_mask, reverse]
 
+    def check_trainable(self, *, alone: bool = True) -> None:
+        if alone:
+            got = type(self).__name__
+            raise TypeError(f"model: expected a layer that returns one array, got {got}; put it in a Sequential")
+
     # --- streams ------------------------------------------------------------------------------------------------------
 
-    def stream_links(self, chain: Any) -> bool:
-        links = []
+    def compile_into(self, builder: ChainBuilder) -> bool:
         for index, names in enumerate(self._names):
             weights = {kind: self._params.get(name) for kind, name in names.items()}
-            learned = (
-                [self._params[f"initial_{name}"][index] for name in self.states] if self.learn_initial_state else None
-            )
-            links.append(weights | self._kernel_options() | {"gates": self.gates, "initial": learned})
-        chain.links += links
+            learned = None
+            if self.learn_initial_state:
+                learned = [self._params[f"initial_{name}"][index] for name in self.states]
+            builder.add_recurrence(self.spec, weights, learned)
         return True
-
-    def _kernel_options(self) -> dict[str, Any]:
-        """The options as the compiled kernels know them."""
-        raise NotImplementedError
 
     # --- layouts ------------------------------------------------------------------------------------------------------
 
     def _state_widths(self) -> tuple[int, ...]:
-        return (self._h_size, self.hidden_size)[: len(self.states)]
+        return self.spec.widths(self.hidden_size, self._h_size)
 
     def _read_input(self, x: Array | None, state: State, steps: int | None) -> tuple[Array, bool]:
         """x time-major, and whether it has a batch axis; `steps` without input are an x of no features."""
@@ -287,9 +269,9 @@ class RecurrentLayer(Module):
         return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
 
     def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
-        """h (L*S, N, P), (c (L*S, N, H)), or None each for zeros."""
+        """h (L*S, N, P) and c (L*S, N, H), None for zeros and for the c of a cell without one."""
         if state is None:
-            return [None] * len(self.states)
+            return [None, None]
         parts = [state] if len(self.states) == 1 else state
         if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
             raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), got {kind_of(state)}")
@@ -298,7 +280,7 @@ class RecurrentLayer(Module):
             shape = (rows, N, width) if batched else (rows, width)
             label = name if len(self.states) == 1 else f"{letter} of {name}"
             check_state(label, part, shape, self.dtype)
-        return [part if batched else part[:, None] for part in parts]
+        return _pair([part if batched else part[:, None] for part in parts])
 
     def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
         if not batched:
@@ -309,3 +291,8 @@ class RecurrentLayer(Module):
 
     def _as_state(self, parts: list[Array]) -> State:
         return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _pair(parts: list[Array]) -> list[Array | None]:
+    """h and c, which is None for a cell without one."""
+    return [parts[0], parts[1] if len(parts) == 2 else None]

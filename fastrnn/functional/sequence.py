@@ -1,0 +1,64 @@
+"""Any cell over a sequence: where a CellSpec meets the compiled core. Letters as in the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _native
+from .._validate import Array, CellName, Maybe
+from .spec import ORIGINS, CellSpec
+
+Grads = dict[str, Any]  # Maybe, but what the user asked for is there
+
+
+def sequence_forward(
+    spec: CellSpec,
+    x: Array,
+    h0: Maybe,
+    c0: Maybe,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Maybe,
+    bias_hh: Maybe,
+    weight_hr: Maybe = None,
+    weight_peephole: Maybe = None,
+    lengths: Any = None,
+    reset_mask: Any = None,
+    reverse: bool = False,
+    out: Maybe = None,
+    training: bool = True,
+) -> tuple[Array, Array, Maybe, Any]:
+    """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
+    if weight_hh is None:
+        raise TypeError("weight_hh: expected a NumPy array, got NoneType")
+    cell, activation, gate_activation, clip, _ = spec.kernel
+    result: tuple[Array, Array, Maybe, Any] = _native.forward(  # keywords would cost a short call several percent
+        cell,
+        activation,
+        x,
+        h0,
+        c0,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        out,
+        training,
+        gate_activation=gate_activation,
+        clip=clip,
+        weight_hr=weight_hr,
+        weight_peephole=weight_peephole,
+        lengths=lengths,
+        reset_mask=reset_mask,
+        reverse=reverse,
+    )
+    return result
+
+
+def sequence_backward(
+    cell: CellName, doutput: Maybe, dh_n: Maybe, dc_n: Maybe, cache: Any, into: dict[str, Any] | None = None
+) -> Grads:
+    """The gradients of `sequence_forward` for a cell of that name."""
+    origin, cells = ORIGINS[cell]
+    grads: Grads = _native.backward(origin, cells, cache, doutput, dh_n, dc_n, into)
+    return grads
