@@ -1,7 +1,7 @@
 """TreeLSTM, forward+backward, on 256 random binary trees of 20 to 60 leaves, against a node-by-node PyTorch loop.
 
-Letters: D input_size, H hidden_size. The loop's cell is one linear layer for all gates of a node, as a careful user writes
-it; PyTorch has no layer for trees. Words are at the leaves, every node has a gradient from outside.
+Letters: D input_size, H hidden_size. The loop's cell is one linear layer for all gates of a node, as a careful user
+writes it; PyTorch has no layer for trees. Words are at the leaves, every node has a gradient from outside.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benches/long_sequences.py [--lengths 1000 10000 100000] [--cell lstm] [--head steps]
 
 Letters: T time steps, D input size, H hidden size. N = 1 sequence, D = 16, H = 128, 10 classes. Each line is a process
-of its own; "memory" is the growth of its peak resident memory (ru_maxrss) over what it held with x, y and the model made
-and a short sequence trained, "seconds" the faster of two epochs.
+of its own; "memory" is the growth of its peak resident memory (ru_maxrss) over what it held with x, y and the model
+made and a short sequence trained, "seconds" the faster of two epochs.
 """
 
 from __future__ import annotations

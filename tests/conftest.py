@@ -5,9 +5,10 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, G gate
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import pytest

@@ -373,7 +373,7 @@ def test_segments_with_lengths(pool, batch_first, every):
     for k in (None, every):
         propagation = BPTT(model(pool, batch_first=batch_first), Objective("cross_entropy"))
         batch = Batch(Data(x, steps if pool is None else classes, steps=pool is None), slice(0, N + 1))
-        ((values, learns),) = (
+        ((values, _learns),) = (
             propagation.whole(batch) if k is None else CheckpointedBPTT(propagation, k).gradients(batch)
         )
         results.append((propagation.model.grads, values, propagation.state))

@@ -4,6 +4,7 @@ scaling and charts: test_bench_views.py."""
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 
 import numpy as np
@@ -32,7 +33,7 @@ SMALL = Shape(4, 3, 5, 6)
 TINY_PLAN = Plan(rounds=2, least_rounds=1, budget=0.05, block=0.001, max_repeats=3, pause=0.0)
 
 
-# shapes ----------------------------------------------------------------------------------------------------------------
+# shapes ---------------------------------------------------------------------------------------------------------------
 
 
 def test_flops_count_the_matrix_products():
@@ -77,7 +78,7 @@ def test_a_foreign_shape_is_refused(text):
         Shape.parse(text)
 
 
-# measure ---------------------------------------------------------------------------------------------------------------
+# measure --------------------------------------------------------------------------------------------------------------
 
 
 class FakeTime:
@@ -134,7 +135,7 @@ def test_nobody_has_two_turns_in_a_row(contenders):
     plan = Plan(rounds=6, budget=100, block=0.5, pause=0.0)
     measure({name: time.worker(name, [1.0]) for name in names}, plan, clock=time.clock, sleep=time.sleep)
     turns = [entry for entry in time.diary if not entry.startswith("sleep")]
-    assert all(a != b for a, b in zip(turns, turns[1:]))
+    assert all(a != b for a, b in itertools.pairwise(turns))
     rounds = ["".join(turns[k : k + contenders]) for k in range(0, len(turns), contenders)]
     assert all(sorted(order) == sorted(names) for order in rounds) and len(set(rounds)) > (contenders > 2)
 
@@ -198,7 +199,7 @@ def test_the_plans_pause_long_enough_for_spinning_threads():
     assert all(peer.settling >= 0.012 for peer in (FastRNN, *PEERS.values()))
 
 
-# gemm ------------------------------------------------------------------------------------------------------------------
+# gemm -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -221,7 +222,7 @@ def test_large_products_report_gflops():
     assert list(rates) == ["numpy"] and rates["numpy"] > 0
 
 
-# run, table, JSON ------------------------------------------------------------------------------------------------------
+# run, table, JSON -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)

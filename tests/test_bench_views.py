@@ -26,7 +26,7 @@ def two_threads():
     fastrnn.set_num_threads(before)
 
 
-# memory ----------------------------------------------------------------------------------------------------------------
+# memory ---------------------------------------------------------------------------------------------------------------
 
 
 def test_growth_sees_what_a_call_holds_at_its_peak_and_not_what_was_there():
@@ -61,7 +61,7 @@ def test_a_child_that_dies_is_reported():
         peak_memory("rnn", SMALL, [Lost], num_threads=1)
 
 
-# dispatch --------------------------------------------------------------------------------------------------------------
+# dispatch -------------------------------------------------------------------------------------------------------------
 
 
 def test_every_plan_that_differs_is_forced():
@@ -73,7 +73,7 @@ def test_every_plan_that_differs_is_forced():
 
 @pytest.fixture
 def by_plan(monkeypatch, two_threads):
-    """measure(durations) -> (choice, plans that ran): 1.5 s for the own choice, 3.0 or what durations(plan) says for another."""
+    """measure(durations) -> (choice, plans that ran): 1.5 s for the own choice, 3.0 or what durations(plan) says."""
 
     def measure(durations):
         time, forced, ran = FakeTime(), [], []
@@ -135,7 +135,7 @@ def test_dispatch_command_prints_a_row_per_case(capsys, tmp_path, monkeypatch):
     assert set(entries[0]["seconds"]) == {dispatch.OWN, *dispatch.forced_plans(fastrnn.get_num_threads())}
 
 
-# scaling ---------------------------------------------------------------------------------------------------------------
+# scaling --------------------------------------------------------------------------------------------------------------
 
 
 def made_up_points():
@@ -183,7 +183,7 @@ def test_scaling_command_prints_every_point_and_draws(capsys, tmp_path, monkeypa
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-# charts ----------------------------------------------------------------------------------------------------------------
+# charts ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_scaling_chart_has_a_panel_per_curve(figure, tmp_path):
     np.testing.assert_allclose(line.get_ydata(), [10, 10, 20])
 
 
-# command line ----------------------------------------------------------------------------------------------------------
+# command line ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

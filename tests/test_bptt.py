@@ -414,8 +414,8 @@ def test_bad_constructor_arguments(layers, options, message):
         (
             {"tbptt": 3},
             lambda t, x, y: t.fit(x[:, 0, 0], y),
-            "x: expected sequences (N, T, D), got shape (3,); write x[None] for one series, x[:, None] for samples of one step, "
-            "x[..., None] for series of one feature",
+            "x: expected sequences (N, T, D), got shape (3,); write x[None] for one series, x[:, None] for samples of "
+            "one step, x[..., None] for series of one feature",
         ),
         (
             {},

@@ -44,7 +44,7 @@ def refusal(capsys, *arguments: str) -> str:
     return captured.err
 
 
-# demo ------------------------------------------------------------------------------------------------------------------
+# demo -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cell, least", [("lstm", 0.93), ("gru", 0.93), ("rnn", 0.85)])
@@ -126,7 +126,7 @@ def test_digits_are_standardised_by_the_training_part():
     np.testing.assert_allclose(digits.x_test, expected, rtol=0, atol=1e-5)
 
 
-# info and bench --------------------------------------------------------------------------------------------------------
+# info and bench -------------------------------------------------------------------------------------------------------
 
 
 def test_info_tells_what_runs_here(capsys):
@@ -177,7 +177,7 @@ def test_python_dash_m_is_the_same_command(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fastrnn {fastrnn.__version__}\n", "")
 
 
-# refusals --------------------------------------------------------------------------------------------------------------
+# refusals -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

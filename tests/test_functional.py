@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ OUTPUT_ACTIVATIONS = ["identity", "softmax", "sigmoid", "tanh", "relu"]
 SATURATING = [(cell, options) for cell, options in CELLS if options.get("nonlinearity") not in ("relu", "identity")]
 
 
-@lru_cache(maxsize=None)
+@cache
 def case_and_expected(index: int, shape: tuple[int, ...], dtype: str) -> tuple[Case, dict[str, Any]]:
     """Cached, as every instruction set meets the same cases; `index` is into CELLS."""
     case = make_case(*CELLS[index], shape, dtype)
@@ -130,7 +130,7 @@ def test_cells_match_reference(cell, options, dtype, output_activation, isa):
         head = (
             {}
             if output_activation is None
-            else dict(weight_hy=weight_hy, bias_y=bias, output_activation=output_activation)
+            else {"weight_hy": weight_hy, "bias_y": bias, "output_activation": output_activation}
         )
         head64 = {k: v.astype(np.float64) if isinstance(v, np.ndarray) else v for k, v in head.items()}
         expected = run(reference, case.astype(np.float64), head64)
@@ -421,7 +421,7 @@ def test_huge_inputs_over_time(cell, options, dtype, isa):
 @every_cell
 def test_nan_stays_in_its_row(cell, options, dtype, shape, isa):
     """A NaN in x, a state or doutput of one row: that row is NaN from there on, the others are bitwise untouched."""
-    T, N, D, H = shape
+    _T, N, D, _H = shape
     case = make_case(cell, options, shape, dtype)
     clean = case.run(functional)
     row, t0 = N // 2, 1

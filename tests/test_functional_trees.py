@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ SHAPES = [
 ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def case_and_expected(cell: str, children: Any, number: int, dtype: str, at_leaves: bool) -> tuple[Any, dict[str, Any]]:
     """Cached, as every instruction set meets the same cases."""
     case = make_tree_case(cell, children, *SHAPES[number], dtype, at_leaves=at_leaves)
@@ -170,7 +170,7 @@ def test_torch_autograd_of_a_recursion(cell, children):
 @pytest.mark.parametrize("children", ["sum", 1])
 @pytest.mark.parametrize("T, N", [(1, 3), (23, 1), (9, 5)])
 def test_a_chain_is_a_sequence(children, T, N, dtype):
-    """Trees without branches are sequences from the leaf to the root: the LSTM's and the RNN's results, exactly these."""
+    """Trees without branches are sequences from the leaf to the root: the LSTM's and the RNN's results, exactly."""
     rng = np.random.default_rng(3)
     D, H = 7, 20
     trees = Trees([np.append(np.arange(1, T), -1)] * N)

@@ -5,9 +5,10 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, M outp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def with_ways(case: Case, ways: str, seed: int = 0) -> Case:
     return replace(case, **{name: random.get(name, True) for name in names})
 
 
-@lru_cache(maxsize=None)
+@cache
 def case_and_expected(index: int, shape: tuple[int, ...], dtype: str, ways: str = "") -> tuple[Case, dict[str, Any]]:
     """Cached, as every instruction set meets the same cases; `index` is into ALL."""
     case = make_case(*ALL[index], shape, dtype)

@@ -207,7 +207,7 @@ def every_sequence(step, row, steps, vocabulary, end, penalty):
     found = []
     for T in range(1, steps + 1):
         for tokens in itertools.product(range(vocabulary), repeat=T):
-            if end in tokens[:-1] or (T < steps and tokens[-1] != end):
+            if end in tokens[:-1] or (steps > T and tokens[-1] != end):
                 continue
             state, last, total = np.array([[row]]), 0, 0.0
             for token in tokens:

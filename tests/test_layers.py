@@ -207,7 +207,7 @@ def test_unbatched_is_a_batch_of_one(kind):
     )
     for name, value in alone.items():
         expected = batch[name]
-        if name in ("output", "dx") or name.endswith(("_n", "0")) and not name.endswith("_l0"):
+        if name in ("output", "dx") or (name.endswith(("_n", "0")) and not name.endswith("_l0")):
             expected = expected.squeeze(1)
         np.testing.assert_array_equal(value, expected, err_msg=name)
 
@@ -593,7 +593,7 @@ def test_state_of_a_one_state_layer():
 @every_layer
 def test_backward_needs_a_training_call_and_uses_it_up(kind):
     layer = LAYERS[kind](D, H, rng=1)
-    x, state, doutput, dstate = random_arguments(layer)
+    x, state, doutput, _dstate = random_arguments(layer)
     message = f"^{type(layer).__name__}.backward: expected a call with training=True before each backward, got none"
     with pytest.raises(RuntimeError, match=message):
         layer.backward(doutput)

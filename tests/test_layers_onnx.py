@@ -1,6 +1,6 @@
 """Layers against ONNX: its reference evaluator and ONNX Runtime, where each has what is compared.
 
-ONNX (operators LSTM, GRU and RNN) orders gates i, o, f, c and z, r, h and peepholes i, o, f, and has one node per layer.
+ONNX (operators LSTM, GRU and RNN) orders gates i, o, f, c and z, r, h and peepholes i, o, f, and has one node a layer.
 The reference evaluator has neither lengths nor clip nor activations by name; ONNX Runtime has them, but leaves c_t in
 h_t = o * h(c_t) unclipped, where ONNX's text has clip "applied to the input of activations".
 
@@ -149,7 +149,7 @@ IN_NUMPY = {
 
 @pytest.mark.parametrize("cell, options", [o for o in OPTIONS if not o[1].get("nonlinearity")], ids=identify)
 def test_agree_with_the_reference_evaluator(cell, options):
-    """The evaluator's own recurrences; f, g and h are put into it where it has them fixed, clipped as ONNX's text says."""
+    """The evaluator's own recurrences; f, g and h are put into it where it has them fixed, clipped as ONNX says."""
     onnx = pytest.importorskip("onnx")
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
     from onnx.reference.ops import op_gru, op_lstm

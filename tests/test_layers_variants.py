@@ -7,6 +7,7 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, L laye
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def by_hand(
     lengths: Any = None,
     reset_mask: Any = None,
 ) -> dict[str, np.ndarray]:
-    """What `run` gives, from `fastrnn.reference` in float64. Resets of a reverse direction come one step later for it."""
+    """What `run` gives, from `fastrnn.reference` in float64. Resets of a reverse direction come a step later for it."""
     S = 2 if layer.bidirectional else 1
     x, doutput = (np.asarray(a.swapaxes(0, 1) if layer.batch_first else a, np.float64) for a in (x, doutput))
     state, dstate = ([a.astype(np.float64) for a in parts(s)] for s in (state, dstate))
@@ -264,8 +265,8 @@ def test_lengths_and_resets_of_one_sequence(cell, options):
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
 @every_cell
 def test_resets_cut_a_sequence_into_sequences_of_their_own(cell, options, bidirectional):
-    """The pieces between boundaries, each run alone: the forward direction enters the first piece with the state that is
-    given and leaves the last one with state_n, the reverse direction the other way round."""
+    """The pieces between boundaries, each run alone: the forward direction enters the first piece with the state that
+    is given and leaves the last one with state_n, the reverse direction the other way round."""
     S, L = 1 + bidirectional, 2
     layer = make_layer(cell, options, dtype="float64", num_layers=L, bidirectional=bidirectional)
     mask = random_resets(seed=6)
@@ -402,7 +403,7 @@ def test_a_trainer_gives_each_sequence_what_it_would_get_alone(batch_first):
     outputs = Trainer(model, loss="mse").predict(x, batch_size=4, reset_mask=masks)
     for sequence, mask, output in zip(x, masks, outputs, strict=True):
         starts = [0, *(np.flatnonzero(mask[1:]) + 1), len(sequence)]
-        alone = [model(sequence[start:stop]) for start, stop in zip(starts, starts[1:])]
+        alone = [model(sequence[start:stop]) for start, stop in itertools.pairwise(starts)]
         assert_output_close(output, np.concatenate(alone), "float32")
 
 

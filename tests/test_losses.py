@@ -472,7 +472,8 @@ TARGETS = np.array([0, 3, 1])
         (
             lambda: cross_entropy(LOGITS, TARGETS, lengths=np.array([1])),
             ValueError,
-            "lengths: expected None without axes of time and batch in front, got elements of shape (3,) with time_axis=0",
+            "lengths: expected None without axes of time and batch in front, got elements of shape (3,) with "
+            "time_axis=0",
         ),
         (
             lambda: losses.get("hinge"),

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def assert_within(actual: dict, expected: dict, tolerance: float) -> None:
         assert error.max(initial=0) <= tolerance, f"{name}: {error.max():.1e}"
 
 
-# ---- The setting --------------------------------------------------------------------------------------------------------
+# ---- The setting -----------------------------------------------------------------------------------------------------
 
 
 def test_highest_whatever_the_environment():
@@ -114,7 +114,7 @@ def test_config_says_what_runs():
     assert fastrnn.show_config()["matmul_precision"] == "medium: bf16 on AMX"
 
 
-# ---- What it does not touch ---------------------------------------------------------------------------------------------
+# ---- What it does not touch ------------------------------------------------------------------------------------------
 
 
 @EVERY_PRECISION
@@ -145,7 +145,7 @@ def test_streams_stay_with_float32():
     assert not np.array_equal(layer(x)[0], expected)
 
 
-# ---- Numbers ------------------------------------------------------------------------------------------------------------
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
 
 # One tile and less; a part of a second row tile; beside whole blocks of units, rows, and 32 terms of a sum.
 SHAPES = [(3, 5, 7, 9), (2, 16, 32, 64), (3, 37, 40, 50), (2, 70, 1, 33)]
@@ -169,7 +169,7 @@ def test_against_the_reference(cell, options, shape, precision):
 
 @every_cell_and_variant
 def test_variants_over_time(cell, options):
-    """With lengths in any order, resets and reversed time; more rows than one packed panel of a weight's gradient spans.
+    """With lengths in any order, resets and reversed time; more rows than a packed panel of a weight's gradient spans.
 
     The seed is one with which no unit rounds to the other side of a kink of its hard sigmoid or clip.
     """
@@ -204,7 +204,7 @@ def test_bitwise_equal_for_every_thread_count(cell, options, precision, by_units
 @EVERY_PRECISION
 @pytest.mark.parametrize(("T", "N", "D", "M"), [(1, 3, 5, 7), (3, 37, 65, 33), (9, 50, 40, 64)])
 def test_numbers_of_eight_bits_are_exact(T, N, D, M, precision):
-    """bfloat16 holds integers up to 256, float32 their sums of products: not a bit may be missing or in the wrong place."""
+    """bfloat16 holds integers up to 256, float32 their sums of products: not a bit may be missing or misplaced."""
     rng = np.random.default_rng([T, N, D, M])
     x, weight, bias, dy = (
         rng.integers(-128, 129, shape).astype(np.float32) for shape in ((T, N, D), (M, D), (M,), (T, N, M))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import inspect
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_cell_gradients(cell, options, output_activation):
     forward = getattr(reference, cell + "_cell_forward")
 
     def loss(inputs):
-        *state, cache = call(forward, cell, inputs, **options)
+        *state, _cache = call(forward, cell, inputs, **options)
         total = 0.0 if dy is None else (state.pop() * dy).sum()
         return total + sum((s * d).sum() for s, d in zip(state, case.dstate))
 
@@ -130,7 +131,7 @@ def test_sequence_equals_cascaded_cells(cell, options, dtype, T):
         dstate = [grads.pop(s + "0") for s in STATES[cell]]
         dx.insert(0, grads.pop("x"))
         total = {name: grad + total.get(name, 0) for name, grad in grads.items()}
-    expected |= {"dx": np.stack(dx)} | {"d%s0" % s: d for s, d in zip(STATES[cell], dstate)}
+    expected |= {"dx": np.stack(dx)} | {f"d{s}0": d for s, d in zip(STATES[cell], dstate)}
     expected |= {"d" + name: grad for name, grad in total.items()}
 
     assert set(results) == set(expected)
@@ -249,8 +250,8 @@ def test_no_time_steps(cell, options, dtype):
     assert results["output"].shape == (0, 2, 4) and results["dx"].shape == (0, 2, 3)
     for s, state, dstate in zip(STATES[cell], case.state, case.dstate):
         np.testing.assert_array_equal(results[s + "_n"], state)
-        np.testing.assert_array_equal(results["d%s0" % s], dstate)
-        assert results[s + "_n"] is not state and results["d%s0" % s] is not dstate
+        np.testing.assert_array_equal(results[f"d{s}0"], dstate)
+        assert results[s + "_n"] is not state and results[f"d{s}0"] is not dstate
     for name, weight in zip(("dweight_ih", "dweight_hh", "dbias_ih", "dbias_hh"), case.weights):
         assert results[name].shape == weight.shape and not results[name].any()
     assert {value.dtype for value in results.values()} == {np.dtype(dtype)}
@@ -392,10 +393,10 @@ def assert_lstm_numbers(grads: dict[str, Any], want: dict[str, Any], dx: str, da
     np.testing.assert_allclose(grads["x"].T[1, 2], want[dx], rtol=0, atol=1e-8)
     np.testing.assert_allclose(grads["h0"].T[2, 3], want[da0], rtol=1e-11)
     for gate, name, row, col in [(0, "Wi", 1, 2), (1, "Wf", 3, 1), (2, "Wc", 3, 1), (3, "Wo", 1, 2)]:
-        key = "d%s[%d][%d]" % (name, row, col)
+        key = f"d{name}[{row}][{col}]"
         np.testing.assert_allclose(grads["weight_hh"][5 * gate + row, col], want[key], rtol=1e-11, err_msg=key)
     for gate, name in enumerate(["bi", "bf", "bc", "bo"]):
-        np.testing.assert_allclose(grads["bias_ih"][5 * gate + 4], want["d%s[4]" % name][0], rtol=0, atol=1e-8)
+        np.testing.assert_allclose(grads["bias_ih"][5 * gate + 4], want[f"d{name}[4]"][0], rtol=0, atol=1e-8)
 
 
 # --- The twin ---------------------------------------------------------------------------------------------------------

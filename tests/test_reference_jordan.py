@@ -170,7 +170,7 @@ both_twins = pytest.mark.parametrize("module", [reference, functional], ids=["re
 @pytest.mark.parametrize("name, wrong, error, message", WRONG, ids=[name for name, *_ in WRONG])
 @both_twins
 def test_wrong_argument(module, name, wrong, error, message):
-    inputs, dy, dy_n = inputs_and_gradients()
+    inputs, _dy, _dy_n = inputs_and_gradients()
     with pytest.raises(error, match=f"^{name}: {message}"):
         module.jordan_forward(**inputs | {name: wrong})
 

@@ -22,7 +22,7 @@ def torch_results(case: Case) -> dict[str, Any]:
     torch = pytest.importorskip("torch")
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    T, N, D = case.x.shape
+    T, _N, D = case.x.shape
     H = len(case.weights[0]) // {"rnn": 1, "gru": 3, "lstm": 4}[case.cell]
     P = case.doutput.shape[-1]
     kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[case.cell]

@@ -6,8 +6,9 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, M outp
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest

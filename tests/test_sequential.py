@@ -171,7 +171,8 @@ SHARED = Linear(2, 2)
         (
             (Linear(2, 2), LSTM(2, 2, batch_first=True), LastStep()),
             ValueError,
-            "layers: expected one layout, got batch_first=True in layer 1 (LSTM) and batch_first=False in layer 2 (LastStep)",
+            "layers: expected one layout, got batch_first=True in layer 1 (LSTM) and batch_first=False in layer 2 "
+            "(LastStep)",
         ),
         (
             (LSTM(2, 2), Sequential(Linear(2, 2), GRU(2, 2, batch_first=True))),

@@ -12,13 +12,13 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn.base import clone  # noqa: E402
-from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import FunctionTransformer  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastrnn.sklearn import RNNClassifier, RNNRegressor, RNNTagger, WindowRegressor  # noqa: E402
+from fastrnn.sklearn import RNNClassifier, RNNRegressor, RNNTagger, WindowRegressor
 
 EXPECTED = {
     "check_sample_weight_equivalence_on_dense_data": "minibatches are drawn at random, so a sample of weight 2 does "

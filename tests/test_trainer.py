@@ -171,7 +171,7 @@ def test_same_seed_same_result():
         trainer = Trainer(model, rng=rng)
         return trainer.model, numbers(trainer.fit(x, y, epochs=2, batch_size=8, progress=False))
 
-    (model, history), (same, same_history), (generator, _), (other, other_history) = (
+    (model, history), (same, same_history), (generator, _), (_other, other_history) = (
         train(rng) for rng in (7, 7, np.random.default_rng(7), 8)
     )
     assert history == same_history
@@ -262,7 +262,7 @@ def test_batches_without_a_target_are_passed_over():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_training(value):
-    x, y = sign_of_sum(24)
+    x, _y = sign_of_sum(24)
     totals = x.sum(axis=1)
     trainer = Trainer(Sequential(GRU(1, 4, rng=0), LastStep(), Linear(4, 1, rng=0)), loss="mse")
     trainer.fit(x, totals, epochs=1, batch_size=8, shuffle=False, progress=False)

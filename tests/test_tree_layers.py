@@ -110,7 +110,7 @@ def test_backward_needs_a_training_call():
         layer.backward(case.dh)
 
 
-# --- Boolean expressions: tokens at the leaves, a loss at the roots or at every node ------------------------------------
+# --- Boolean expressions: tokens at the leaves, a loss at the roots or at every node ----------------------------------
 
 FALSE, TRUE, AND, OR, XOR = range(5)
 

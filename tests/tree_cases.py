@@ -22,7 +22,7 @@ def random_parents(rng: np.random.Generator, nodes: int, most: int = 10**9) -> n
     """A random tree whose nodes have at most `most` children, its nodes in random order."""
     free = [most]
     parent = [-1]
-    for node in range(1, nodes):
+    for _node in range(1, nodes):
         above = rng.choice(np.flatnonzero(free))
         parent.append(above)
         free[above] -= 1

@@ -3,7 +3,8 @@ process.
 
 `shapes` says what is timed, `peers` who runs, `measure` how, `gemm` what the machine could do; `run` puts them
 together, `report` keeps the outcome, `table` and `chart` show it. `memory` finds peaks, `dispatch` holds the
-dispatcher's choice against every other, `scaling` draws the curve of time against size.
+dispatcher's choice against every other, `scaling` draws the curve of time against size. `fastrnn.cli.bench` is the
+command.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def forced_plans(num_threads: int) -> dict[str, dict[str, Any]]:
 class Choice:
     """One cell, shape and mode. seconds: plan -> seconds per call in each round, the dispatcher's under OWN.
 
-    again: the same once more, of OWN and the plan that was faster by more than ALLOWED, if one was. The fastest of several
-    was lucky too; measured anew it has nothing but its merits.
+    again: the same once more, of OWN and the plan that was faster by more than ALLOWED, if one was. The fastest of
+    several was lucky too; measured anew it has nothing but its merits.
     """
 
     cell: str
@@ -60,7 +60,7 @@ class Choice:
         return min((plan for plan in self.seconds if plan != OWN), key=self.ratio)
 
     def loss(self) -> float:
-        """Time of the own choice over that of the best forced plan, as measured last; 1 if the choice is the best there is."""
+        """Time of the own choice over that of the best forced plan, as measured last; 1 if the choice is the best."""
         seconds = self.again or self.seconds
         return 1 / ratio(seconds[self.best()], seconds[OWN])
 
@@ -113,9 +113,9 @@ def format_head(num_threads: int) -> str:
     line += "".join(f"{plan:>{_width(plan)}}" for plan in plans) + " | best"
     return "\n".join(
         [
-            "own: the dispatcher's choice; /best: its time over that of the best forced plan, measured anew where that was",
-            f"faster by more than {ALLOWED - 1:.0%}; then each forced plan's time as a multiple of the own one's: threads, sharing by",
-            "rows or units, input projection fused or ahead",
+            "own: the dispatcher's choice; /best: its time over that of the best forced plan, measured anew where that",
+            f"was faster by more than {ALLOWED - 1:.0%}; then each forced plan's time as a multiple of the own one's:",
+            "threads, sharing by rows or units, input projection fused or ahead",
             "",
             line,
             "-" * len(line),
@@ -125,7 +125,7 @@ def format_head(num_threads: int) -> str:
 
 def format_row(choice: Choice) -> str:
     own = median(choice.seconds[OWN])
-    line = f"{choice.cell:5}{str(choice.shape):20}{SHORT[choice.mode]:5}|{own * 1e3:10.3f}{choice.loss():7.2f} |"
+    line = f"{choice.cell:5}{choice.shape!s:20}{SHORT[choice.mode]:5}|{own * 1e3:10.3f}{choice.loss():7.2f} |"
     for plan in choice.seconds:
         if plan != OWN:
             line += f"{choice.ratio(plan):>{_width(plan)}.2f}"

@@ -28,7 +28,10 @@ def products_call(library: str, sizes: Sequence[tuple[int, int, int]], dtype: st
     """A call that computes these products (rows, inner, columns) in "numpy" or "torch", into arrays it keeps."""
     rng = np.random.default_rng(0)
     arrays = [
-        tuple(rng.standard_normal(size, dtype=dtype) for size in ((rows, inner), (inner, columns), (rows, columns)))
+        tuple(
+            rng.standard_normal(size, dtype=np.dtype(dtype))
+            for size in ((rows, inner), (inner, columns), (rows, columns))
+        )
         for rows, inner, columns in sizes
     ]
     multiply: Callable[..., Any] = np.matmul

@@ -72,8 +72,8 @@ def measure(
 
 
 def _next_order(order: list[str]) -> list[str]:
-    """Another one for the next round, which does not begin with who was last: what disturbs the machine for two turns in a
-    row disturbs two contenders."""
+    """Another one for the next round, which does not begin with who was last: what disturbs the machine for two turns
+    in a row disturbs two contenders."""
     half = len(order) // 2
     return [*order[half:], *order[:half]][::-1]
 
@@ -85,7 +85,7 @@ def _time_block(call: Callable[[], object], plan: Plan, clock: Callable[[], floa
     first = clock() - begin
     if first >= plan.block:
         return first
-    times = []
+    times: list[float] = []
     end = begin + first + plan.block
     while len(times) < plan.max_repeats:
         begin = clock()

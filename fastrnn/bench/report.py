@@ -80,7 +80,7 @@ class Report:
     def best_blas(self, dtype: str) -> str | None:
         """The library whose large product was the fastest."""
         measured = self.gemm.get(dtype)
-        return max(measured, key=measured.get) if measured else None
+        return max(measured, key=measured.__getitem__) if measured else None
 
     def share_of_large(self, result: Result) -> float | None:
         """fastrnn's GFLOP/s over those of the machine's best large product."""

@@ -92,6 +92,6 @@ HEAD = (
 def format_row(point: Point, grown: float | None) -> str:
     factor = "" if grown is None else f"{grown:.2f}"
     return (
-        f"{point.cell:5}{SHORT[point.mode]:5}{point.curve:9}{point.size:>10,}{str(point.shape):>20}"
+        f"{point.cell:5}{SHORT[point.mode]:5}{point.curve:9}{point.size:>10,}{point.shape!s:>20}"
         f"{point.seconds_per_step() * 1e6:>11.2f} us{point.gflops():7.0f}{factor:>8}"
     )

@@ -55,7 +55,7 @@ class Shape(NamedTuple):
         """The shape written as FORMAT says. Raises ValueError for anything else."""
         try:
             T, N, D, H, *options = text.split(",")
-            numbers = [int(T), int(N), int(D), int(H)]
+            numbers = (int(T), int(N), int(D), int(H))
             layers = [option for option in options if option[:1] == "L"]
             num_layers = int(layers[0][1:]) if layers else 1
             shape = cls(*numbers, num_layers, "bi" in options, "float64" if "f64" in options else "float32")

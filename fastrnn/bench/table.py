@@ -34,8 +34,9 @@ def format_head(report: Report) -> str:
             versions,
             *(f"left out: {name} ({why})" for name, why in report.left_out.items()),
             *(f"note: {note}" for note in report.notes),
-            "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products of",
-            "this problem's sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn is ahead)",
+            "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products",
+            "of this problem's sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn",
+            "is ahead)",
         ]
     )
 
@@ -85,7 +86,7 @@ class Printer:
         return [name for name in able if name != FastRNN.name]
 
     def _case(self, cell: str, shape: Shape) -> str:
-        return f"{cell:5}{str(shape):{self._wide}}"
+        return f"{cell:5}{shape!s:{self._wide}}"
 
     def _titles(self, columns: tuple[str, str, str, str, str], peers: Sequence[str]) -> list[str]:
         section = (*columns, *peers)

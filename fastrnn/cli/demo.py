@@ -172,7 +172,7 @@ def train(
             x_train, y_train, epochs=epochs, batch_size=batch_size, validation_data=(x_test, y_test), progress=False
         )
     accuracy = trainer.evaluate(x_test, y_test)["accuracy"]
-    seconds = sum(history["seconds"])
+    seconds = sum(of_epoch or 0.0 for of_epoch in history["seconds"])
     print(f"test accuracy {accuracy:.4f}; trained on {epochs * len(x_train) / seconds:.0f} samples per second")
 
     trainer.save(output / MODEL_FILE)

@@ -58,8 +58,8 @@ def make_problem(cell: str, shape: Shape, seed: int = 0) -> Problem:
         cell=cell,
         shape=shape,
         weights=weights,
-        x=rng.standard_normal((T, N, D), dtype=shape.dtype),
-        doutput=rng.standard_normal((T, N, shape.directions * H), dtype=shape.dtype),
+        x=rng.standard_normal((T, N, D), dtype=np.dtype(shape.dtype)),
+        doutput=rng.standard_normal((T, N, shape.directions * H), dtype=np.dtype(shape.dtype)),
     )
 
 

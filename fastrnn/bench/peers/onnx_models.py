@@ -39,7 +39,7 @@ class OnnxRuntime(_OnnxPeer):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self._session = self._make_session(onnx_model(problem))
-        self._step_session = None
+        self._step_session: Any = None
 
     def _make_session(self, model: bytes) -> Any:
         import onnxruntime
@@ -85,7 +85,7 @@ class OpenVINO(_OnnxPeer):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self._request = self._make_request(onnx_model(problem))
-        self._step_request = None
+        self._step_request: Any = None
 
     def _make_request(self, model: bytes) -> Any:
         # Without this package openvino uses a stub of its own; with it, it forks processes that send usage data home.
@@ -93,7 +93,7 @@ class OpenVINO(_OnnxPeer):
         import openvino
 
         core = openvino.Core()
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self.num_threads:
             config["INFERENCE_NUM_THREADS"] = self.num_threads
         return core.compile_model(core.read_model(io.BytesIO(model)), "CPU", config).create_infer_request()
