@@ -5,7 +5,8 @@ and "window" where a state is carried on from call to call. The metadata entry "
 "config"}, the checksum being that of the configuration's text and of all arrays, in the order of their names. Nothing
 in the file is executed: layers are made by `layers.build`.
 
-A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was; what
+A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was;
+what
 it leaves of its own the next save removes. A file that is replaced keeps its permissions.
 """
 
@@ -133,7 +134,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
         with safe_open(name, framework="numpy") as file:
             entry = (file.metadata() or {}).get("fastrnn")
             # Copies, so that nothing refers to the file once it is closed.
-            arrays = {} if entry is None else {key: np.array(file.get_tensor(key)) for key in file.keys()}
+            arrays = {} if entry is None else {key: np.array(file.get_tensor(key)) for key in list(file.keys())}
     except (SafetensorError, TypeError, ValueError) as error:
         known = _whose(name)
         got = known or f"a damaged or foreign file ({error})"
@@ -202,5 +203,5 @@ def _checksum(text: str, arrays: Mapping[str, Array]) -> int:
     for name in sorted(arrays):
         array = arrays[name]
         checksum = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), checksum)
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
     return checksum

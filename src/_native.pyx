@@ -351,8 +351,8 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     cdef size_t scratch_at = _room(&size, k.scratch_size(q, plan.threads), itemsize)
     cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.R) if q.weight_hr else 0, itemsize)
     cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
-    cdef Block call = _block(size), states = tape.states
-    arrays = tape.arrays  # alive until the end
+    cdef Block call = _block(size), states = tape.states  # no-cython-lint: alive until the end
+    arrays = tape.arrays  # no-cython-lint: alive until the end
     tape.states, tape.arrays = None, None  # used up from here on
     q.carry, q.panels_h, q.panels_x, q.scratch = call.at + carry_at, call.at + h_at, call.at + x_at, call.at + scratch_at
     q.operand = call.at + operand_at

@@ -243,11 +243,13 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
     NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                         \
         tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, in_order); \
     }
-BLOCK(1, 1)
-BLOCK(1, 2) BLOCK(2, 1) BLOCK(2, 2)
+BLOCK(1, 1);
+BLOCK(1, 2);
+BLOCK(2, 1);
+BLOCK(2, 2);
 
-    /* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16 or 32. */
-    static void multiply(int NV, long rows, TILE_ARGS) {
+/* The same as of register tiles, for a block of operand rows (products' rows[0]); c and init have room for 16 or 32. */
+static void multiply(int NV, long rows, TILE_ARGS) {
     static void (*const blocks[2][2])(int, int, TILE_ARGS) = {{tile_block_1_1, tile_block_1_2},
                                                               {tile_block_2_1, tile_block_2_2}};
     memory_is_written();

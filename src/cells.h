@@ -220,17 +220,19 @@ INLINE void gru_backward_as(const int plain, FINISH_ARGS) {
     static void name(FINISH_ARGS) { cell_way##_as(plain, s, row, rows, block, blocks, acc, acc_row); }
 #define PLAIN_AND_ANY(cell, way) \
     FINISH(cell##_##way, cell##_##way, PLAIN) FINISH(cell##_##way##_any, cell##_##way, !PLAIN)
-FINISH(lstm_forward_kept, lstm_forward, PLAIN)
-FINISH(lstm_forward_any, lstm_forward, !PLAIN) static void lstm_forward(FINISH_ARGS) {
+FINISH(lstm_forward_kept, lstm_forward, PLAIN);
+
+FINISH(lstm_forward_any, lstm_forward, !PLAIN);
+static void lstm_forward(FINISH_ARGS) {
     (s->gates ? lstm_forward_kept : lstm_forward_unkept)(s, row, rows, block, blocks, acc, acc_row);
 }
-PLAIN_AND_ANY(lstm, backward)
-PLAIN_AND_ANY(gru, forward)
-PLAIN_AND_ANY(gru, backward)
+PLAIN_AND_ANY(lstm, backward);
+PLAIN_AND_ANY(gru, forward);
+PLAIN_AND_ANY(gru, backward);
 
-    /* ---- GRU, reset before the product (Cho et al., ONNX default): r and z first, then n from inner = r * h ---- */
+/* ---- GRU, reset before the product (Cho et al., ONNX default): r and z first, then n from inner = r * h ---- */
 
-    static void gru_reset_before_gates_forward(FINISH_ARGS) {
+static void gru_reset_before_gates_forward(FINISH_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
     for (long n = row; n < row + rows; n++, acc += acc_row) {
@@ -304,12 +306,12 @@ INLINE void rnn_backward_as(const int plain, FINISH_ARGS) {
         }
     }
 }
-PLAIN_AND_ANY(rnn, forward)
-PLAIN_AND_ANY(rnn, backward)
+PLAIN_AND_ANY(rnn, forward);
+PLAIN_AND_ANY(rnn, backward);
 
-    /* ---- Softmax over the whole of a row, shifted by its largest entry so that it cannot overflow ---- */
+/* ---- Softmax over the whole of a row, shifted by its largest entry so that it cannot overflow ---- */
 
-    static void softmax_row(real *y, long n) {
+static void softmax_row(real *y, long n) {
     real most = y[0], sum = 0;
     for (long k = 1; k < n; k++) most = y[k] > most ? y[k] : most;
     for (long k = 0; k < n; k += VL) store_part(y + k, vexp_of_negative(load_part(y + k, n - k) - most), n - k);

@@ -105,22 +105,43 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
 #define TWO_AND_ONE(MR, NV, step)                                                       \
     tile(MR, 2, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order); \
     tile(MR, 1, NV, 2, step, c, c_row, init, init_row, products, n_products, in_order);
-#define TILE(MR, NV, PARTS)                                                                                  \
-    NOINLINE void tile_##MR##_##NV(TILE_ARGS){PARTS(MR, NV, 1)} NOINLINE void outer_##MR##_##NV(TILE_ARGS) { \
-        PARTS(MR, NV, VL)                                                                                    \
-    }
-TILE(1, 1, WHOLE)
-TILE(2, 1, WHOLE) TILE(3, 1, WHOLE) TILE(4, 1, WHOLE) TILE(5, 1, WHOLE) TILE(6, 1, WHOLE) TILE(1, 2, WHOLE)
-    TILE(2, 2, WHOLE) TILE(3, 2, WHOLE) TILE(4, 2, WHOLE) TILE(5, 2, WHOLE) TILE(6, 2, WHOLE) TILE(1, 3, WHOLE)
-        TILE(2, 3, WHOLE) TILE(3, 3, WHOLE) TILE(4, 3, WHOLE) TILE(1, 4, WHOLE) TILE(2, 4, WHOLE) TILE(3, 4, WHOLE)
+#define TILE(MR, NV, PARTS)                                         \
+    NOINLINE void tile_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, 1); } \
+    NOINLINE void outer_##MR##_##NV(TILE_ARGS) { PARTS(MR, NV, VL); }
+TILE(1, 1, WHOLE);
+TILE(2, 1, WHOLE);
+TILE(3, 1, WHOLE);
+TILE(4, 1, WHOLE);
+TILE(5, 1, WHOLE);
+TILE(6, 1, WHOLE);
+TILE(1, 2, WHOLE);
+TILE(2, 2, WHOLE);
+TILE(3, 2, WHOLE);
+TILE(4, 2, WHOLE);
+TILE(5, 2, WHOLE);
+TILE(6, 2, WHOLE);
+TILE(1, 3, WHOLE);
+TILE(2, 3, WHOLE);
+TILE(3, 3, WHOLE);
+TILE(4, 3, WHOLE);
+TILE(1, 4, WHOLE);
+TILE(2, 4, WHOLE);
+TILE(3, 4, WHOLE);
 #if VECTOR_REGISTERS == 32
-            TILE(5, 3, WHOLE) TILE(6, 3, WHOLE) TILE(4, 4, WHOLE) TILE(5, 4, WHOLE) TILE(6, 4, WHOLE)
+TILE(5, 3, WHOLE);
+TILE(6, 3, WHOLE);
+TILE(4, 4, WHOLE);
+TILE(5, 4, WHOLE);
+TILE(6, 4, WHOLE);
 #define SIX_BY_THREE(kind) kind##_6_3
-                static const int max_rows[5] = {0, 6, 6, 6, 6};
+static const int max_rows[5] = {0, 6, 6, 6, 6};
 #else
-            TILE(5, 3, TWO_AND_ONE) TILE(4, 4, HALVES) TILE(5, 4, HALVES) TILE(6, 4, HALVES)
+TILE(5, 3, TWO_AND_ONE);
+TILE(4, 4, HALVES);
+TILE(5, 4, HALVES);
+TILE(6, 4, HALVES);
 #define SIX_BY_THREE(kind) 0
-                static const int max_rows[5] = {0, 6, 6, 5, 6};
+static const int max_rows[5] = {0, 6, 6, 5, 6};
 #endif
 
 typedef void tile_function(TILE_ARGS);

@@ -163,8 +163,13 @@ def test_hx_as_a_list_and_states_carried_over_single_steps():
 
     assert_equal(theirs, ours, torch.randn(5, 3, 5), initial(theirs, "LSTM", 3), call=call)
     theirs, ours = pair("GRU", 5, 7)
-    assert_equal(theirs, ours, torch.randn(5, 3, 5), initial(theirs, "GRU", 3),
-                 call=lambda m, x, s: [m(x[:2], s[0]), m(x[2:], m(x[:2], s[0])[1])])  # fmt: skip
+    assert_equal(
+        theirs,
+        ours,
+        torch.randn(5, 3, 5),
+        initial(theirs, "GRU", 3),
+        call=lambda m, x, s: [m(x[:2], s[0]), m(x[2:], m(x[:2], s[0])[1])],
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -207,9 +212,11 @@ def test_gradcheck_and_double_backward_of_cells(name):
 
 
 @pytest.mark.filterwarnings(IGNORED)
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2, "dropout": 0.3},
-                                     {"batch_first": True}],
-                         ids=lambda options: "-".join(options) or "default")  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"bidirectional": True, "num_layers": 2, "dropout": 0.3}, {"batch_first": True}],
+    ids=lambda options: "-".join(options) or "default",
+)
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_gradcheck_and_double_backward_of_sequences(name, options):
     module = getattr(door, name)(3, 4, dtype=torch.float64, **options)
@@ -322,8 +329,15 @@ def test_accelerate_and_restore():
         def forward(self, *args):
             return super().forward(*args)
 
-    model = nn.ModuleDict({"rnn": nn.Sequential(nn.LSTM(3, 4)), "cell": nn.GRUCell(3, 4), "own": Own(3, 4),
-                           "low": nn.LSTM(3, 4).half(), "linear": nn.Linear(3, 4)})  # fmt: skip
+    model = nn.ModuleDict(
+        {
+            "rnn": nn.Sequential(nn.LSTM(3, 4)),
+            "cell": nn.GRUCell(3, 4),
+            "own": Own(3, 4),
+            "low": nn.LSTM(3, 4).half(),
+            "linear": nn.Linear(3, 4),
+        }
+    )
     parameters, calls = list(model.parameters()), []
     model["cell"].register_forward_hook(lambda *args: calls.append(args))
     done = door.accelerate(model)
@@ -448,9 +462,18 @@ def test_masked_equals_a_loop_over_episode_starts():
         twin = copy.deepcopy(module)
         loop = _modules._masked_in_torch
         hx = tuple if name == "LSTM" else (lambda s: s[0])
-        assert_equal(twin, module, x, states, call=lambda m, x, s, hx=hx, twin=twin, mask=mask, loop=loop: (
-            loop(m, x, hx(s), mask.T if m.batch_first else mask) if m is twin
-            else door.masked(m, x, hx(s), reset_mask=mask)), strided=False)  # fmt: skip
+        assert_equal(
+            twin,
+            module,
+            x,
+            states,
+            call=lambda m, x, s, hx=hx, twin=twin, mask=mask, loop=loop: (
+                loop(m, x, hx(s), mask.T if m.batch_first else mask)
+                if m is twin
+                else door.masked(m, x, hx(s), reset_mask=mask)
+            ),
+            strided=False,
+        )
         door.restore(twin)
         half = twin.to(torch.bfloat16)
         assert door.masked(half, x.bfloat16(), reset_mask=mask)[0].shape == (6, 5, 4)
@@ -531,8 +554,10 @@ def run(*arguments, cwd=None):
 
 def test_importing_fastrnn_does_not_import_torch():
     run("-c", "import sys, fastrnn; assert 'torch' not in sys.modules")
-    code = ("import sys; sys.modules['torch'] = None\ntry:\n    import fastrnn.interop.torch\n"
-            "except ImportError as error: print(error)")  # fmt: skip
+    code = (
+        "import sys; sys.modules['torch'] = None\ntry:\n    import fastrnn.interop.torch\n"
+        "except ImportError as error: print(error)"
+    )
     assert 'pip install "fastrnn[torch]"' in run("-c", code).stdout
 
 

@@ -111,7 +111,7 @@ def _load_old(file: Any) -> layers.Module:
     config = json.loads(_text(file.attrs["model_config"]))
     version = _text(file.attrs.get("keras_version", "2"))
     configs = _parts(config)
-    stored, weights = file["model_weights"] if "model_weights" in file else file, []
+    stored, weights = file.get("model_weights", file), []
     for part in configs:
         group = stored.get(part["config"].get("name", part.get("name", "")))
         names = [] if group is None else [_text(n) for n in group.attrs.get("weight_names", ())]
@@ -144,7 +144,7 @@ def _guess(part: Any, arrays: list[Array]) -> dict[str, Array] | None:
     try:
         if kind is not None:
             halves = _halves(arrays, bool(part.bidirectional))
-            values = {}
+            values: dict[str, Array] = {}
             for suffix, half in zip(("", "_reverse"), halves):
                 values |= _recurrent_weights(kind, half, bool(part.bias), suffix)
         elif isinstance(part, layers.Linear):
@@ -298,7 +298,7 @@ def _recurrent(kind: str, config: Config, halves: list[list[Array]], version: in
         rng=0,
         **options,
     )
-    values = {}
+    values: dict[str, Array] = {}
     for suffix, half in zip(("", "_reverse"), halves):
         values |= _recurrent_weights(kind, half, bias, suffix)
     layer.load_state_dict(values)

@@ -286,7 +286,7 @@ def run_node(
     if options.batch_first:
         X = X.swapaxes(0, 1)
         initial_h, initial_c = (None if a is None else a.swapaxes(0, 1) for a in (initial_h, initial_c))
-    forward = {"RNN": functional.rnn_forward, "GRU": functional.gru_forward, "LSTM": functional.lstm_forward}[kind]
+    forward: Any = {"RNN": functional.rnn_forward, "GRU": functional.gru_forward, "LSTM": functional.lstm_forward}[kind]
     T, N, _ = X.shape
     Y = np.empty((T, len(W), N, R.shape[2]), X.dtype)
     states: list[list[Array]] = []
@@ -309,11 +309,12 @@ def run_node(
     return tuple(results)
 
 
-class _Operator(OpRun):  # type: ignore[misc]
+class _Operator(OpRun):
     op_domain = ""
 
     def _run(self, *inputs: Array | None, **attributes: Any) -> tuple[Array, ...]:
-        results = run_node(type(self).__name__, attributes, *inputs)
+        given: Any = inputs
+        results = run_node(type(self).__name__, attributes, *given)
         return results[: len(self.onnx_node.output)]
 
 

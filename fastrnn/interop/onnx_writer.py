@@ -180,6 +180,7 @@ def _attributes(layer: Any, S: int) -> dict[str, Any]:
         "direction": "bidirectional" if S == 2 else "forward",
     }
     gate, other = getattr(layer, "gate_activation", None), getattr(layer, "activation", None)
+    used: list[Any]
     if isinstance(layer, layers.RNN):
         used = [layer.nonlinearity]
     else:

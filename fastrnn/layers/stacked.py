@@ -29,7 +29,7 @@ from .._validate import (
     kind_of,
     own_generator,
 )
-from ..functional.rnn import sequence_backward, sequence_forward
+from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
 from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 if find_spec("sklearn") is None:
     raise ImportError('fastrnn.sklearn needs scikit-learn: pip install "fastrnn[sklearn]"')
 
-from .forecasting import WindowRegressor  # noqa: E402
-from .sequences import RNNClassifier, RNNRegressor, RNNTagger  # noqa: E402
+from .forecasting import WindowRegressor
+from .sequences import RNNClassifier, RNNRegressor, RNNTagger
 
 __all__ = ["RNNClassifier", "RNNRegressor", "RNNTagger", "WindowRegressor"]

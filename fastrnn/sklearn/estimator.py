@@ -26,7 +26,7 @@ Array = NDArray[Any]
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 
 
-class RNNEstimator(BaseEstimator):  # type: ignore[misc]
+class RNNEstimator(BaseEstimator):
     """What the estimators share: hyperparameters, data in, the training loop.
 
     cell: "lstm", "gru" or "rnn". hidden_size, num_layers, bidirectional, dropout (between recurrent layers and in front
@@ -108,7 +108,7 @@ class RNNEstimator(BaseEstimator):  # type: ignore[misc]
         if reset:
             self._input_size = D
             self._start_scaling(data)
-        elif D != self._input_size:
+        elif self._input_size != D:
             raise ValueError(f"X: expected D={self._input_size} features as in fit, got {D}")
         if isinstance(data, list):
             return [((x - self._mean) / self._deviation).astype(np.float32) for x in data]
@@ -166,10 +166,10 @@ class RNNEstimator(BaseEstimator):  # type: ignore[misc]
         rng = np.random.default_rng(state.randint(2**31 - 1))
         if not (keep and hasattr(self, "model_")):
             self.model_ = self._build(M, rng, per_step)
-            self._trainer = None
-            self.history_: dict[str, list[float]] = {}
+            self._trainer: Any = None
+            self.history_: dict[str, list[Any]] = {}
         validation = None
-        callbacks = []
+        callbacks: list[Any] = []
         if self.early_stopping and epochs is None:
             rows = np.arange(len(X))
             rows, held = train_test_split(

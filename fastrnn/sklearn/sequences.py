@@ -20,7 +20,7 @@ from ..functional.activations import ACTIVATIONS
 from .estimator import Array, RNNEstimator
 
 
-class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
+class RNNClassifier(ClassifierMixin, RNNEstimator):
     """One label for each sequence, by the state after its last step; labels of any type.
 
     class_weight: None, "balanced" or a dict label -> weight. The other arguments as for every estimator here:
@@ -130,7 +130,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):  # type: ignore[misc]
         return self.classes_[best]
 
 
-class RNNRegressor(MultiOutputMixin, RegressorMixin, RNNEstimator):  # type: ignore[misc]
+class RNNRegressor(MultiOutputMixin, RegressorMixin, RNNEstimator):
     """One number, or M of them, for each sequence, by the state after its last step; squared error.
 
     y (N,) or (N, M); it is standardised inside. The arguments:

@@ -82,10 +82,10 @@ class BPTT:
         """Outputs of the model's first layers over a piece of the batch, in the layout of the layers, and the state."""
         lengths = batch.lengths_in(start, stop)
         fed = {}
-        if layers is self.model and batch.has_targets:  # a piece of the model does not put out what the targets are of
-            if "targets" in layers.accepts if training else layers.needs_targets:
-                y = batch.y(start, stop, steps=layers.time.in_y)
-                fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.time.in_y else y
+        wanted = "targets" in layers.accepts if training else layers.needs_targets
+        if wanted and layers is self.model and batch.has_targets:  # a piece of it does not put out what targets are of
+            y = batch.y(start, stop, steps=layers.time.in_y)
+            fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.time.in_y else y
         return layers.run(
             self.from_samples_first(batch.x(start, stop)),
             state,
@@ -106,7 +106,7 @@ class BPTT:
         if len(new) == len(outputs):
             return values, self.time_major(dnew)
         doutputs = np.zeros_like(outputs)
-        doutputs[start - stop :] = dnew
+        doutputs[-len(new) :] = dnew
         return values, self.time_major(doutputs)
 
     def targets(self, outputs: Array, batch: Batch, start: int, stop: int | None) -> Array:

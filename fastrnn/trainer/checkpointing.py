@@ -6,7 +6,8 @@ A first pass without training keeps the state at the beginning of each segment o
 again in training, from the last to the first, each handing the gradient of its first state to the one before (the last
 one is run in training at once). What training keeps is that of one segment, so with k of the order of sqrt(T) memory
 grows as sqrt(T), at the price of one more forward (Chen et al. 2016, Training deep nets with sublinear memory cost;
-Gruslys et al. 2016, Memory-efficient backpropagation through time). The loss is taken step by step, or of what LastStep,
+Gruslys et al. 2016, Memory-efficient backpropagation through time). The loss is taken step by step, or of what
+LastStep,
 MeanPool or MaxPool make of all steps.
 """
 
@@ -48,7 +49,8 @@ class CheckpointedBPTT:
         last = max((k for k, layer in enumerate(layers[:end]) if "state" in layer.accepts), default=None)
         if last is None:
             raise ValueError("checkpoint_every: expected a model with a layer that has a state, got one without")
-        self.pool, head = (layers[end], layers[end + 1 :]) if end < len(layers) else (None, [])
+        self.pool: Any = layers[end] if end < len(layers) else None
+        head = layers[end + 1 :]
         if self.pool is not None and not hasattr(self.pool, "merge"):
             got = type(self.pool).__name__
             raise ValueError(
@@ -100,7 +102,7 @@ class CheckpointedBPTT:
 
 def cut(T: int, every: int | str) -> list[tuple[int, int]]:
     """Where the segments of T steps start and stop."""
-    k = max(ROOTS * math.isqrt(T), SHORTEST) if every == "sqrt" else every
+    k = every if isinstance(every, int) else max(ROOTS * math.isqrt(T), SHORTEST)
     return [(start, min(start + k, T)) for start in range(0, T, k)]
 
 

@@ -25,7 +25,8 @@ class Data:
     y: array (N, ...); with `steps`, that is for targets at every step, also a list of N arrays (T_i, ...); or None.
     lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
     dtype: what x is converted to, of any real dtype; None leaves it as it is.
-    Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type and for what cannot be
+    Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type and for what cannot
+    be
     converted.
     """
 
@@ -39,13 +40,13 @@ class Data:
         steps: bool = False,
         dtype: np.dtype[Any] | None = None,
     ) -> None:
-        self.x = _samples(x, dtype)
+        self.x: Any = _samples(x, dtype)  # an array, or a list of arrays
         self.ragged = isinstance(self.x, list)
         if self.ragged:
             if lengths is not None:
                 raise ValueError("lengths: expected None, as x is a list of sequences, which have their own")
-            self.lengths = np.array([len(sequence) for sequence in self.x])
-            self.T: int | None = int(self.lengths.max())
+            self.lengths: Any = np.array([len(sequence) for sequence in self.x])
+            self.T: Any = int(self.lengths.max())  # None where x has no time axis
         else:
             self.T = self.x.shape[1] if self.x.ndim > 1 else None
             self.lengths = None
@@ -53,8 +54,8 @@ class Data:
                 if self.T is None:
                     raise ValueError(f"lengths: expected None for x without time steps, got x of shape {self.x.shape}")
                 self.lengths = check_lengths(np.asarray(lengths), self.T, len(self.x))
-        self.y = None if y is None else self._targets(y, steps)
-        self.reset_mask = None if reset_mask is None else self._resets(reset_mask)
+        self.y: Any = None if y is None else self._targets(y, steps)
+        self.reset_mask: Any = None if reset_mask is None else self._resets(reset_mask)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -93,7 +94,8 @@ class Data:
     def order(
         self, batch_size: int, rng: np.random.Generator | None = None, bucket: bool = False
     ) -> list[Array | slice]:
-        """The rows of each batch, in a random order if `rng` is given; with `bucket` those of similar length together."""
+        """The rows of each batch, in a random order if `rng` is given; with `bucket` those of similar length
+        together."""
         n = len(self)
         if rng is None and not bucket:
             return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
@@ -123,7 +125,7 @@ class Batch:
         self._data, self._rows = data, rows
         self._indices = np.arange(len(data))[rows]
         self.lengths: Array | None = None if data.lengths is None else data.lengths[rows]
-        self.T: int | None = data.T if self.lengths is None else max(int(self.lengths.max()), 1)
+        self.T: Any = data.T if self.lengths is None else max(int(self.lengths.max()), 1)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -172,7 +174,7 @@ class Batch:
         return padded
 
 
-def _samples(x: Any, dtype: np.dtype[Any] | None) -> Array | list[Array]:
+def _samples(x: Any, dtype: np.dtype[Any] | None) -> Any:
     """x as an array, or where it is a list of sequences as a list of arrays, of one dtype and one shape per step."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("x: expected a plain array, got a masked one; fill it, x.filled(...), or pass lengths")

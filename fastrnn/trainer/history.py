@@ -28,7 +28,8 @@ class History(dict[str, "list[float | None]"]):
 
     def epoch(self, index: int) -> dict[str, float]:
         """The numbers of one epoch, counted from 0; -1 is the last."""
-        return {name: values[index] for name, values in self.items() if values[index] is not None}
+        numbers = {name: values[index] for name, values in self.items()}
+        return {name: value for name, value in numbers.items() if value is not None}
 
     def to_json(self) -> str:
         return json.dumps(self)

@@ -111,10 +111,7 @@ class Objective:
 
     def weight(self, targets: Array, lengths: Array | None) -> int:
         """How many targets, or steps, count of (T, N, ...): what a mean is over."""
-        if lengths is None:
-            keep = None
-        else:
-            keep = np.arange(len(targets))[:, None] < lengths
+        keep = None if lengths is None else np.arange(len(targets))[:, None] < lengths
         if self.counts_targets:
             keep = self._classes_that_count(targets, keep)
         return targets.size if keep is None else int(np.count_nonzero(keep))
@@ -145,8 +142,9 @@ class Objective:
             function = losses.get(saved["name"])
             loss = functools.partial(function, **saved["options"]) if saved["options"] else function
         if metrics is None:
-            metrics = config["metrics"]
-            own = [metric["function"] for metric in metrics if not isinstance(metric, str)]
+            saved_metrics: Any = config["metrics"]
+            metrics = saved_metrics
+            own = [metric["function"] for metric in saved_metrics if not isinstance(metric, str)]
             if own:
                 raise ValueError(f"metrics: expected the functions {', '.join(own)} that it was saved with, got None")
         return cls(loss, metrics)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import optim
-from .. import serialization as checkpoint
 from .._validate import as_generator, check_size, own_generator
 from ..layers import Module
+from . import saving
 from .bptt import BPTT, Values, check_runs_in_pieces
 from .callbacks import Callback
 from .checkpointing import CheckpointedBPTT
@@ -46,8 +46,10 @@ class Trainer:
     """Minimise a loss of a model's outputs by gradient steps on minibatches.
 
     Data are samples first, whatever the layout of the layers: x (N, T, D), or tokens (N, T), or a list of N sequences
-    (T_i, D) or (T_i,) of any lengths; y (N,) or (N, ...), for a model that keeps the time axis (N, T) or (N, T, ...), or
-    a list of N arrays (T_i,) or (T_i, ...). `lengths` (N,) says how many steps of each row of an array count. Each batch
+    (T_i, D) or (T_i,) of any lengths; y (N,) or (N, ...), for a model that keeps the time axis (N, T) or (N, T, ...),
+    or
+    a list of N arrays (T_i,) or (T_i, ...). `lengths` (N,) says how many steps of each row of an array count. Each
+    batch
     is padded, or cut, to its own longest sequence. `reset_mask` (N, T), bool, or a list of (T_i,): where True the state
     is zeroed before that step. Arrays have the dtype that the model's layers take.
 
@@ -59,7 +61,8 @@ class Trainer:
     rng: seed or Generator for the order of the samples.
 
     Long sequences, for layers that read forward in time only:
-    stateful: sample i of a batch goes on where sample i of the batch before has ended, as in Keras: batches are of equal
+    stateful: sample i of a batch goes on where sample i of the batch before has ended, as in Keras: batches are of
+    equal
         size and in the order of the data. Each epoch of one `fit` begins from the state that this `fit` began with; the
         next `fit` goes on where the last one ended. `reset_states()` begins anew, `reset_mask` in between.
         `evaluate` and `predict` carry a state from batch to batch of their own, from zeros.
@@ -100,6 +103,8 @@ class Trainer:
         self.stateful = bool(stateful)
         self.tbptt = check_tbptt(tbptt)
         self.checkpoint_every = check_every(checkpoint_every)
+        self._bptt = BPTT(model, self.objective)
+        self._checkpointed: CheckpointedBPTT | None = None
         self._window = OnlineWindow(check_size("window", window))
         self._fit_state: tuple[Any, int] | None = None  # what each epoch of a stateful fit under way begins from
         if self.stateful:
@@ -116,7 +121,7 @@ class Trainer:
         if self.checkpoint_every is not None:
             if self.tbptt is not None:
                 raise ValueError("checkpoint_every: expected None beside tbptt, which bounds the memory already")
-            self._segments()  # checks the model
+            self._checkpointed = CheckpointedBPTT(self._bptt, self.checkpoint_every)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +142,8 @@ class Trainer:
         """Train for `epochs` more epochs, one update per `batch_size` samples (the last batch may be smaller).
 
         shuffle: a new order in each epoch; None for True, unless the trainer is stateful. bucket: sequences of similar
-        length go into one batch, so that less is padded. validation_data (x, y) or (x, y, lengths): evaluated after each
+        length go into one batch, so that less is padded. validation_data (x, y) or (x, y, lengths): evaluated after
+        each
         epoch. progress: a bar for each epoch on stderr. Returns `history`.
         Raises ValueError for data that do not fit, FloatingPointError that names epoch and batch (from 1) when the
         loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that update.
@@ -152,7 +158,7 @@ class Trainer:
             if shuffle or bucket:
                 raise ValueError("shuffle, bucket: expected False, as a stateful trainer needs the order of the data")
             check_whole_batches(data, batch_size)
-            self._window.settle(self._propagation)
+            self._window.settle(self._bptt)
             if self._window.rows not in (None, batch_size):
                 raise ValueError(
                     f"batch_size: expected {self._window.rows} like the state that is carried on, got {batch_size}; "
@@ -160,18 +166,18 @@ class Trainer:
                 )
         if self.tbptt is not None or self.checkpoint_every is not None:
             check_steps(data, self.model.time.in_y)
+        validation = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
                 raise TypeError("validation_data: expected a tuple (x, y) or (x, y, lengths)")
-            validation_data = self._data(*validation_data)
-        if validation_data is not None:
-            self._try_validation(validation_data)
+            validation = self._data(*validation_data)
+            self._try_validation(validation)
         self.stop_training = False
-        self.log_names = self._names_of_logs(validation_data is not None)
+        self.log_names = self._names_of_logs(validation is not None)
         for callback in self.callbacks:
             callback.on_fit_begin(self)
         try:
-            self._run_epochs(data, epochs, batch_size, shuffle, bucket, validation_data, progress)
+            self._run_epochs(data, epochs, batch_size, shuffle, bucket, validation, progress)
         finally:  # after Ctrl-C too: EarlyStopping then restores the best weights
             self._fit_state = None
             for callback in self.callbacks:
@@ -185,7 +191,7 @@ class Trainer:
         batch_size: int,
         shuffle: bool,
         bucket: bool,
-        validation_data: Any,
+        validation: Data | None,
         progress: bool,
     ) -> None:
         first, begin = self.history.epochs, self._window.state
@@ -199,8 +205,8 @@ class Trainer:
             with Bar(math.ceil(len(data) / batch_size), title, progress) as bar:
                 order = data.order(batch_size, self._rng if shuffle else None, bucket)
                 logs = self._train_epoch(data, order, title, bar)
-                if validation_data is not None:
-                    val = self._evaluate(validation_data, self._batch_size(validation_data, None))
+                if validation is not None:
+                    val = self._evaluate(validation, self._batch_size(validation, None))
                     logs |= {f"val_{name}": value for name, value in val.items()}
                 bar.show(logs)
             self.history.append(logs)
@@ -215,7 +221,7 @@ class Trainer:
             raise ValueError("validation_data: expected targets, got None")
         try:
             batch, outputs = next(self._outputs(data, self._batch_size(data, None)))
-            self._propagation.score(outputs, batch)
+            self._bptt.score(outputs, batch)
         except (TypeError, ValueError, IndexError) as error:
             raise type(error)(f"validation_data: {error}") from error
 
@@ -245,30 +251,27 @@ class Trainer:
 
     def _train_batch(self, batch: Batch) -> Iterator[Values]:
         """One update, or with tbptt several: for each, name -> (value, weight) of the loss and the metrics."""
-        if self.checkpoint_every is not None:
-            segments = self._segments()
-            propagation, items = segments.propagation, segments.gradients(batch)
+        if self._checkpointed is not None:
+            items = self._checkpointed.gradients(batch)
         else:
-            propagation = self._propagation
-            items = propagation.whole(batch) if self.tbptt is None else propagation.truncated(batch, *self.tbptt)
-        if self.stateful:
-            propagation.state = self._window.state
+            items = self._bptt.whole(batch) if self.tbptt is None else self._bptt.truncated(batch, *self.tbptt)
+        self._bptt.state = self._window.state if self.stateful else None
         for values, learns in items:
             if learns:  # otherwise every target is ignored
                 self._update()
             yield values
         if self.stateful:
-            self._window.carry(propagation.state, len(batch))
+            self._window.carry(self._bptt.state, len(batch))
 
     def _update(self) -> None:
-        """One step of the optimiser with the gradients that the model holds."""
         self.optimizer.step(self.model.params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value)
 
     def partial_fit(self, x_t: Any, y_t: Any) -> dict[str, float]:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.
 
         x_t (D,), or (N, D) for N streams side by side, or tokens, a number or (N,); y_t the target of that step, with
-        the axis N where x_t has it. The gradient goes back `window` steps; see `online.OnlineWindow`. The state is that of a
+        the axis N where x_t has it. The gradient goes back `window` steps; see `online.OnlineWindow`. The state is
+        that of a
         stateful `fit` too: either goes on where the other has ended. Returns the loss and the metrics, as they were
         before the update. Raises ValueError for shapes that do not fit, FloatingPointError as `fit`.
         """
@@ -277,7 +280,7 @@ class Trainer:
             if not layer.time.in_y and not getattr(layer, "takes_newest", False):
                 got = type(layer).__name__
                 raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
-        values, learns = self._window.learn(self._propagation, x_t, y_t)
+        values, learns = self._window.learn(self._bptt, x_t, y_t)
         if learns:
             self._update()
         means = Means()
@@ -304,7 +307,7 @@ class Trainer:
     def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
         means = Means()
         for batch, outputs in self._outputs(data, batch_size):
-            means.add(self._propagation.score(outputs, batch)[0])
+            means.add(self._bptt.score(outputs, batch)[0])
         return means.result()
 
     def predict(
@@ -319,7 +322,9 @@ class Trainer:
                 swap = self.model.time.in_y and self.model.batch_first is False
                 parts.append(outputs.swapaxes(0, 1) if swap else outputs)
                 continue
-            for sequence, length in zip(self._propagation.time_major(outputs).swapaxes(0, 1), batch.lengths):
+            for sequence, length in zip(
+                self._bptt.time_major(outputs).swapaxes(0, 1), batch.lengths if batch.lengths is not None else ()
+            ):
                 parts.append(sequence[:length])
         if not self.model.time.in_y or data.lengths is None:
             return np.concatenate(parts)
@@ -332,9 +337,9 @@ class Trainer:
 
     def _outputs(self, data: Data, batch_size: int) -> Iterator[tuple[Batch, Array]]:
         """Each batch with what the model gives for it, in the model's layout."""
-        propagation, state = self._propagation, None
+        state: Any = None
         for batch in data.batches(batch_size):
-            outputs, state_n = propagation.run(self.model, batch, state)
+            outputs, state_n = self._bptt.run(self.model, batch, state)
             state = state_n if self.stateful else None
             yield batch, outputs
 
@@ -348,8 +353,8 @@ class Trainer:
         if data.lengths is not None and (self.model.needs_targets or not self.model.time.in_x):
             got = type(self.model).__name__
             raise ValueError(
-                f"lengths: expected samples of one length, as targets of {got} do not have the lengths of its inputs; an "
-                "EncoderDecoder counts them by its padding"
+                f"lengths: expected samples of one length, as targets of {got} do not have the lengths of its inputs; "
+                "an EncoderDecoder counts them by its padding"
             )
         return data
 
@@ -364,45 +369,19 @@ class Trainer:
             check_whole_batches(data, batch_size)
         return batch_size
 
-    @property
-    def _propagation(self) -> BPTT:
-        return BPTT(self.model, self.objective)
-
-    def _segments(self) -> CheckpointedBPTT:
-        return CheckpointedBPTT(self._propagation, self.checkpoint_every)
+    def set_objective(self, objective: Objective) -> None:
+        """Minimise another objective from now on."""
+        self.objective = self._bptt.objective = objective
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write model, optimiser, history, random and carried state to one file, as a whole or not at all: see
-        `checkpoint`.
+        """Write model, optimiser, history, random and carried state to one file, as a whole or not at all.
 
         `Trainer.load(path).fit(...)` then gives the numbers that `fit` would have given here. What callbacks know is in
         the file; they themselves, and losses and metrics that are functions of your own, are not: hand them to `load`.
         """
-        arrays, config = checkpoint.describe_model(self.model)
-        state = self.optimizer.state_dict()
-        # Between two epochs of a stateful fit: what the next one begins from.
-        carried, rows = self._fit_state or (self._window.state, self._window.rows)
-        config["trainer"] = {
-            "objective": self.objective.config(),
-            "optimizer": self.optimizer.config(),
-            "optimizer_step": state.pop("step"),
-            "clip_norm": self.clip_norm,
-            "clip_value": self.clip_value,
-            "rng": self._rng.bit_generator.state,
-            "history": self.history,
-            "stateful": self.stateful,
-            "tbptt": self.tbptt,
-            "checkpoint_every": self.checkpoint_every,
-            "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in self.callbacks],
-            "window": self._window.k,
-            "rows": rows,
-            "state": checkpoint.describe_state(carried, arrays),
-        }
-        if self._window.samples and self._fit_state is None:
-            arrays["window"] = np.stack(self._window.samples)
-        checkpoint.write(path, arrays | {f"optimizer.{name}": array for name, array in state.items()}, config)
+        saving.save(self, path)
 
     @classmethod
     def load(
@@ -418,35 +397,4 @@ class Trainer:
         Raises FileNotFoundError if there is no such file, and ValueError that names the file if it is damaged, another
         program's, or has a layer whose class is not defined.
         """
-        arrays, config = checkpoint.read(path)
-        try:
-            saved = config["trainer"]
-            objective = Objective.from_config(saved["objective"], loss, metrics)
-            trainer = cls(
-                checkpoint.rebuild_model(arrays, config),
-                optimizer=optim.from_config(saved["optimizer"]),
-                clip_norm=saved["clip_norm"],
-                clip_value=saved["clip_value"],
-                callbacks=callbacks,
-                stateful=saved["stateful"],
-                tbptt=saved["tbptt"],
-                checkpoint_every=saved["checkpoint_every"],
-                window=saved["window"],
-            )
-            trainer.objective = objective
-            state = checkpoint.select(arrays, "optimizer.")
-            trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
-            trainer._rng.bit_generator.state = saved["rng"]
-            trainer.history = History(saved["history"])
-            for callback, (name, known) in zip(trainer.callbacks, saved.get("callbacks", ())):
-                if type(callback).__name__ == name:
-                    callback.load_state_dict(known)
-            state = checkpoint.rebuild_state(arrays, saved["state"])
-            trainer._window.carry(state, saved["rows"], list(arrays.get("window", ())))
-        except KeyError as error:
-            raise ValueError(
-                f"{os.fspath(path)}: expected the checkpoint of a trainer, got one without {error}"
-            ) from error
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)}: {error}") from error
-        return trainer
+        return saving.load(cls, path, loss, callbacks, metrics)

@@ -181,15 +181,18 @@ def again(run: Any, saved: Any, needs: Any, doutputs: Any) -> list:
     """
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        inputs = [t if t is None or not need else t.view_as(t) if graph else t.detach().requires_grad_()
-                  for t, need in zip(saved, needs)]  # fmt: skip
+        inputs = [
+            t if t is None or not need else t.view_as(t) if graph else t.detach().requires_grad_()
+            for t, need in zip(saved, needs)
+        ]
         outputs = run(*inputs)
         pairs = [(y, dy) for y, dy in zip(outputs, doutputs) if dy is not None]
         wanted = [t for t, need in zip(inputs, needs) if need]
         found = iter(
-            torch.autograd.grad([y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=graph,
-                                allow_unused=True)
-        )  # fmt: skip
+            torch.autograd.grad(
+                [y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=graph, allow_unused=True
+            )
+        )
     return [next(found) if need else None for need in needs]
 
 

@@ -293,8 +293,14 @@ class LSTMCell(_Ours, torch.nn.LSTMCell):
     forward = FORWARD[torch.nn.LSTMCell]
 
 
-OURS = {torch.nn.RNN: RNN, torch.nn.GRU: GRU, torch.nn.LSTM: LSTM,
-        torch.nn.RNNCell: RNNCell, torch.nn.GRUCell: GRUCell, torch.nn.LSTMCell: LSTMCell}  # fmt: skip
+OURS = {
+    torch.nn.RNN: RNN,
+    torch.nn.GRU: GRU,
+    torch.nn.LSTM: LSTM,
+    torch.nn.RNNCell: RNNCell,
+    torch.nn.GRUCell: GRUCell,
+    torch.nn.LSTMCell: LSTMCell,
+}
 
 
 def masked(module: Any, input: Tensor, hx: Any = None, *, reset_mask: Any) -> Any:
@@ -309,8 +315,10 @@ def masked(module: Any, input: Tensor, hx: Any = None, *, reset_mask: Any) -> An
         raise TypeError("input: expected a tensor, got a PackedSequence")
     mask = torch.as_tensor(reset_mask)
     if mask.dtype is not torch.bool or mask.shape != input.shape[:-1]:
-        raise ValueError(f"reset_mask: expected bool of shape {tuple(input.shape[:-1])}, got {mask.dtype} "
-                         f"of shape {tuple(mask.shape)}")  # fmt: skip
+        raise ValueError(
+            f"reset_mask: expected bool of shape {tuple(input.shape[:-1])}, got {mask.dtype} "
+            f"of shape {tuple(mask.shape)}"
+        )
     if input.dim() == 2:
         mask = mask[:, None]
     elif module.batch_first:
