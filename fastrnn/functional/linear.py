@@ -65,6 +65,12 @@ def linear_map(
     check_array(names[0], x, (*x.shape[:-1], D) if isinstance(x, np.ndarray) else (), weight.dtype, names[1])
     if bias is not None:
         check_array(names[2], bias, (M,), weight.dtype, names[1])
+    return checked_linear_map(x, weight, bias, training)
+
+
+def checked_linear_map(x: Array, weight: Array, bias: Maybe, training: bool) -> tuple[Array, Any]:
+    """The same of arrays that fit each other: a layer has checked its weights when it was made."""
+    M = len(weight)
     cell, activation, *_ = LINEAR.kernel
     y, _, _, sequence = _native.forward(
         cell, activation, _rows(x), None, None, weight, None, bias, None, None, training

@@ -22,6 +22,7 @@ class Activation(Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.exact_in_chain = name == "identity"
         self.name = check_choice("name", name, ACTIVATIONS)
 
     def arguments(self) -> dict[str, Any]:

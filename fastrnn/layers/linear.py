@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import functional
 from .._validate import as_generator, as_real, check_dtype, check_size
+from ..functional.linear import checked_linear_map
 from ..streaming.stream import ChainBuilder
 from .init import uniform
 from .module import Array, Module
@@ -59,7 +60,9 @@ class Linear(Module):
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
         x = as_real("x", x, self.dtype)
-        y, cache = functional.linear_forward(x, self._params["weight"], self._params.get("bias"), training=training)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected shape (..., {self.in_features}), got {x.shape}")
+        y, cache = checked_linear_map(x, self._params["weight"], self._params.get("bias"), training)
         if training:
             self._cache = cache
         return y, None

@@ -11,20 +11,10 @@ from numpy.typing import NDArray
 from .._validate import check_dtype
 from ..streaming.stream import ChainBuilder, Stream, open_stream
 from .own import adapt
+from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
 
-__all__ = [
-    "Array",
-    "Container",
-    "Context",
-    "Layout",
-    "Module",
-    "StateSpec",
-    "Time",
-    "build",
-    "check_entries",
-    "class_name",
-]
+__all__ = ["Array", "Context", "Layout", "Module", "StateSpec", "Time", "build", "check_entries", "class_name"]
 
 Array = NDArray[Any]
 
@@ -59,6 +49,9 @@ class Module:
     """True for a layer whose `backpropagate` with need_dx=False saves work; one without parameters then reads no dy, so
     that dy may be None."""
 
+    exact_in_chain: bool = True
+    """False for a layer that a compiled chain computes with other rounding than the layer itself."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _classes[class_name(cls)] = cls
@@ -69,6 +62,7 @@ class Module:
         self._grads: dict[str, Array] = {}
         self._cache: Any = None
         self._rng: np.random.Generator | None = None
+        self._prepared: Prepared | None = None
 
     # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
 
@@ -195,6 +189,24 @@ class Module:
         for layer in self.children():
             layer.check_trainable(alone=False)
 
+    # --- packed weights ----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Pack the weights once for all short calls to come, instead of in each: for inference a few steps at a time.
+
+        Results are the same bits. Parameters are read-only until the model is trained on, or `load_state_dict` or
+        `release` is called. Views of parameters that were taken before stay writable: do not write through them.
+        Raises ValueError for a model without a compiled stream, with a bidirectional layer or layers of your own.
+        """
+        if self._prepared is None or self._prepared.model is not self:
+            self.release()
+            Prepared(self)
+
+    def release(self) -> None:
+        """Undo `prepare`."""
+        if self._prepared is not None:
+            self._prepared.release()
+
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def stream(self, batch_size: int = 1) -> Stream:
@@ -280,6 +292,8 @@ class Module:
                 raise TypeError(f"{name}: expected floating point, got {value.dtype}")
             if value.shape != params[name].shape:
                 raise ValueError(f"{name}: expected shape {params[name].shape}, got {value.shape}")
+        for layer in self.flatten():
+            layer.release()
         for name, value in values.items():
             params[name][...] = value
 
@@ -301,7 +315,7 @@ class Module:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and deep copies go without the cache, which belongs to a call under way."""
-        return self.__dict__ | {"_cache": None}
+        return self.__dict__ | {"_cache": None, "_prepared": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """joblib hands its workers arrays mapped from a file, read-only: a model trains on copies of them."""
@@ -342,38 +356,3 @@ def check_entries(name: str, state: Any, count: int) -> tuple[Any, ...]:
         got = f"one of {len(state)}" if isinstance(state, tuple) else type(state).__name__
         raise ValueError(f"{name}: expected None or a tuple with an entry per layer, {count}, got {got}")
     return state
-
-
-class _WriteThrough(dict[str, Array]):
-    """The parameters of a layer made of others. `params[name] = value` copies into the layer's own array."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self:
-            raise KeyError(f"{name}: expected one of {', '.join(self)}")
-        value = np.asarray(value)
-        if value.shape != self[name].shape:
-            raise ValueError(f"{name}: expected shape {self[name].shape}, got {value.shape}")
-        self[name][...] = value
-
-
-class Container(Module):
-    """A layer made of others, whose parameters, gradients and generators it has under names such as "0.weight"."""
-
-    def parts(self) -> Mapping[str, Module]:
-        """Name -> layer."""
-        raise NotImplementedError
-
-    @property
-    def params(self) -> dict[str, Array]:
-        return _WriteThrough(
-            {f"{part}.{name}": a for part, layer in self.parts().items() for name, a in layer.params.items()}
-        )
-
-    @property
-    def grads(self) -> dict[str, Array]:
-        return {f"{part}.{name}": a for part, layer in self.parts().items() for name, a in layer.grads.items()}
-
-    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        for part, layer in self.parts().items():
-            for name, generator in layer.generators():
-                yield f"{part}.{name}".rstrip("."), generator

@@ -13,7 +13,8 @@ import numpy as np
 from .._validate import check_choice, check_number, check_size
 from ..streaming.decode import beam_search
 from ..streaming.generate import MODES, OneStep, generate
-from .module import Array, Container, Module, build
+from .container import Container
+from .module import Array, Module, build
 from .protocol import NOTHING, Context
 from .state_bridge import MERGES, StateBridge
 

@@ -139,6 +139,13 @@ class RecurrentLayer(Stateful):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
+        if self._prepared is not None:
+            if training:
+                self.release()
+            elif context is NOTHING and self._prepared.model is self:
+                found = self._prepared.forward(x, state)
+                if found is not None:
+                    return found
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape

@@ -229,6 +229,11 @@ class CompiledStream(_native.Chain, Stream):
         self.model, self.batch_size, self._piece = model, batch_size, piece
         self.reset()
 
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """Of the x that it reads; None for tokens."""
+        return None if self._piece.embedding is not None else self._piece.links[0]["weight_ih"].dtype
+
     def run(self, x: Any) -> Array:
         x = np.asarray(x)
         flat = x.ndim == (1 if self._piece.embedding is not None else 2) and self.batch_size == 1
