@@ -1,4 +1,4 @@
-"""README.md: its Python runs from top to bottom in one namespace, as written but for the amount of training."""
+"""README.md and docs/sequences.md: their Python runs from top to bottom in one namespace, with less training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEEDS = {"torch.nn": "torch", "japanese_vowels": "aeon"}  # what stands in a sni
 
 @pytest.mark.skipif(not README.exists(), reason="no README.md beside tests/")
 def test_snippets(tmp_path, monkeypatch, capsys):
-    text = README.read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in (README, README.parent / "docs" / "sequences.md"))
     for long, short in LESS.items():
         assert long in text
         text = text.replace(long, short)
