@@ -106,6 +106,7 @@ class Optimizer:
         self._flat = flat
         self._loaded = {}
         self.steps += 1
+        getattr(params, "changed", int)()  # a layer's parameters count changes, for its backward
         return norm
 
     def _slots(self) -> dict[str, float]:

@@ -240,6 +240,7 @@ def run_command(*arguments, **environment):
 
     return subprocess.run(
         [sys.executable, "-m", "fastrnn", *arguments],
+        cwd="/",  # not beside the source, which is not built
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -269,6 +270,8 @@ def test_a_closed_pipe_is_quiet():
 
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-m", "fastrnn", "info"], stdout=write, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastrnn", "info"], cwd="/", stdout=write, stderr=subprocess.PIPE, text=True
+    )
     os.close(write)
     assert done.stderr == ""

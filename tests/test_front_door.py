@@ -183,6 +183,23 @@ def test_flags_are_no_indices():
     assert not stream.state[0, 2].any() and stream.state[0, 0].any()
 
 
+@pytest.mark.parametrize("change", ["optimizer", "load_state_dict", "container"])
+def test_weights_that_change_between_forward_and_backward_are_noticed(change):
+    model = Sequential(GRU(3, 4, rng=1), Linear(4, 2, rng=1))
+    layer = model[0]
+    output, _ = layer(X, training=True)
+    if change == "optimizer":
+        fastrnn.SGD(lr=0.1).step(layer.params, layer.grads)
+    elif change == "container":
+        Adam(lr=0.1).step(model.params, model.grads)
+    else:
+        model.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="GRU.backward: expected the weights of the call with training=True"):
+        layer.backward(output)
+    output, _ = layer(X, training=True)
+    layer.backward(output)
+
+
 def test_parameters_of_a_container_are_written_through():
     model = Sequential(GRU(3, 4, rng=1), Linear(4, 2, rng=1))
     new = np.ones((2, 4))

@@ -547,7 +547,7 @@ def test_the_same_loss_curve(kind):
 
 
 def run(*arguments, cwd=None):
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd or "/")
     assert done.returncode == 0, done.stderr
     return done
 

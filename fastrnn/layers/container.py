@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from .module import Array, Module
-
-
-class _WriteThrough(dict[str, Array]):
-    """The parameters of a layer made of others. `params[name] = value` copies into the layer's own array."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self:
-            raise KeyError(f"{name}: expected one of {', '.join(self)}")
-        value = np.asarray(value)
-        if value.shape != self[name].shape:
-            raise ValueError(f"{name}: expected shape {self[name].shape}, got {value.shape}")
-        self[name][...] = value
+from .params import JoinedParams
 
 
 class Container(Module):
@@ -31,9 +19,7 @@ class Container(Module):
 
     @property
     def params(self) -> dict[str, Array]:
-        return _WriteThrough(
-            {f"{part}.{name}": a for part, layer in self.parts().items() for name, a in layer.params.items()}
-        )
+        return JoinedParams({part: layer.params for part, layer in self.parts().items()})
 
     @property
     def grads(self) -> dict[str, Array]:

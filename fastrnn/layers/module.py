@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .._validate import check_dtype
 from ..streaming.stream import ChainBuilder, Stream, open_stream
 from .own import adapt
+from .params import Params
 from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
 
@@ -58,7 +59,7 @@ class Module:
         adapt(cls)
 
     def __init__(self) -> None:
-        self._params: dict[str, Array] = {}
+        self._params = Params()
         self._grads: dict[str, Array] = {}
         self._cache: Any = None
         self._rng: np.random.Generator | None = None
@@ -296,6 +297,7 @@ class Module:
             layer.release()
         for name, value in values.items():
             params[name][...] = value
+        getattr(params, "changed", int)()  # not of a user's cell, whose parameters are a plain dict
 
     # --- what training keeps ------------------------------------------------------------------------------------------
 
@@ -311,11 +313,24 @@ class Module:
                 f"{type(self).__name__}.backward: expected a call with training=True before each backward, got none "
                 "since the last"
             )
+        if self._cache_version != self._params.version:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: expected the weights of the call with training=True, got ones that "
+                "an optimiser or load_state_dict has changed since"
+            )
         return self._cache
+
+    @property
+    def _cache(self) -> Any:
+        return self._kept_cache
+
+    @_cache.setter
+    def _cache(self, cache: Any) -> None:
+        self._kept_cache, self._cache_version = cache, self._params.version
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and deep copies go without the cache, which belongs to a call under way."""
-        return self.__dict__ | {"_cache": None, "_prepared": None}
+        return self.__dict__ | {"_kept_cache": None, "_prepared": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """joblib hands its workers arrays mapped from a file, read-only: a model trains on copies of them."""
