@@ -10,6 +10,7 @@ import glob
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,11 @@ if X86:
     ISAS["avx2"] = ["-mavx2", "-mfma"]
     ISAS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 FLAGS = ["-O3", "-g0", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
+# For developers, by environment variables; a build of another kind needs `build_ext --force`.
+DEBUG = os.environ.get("FASTRNN_DEBUG", "0") != "0"  # bounds and wraparound checks in Cython
+SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")  # address, undefined or thread, or several with commas
+SANITIZERS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else []
+FLAGS += SANITIZERS
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
 AMX = ["-mamx-tile", "-mamx-bf16"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
@@ -33,19 +39,31 @@ TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 class BuildKernels(build_ext):
     """Compile the plain C files, each with its own flags, before the extension that links them."""
 
-    def compiler_knows_amx(self):
+    def compiles(self, code, flags=(), include_dirs=()):
         with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(folder, "amx.c")
+            source = os.path.join(folder, "trial.c")
             with open(source, "w") as file:
-                file.write("#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n")
+                file.write(code)
             try:
-                self.compiler.compile([source], output_dir=folder, extra_postargs=AMX)
-            except CompileError:  # GCC before 11, Clang before 12
+                self.compiler.compile(
+                    [source], output_dir=folder, extra_postargs=list(flags), include_dirs=list(include_dirs)
+                )
+            except CompileError:
                 return False
         return True
 
+    def check_tools(self):
+        """End with one line that says what to install, rather than in the middle of a compiler's complaints."""
+        if not self.compiles("int x;\n"):
+            sys.exit("fastrnn: no C compiler was found; install GCC or Clang, for example: apt install gcc")
+        if not self.compiles("#include <Python.h>\n", include_dirs=[sysconfig.get_path("include")]):
+            sys.exit("fastrnn: Python's C headers were not found; install them, for example: apt install python3-dev")
+
     def build_extension(self, extension):
-        amx = X86 and sys.platform == "linux" and self.compiler_knows_amx()
+        self.check_tools()
+        # GCC before 11 and Clang before 12 do not know AMX.
+        trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
+        amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
         jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "dispatch")]
         jobs += [
@@ -86,17 +104,17 @@ native = Extension(
     "fastrnn._native",
     ["src/_native.pyx"],
     include_dirs=["src", numpy.get_include()],
-    extra_link_args=["-pthread"],
-    extra_compile_args=["-O2", "-g0"],
+    extra_link_args=["-pthread", *SANITIZERS],
+    extra_compile_args=["-O2", "-g0", *SANITIZERS],
     depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {
     "language_level": 3,
-    "boundscheck": False,
-    "wraparound": False,
+    "boundscheck": DEBUG,
+    "wraparound": DEBUG,
     "cdivision": True,
-    "initializedcheck": False,
+    "initializedcheck": DEBUG,
 }
 setup(
     ext_modules=cythonize([native], include_path=["src"], compiler_directives=directives),
