@@ -13,7 +13,7 @@ import pytest
 
 from fastrnn import GRU, LSTM, RNN, Adam, LastStep, Linear, Sequential, Trainer
 from fastrnn.datasets import adding_problem, copy_task, dates, reverse_task
-from fastrnn.datasets.sequence_tasks import Characters
+from fastrnn.datasets.characters import Characters
 
 
 @pytest.mark.parametrize("task, written", [(copy_task, lambda row: row), (reverse_task, lambda row: row[::-1])])

@@ -1,7 +1,6 @@
 """Tasks that are made, not read: copy and reverse a sequence, put dates into one form, add two marked numbers.
 
-Of pairs of sequences both are integer tokens: PADDING fills up the sources, START is what a decoder reads first, END is
-the last token of each target, and IGNORED, which `losses.cross_entropy` leaves out, fills up the targets behind it.
+Of pairs of sequences both are integer tokens; `characters` says which of them are reserved.
 
 Letters: N samples, T source steps, T' target steps.
 """
@@ -10,19 +9,29 @@ from __future__ import annotations
 
 import calendar
 import datetime
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validate import as_generator, check_size
+from .characters import END, IGNORED, PADDING, RESERVED, START, Characters
+
+__all__ = [
+    "END",
+    "IGNORED",
+    "PADDING",
+    "START",
+    "Characters",
+    "Dates",
+    "SequencePairs",
+    "adding_problem",
+    "copy_task",
+    "dates",
+    "reverse_task",
+]
 
 Array = NDArray[Any]
-
-PADDING, START, END = 0, 1, 2
-IGNORED = -100
-_RESERVED = 3  # the first token that stands for something
 
 
 class SequencePairs(NamedTuple):
@@ -47,53 +56,9 @@ def _pairs(samples: int, max_length: int, symbols: int, rng: Any, written: Any) 
     rng = as_generator("rng", rng)
     source, targets = np.full((N, T), PADDING), np.full((N, T + 1), IGNORED)
     for n, length in enumerate(rng.integers(1, T + 1, N)):
-        sequence = rng.integers(_RESERVED, _RESERVED + V, length)
+        sequence = rng.integers(RESERVED, RESERVED + V, length)
         source[n, :length], targets[n, :length], targets[n, length] = sequence, written(sequence), END
     return SequencePairs(source, targets)
-
-
-class Characters:
-    """Tokens of single characters: those of `alphabet`, in its order, behind the reserved ones."""
-
-    def __init__(self, alphabet: str) -> None:
-        if not isinstance(alphabet, str) or not alphabet or len(set(alphabet)) != len(alphabet):
-            raise ValueError(f"alphabet: expected a string of different characters, got {alphabet!r}")
-        self.alphabet = alphabet
-        self._token = {character: _RESERVED + k for k, character in enumerate(alphabet)}
-
-    def __len__(self) -> int:
-        """The size of the vocabulary, reserved tokens included."""
-        return _RESERVED + len(self.alphabet)
-
-    def source(self, texts: Sequence[str], width: int | None = None) -> Array:
-        """Tokens (N, T) filled up with PADDING to the longest text, or to width."""
-        return self._tokens([[*map(self._of, text)] for text in texts], PADDING, width)
-
-    def targets(self, texts: Sequence[str]) -> Array:
-        """Tokens (N, T') with END behind each text, then IGNORED."""
-        return self._tokens([[*map(self._of, text), END] for text in texts], IGNORED, None)
-
-    def texts(self, tokens: Array) -> list[str]:
-        """The text of each row, up to its END; reserved tokens before it are left out."""
-        texts = []
-        for row in np.asarray(tokens).tolist():
-            row = row[: row.index(END)] if END in row else row
-            texts.append("".join(self.alphabet[token - _RESERVED] for token in row if token >= _RESERVED))
-        return texts
-
-    def _of(self, character: str) -> int:
-        if character not in self._token:
-            raise ValueError(f"texts: expected characters of {self.alphabet!r}, got {character!r}")
-        return self._token[character]
-
-    def _tokens(self, rows: list[list[int]], fill: int, width: int | None) -> Array:
-        longest = max(map(len, rows), default=0)
-        if width is not None and width < longest:
-            raise ValueError(f"width: expected at least {longest}, got {width}")
-        tokens = np.full((len(rows), width or longest), fill)
-        for row, values in zip(tokens, rows):
-            row[: len(values)] = values
-        return tokens
 
 
 class Dates(NamedTuple):
