@@ -10,35 +10,28 @@ from typing import Any
 import numpy as np
 
 from ..layers import Module
-from .bptt import BPTT, Array, State, Values, check_loss
+from .bptt import BPTT, Array, Values, check_loss
+from .carried import CarriedState
 
 
 class OnlineWindow:
-    """The last samples of a stream, up to k of them, with the state before the first: what carries on between calls.
+    """The last samples of a stream, up to k of them, behind the state that `carried` holds.
 
     `learn` leaves the gradient of the newest sample's loss, back through the window, in the model's grads: truncated
     backpropagation BPTT(k; 1) of Williams and Peng (1990). The window is run again for each sample, under the weights
     as they then are; the state before it is carried on by one step when its oldest sample leaves.
     """
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, carried: CarriedState) -> None:
         self.k = k
-        self.reset()
+        self.carried = carried
+        self.samples: list[Array] = []  # each (N, D), or (N,) tokens
 
-    def reset(self) -> None:
-        """Begin anew, from zeros."""
-        self.carry(None, None)
-
-    def carry(self, state: State, rows: int | None, samples: list[Array] | None = None) -> None:
-        """Go on from the state of N = rows sequences, with the samples behind it that are still in the window."""
-        self.state, self.rows = state, rows
-        self.samples: list[Array] = [] if samples is None else samples  # each (N, D), or (N,) tokens
-
-    def settle(self, propagation: BPTT) -> None:
-        """Let the state take in all samples of the window."""
+    def settle(self, model: Module) -> None:
+        """Let the carried state take in all samples of the window, which then is empty."""
         if self.samples:
-            _, state = propagation.model.run(_stack(self.samples, propagation.model), self.state)
-            self.carry(state, self.rows)
+            _, self.carried.state = model.run(_stack(self.samples, model), self.carried.state)
+            self.samples = []
 
     def learn(self, propagation: BPTT, x: Any, y: Any) -> tuple[Values, bool]:
         """One sample x (N, D) or (D,), for a model of tokens (N,) or a number, with its target y. As an item of
@@ -46,7 +39,7 @@ class OnlineWindow:
         model = propagation.model
         x, y = self._sample(np.asarray(x), np.asarray(y))
         samples = [*self.samples, x]
-        outputs, state_n = model.run(_stack(samples, model), self.state, training=True)
+        outputs, state_n = model.run(_stack(samples, model), self.carried.state, training=True)
         newest = propagation.time_major(outputs)[-1:] if model.time.in_y else outputs
         values, doutputs = propagation.objective(newest, y[None] if model.time.in_y else y, len(x))
         learns = check_loss(values)
@@ -57,12 +50,12 @@ class OnlineWindow:
                 doutputs = propagation.time_major(all_steps)
             model.zero_grad()
             model.run_backward(doutputs, need_dx=False)
-        state = self.state
+        state = self.carried.state
         if len(samples) == self.k:  # the oldest leaves
             random = any(model.generators())
             state = state_n if self.k == 1 else model.run(_stack(samples[:1], model), state, training=random)[1]
             samples = samples[1:]
-        self.carry(state, len(x), samples)
+        self.carried.state, self.carried.rows, self.samples = state, len(x), samples
         return values, learns
 
     def _sample(self, x: Array, y: Array) -> tuple[Array, Array]:
@@ -74,8 +67,9 @@ class OnlineWindow:
             raise ValueError(
                 f"x_t: expected one step, (D,) or (N, D), or tokens, a number or (N,), got shape {x.shape}"
             )
-        if self.rows not in (None, len(x)) or (self.samples and x.shape != self.samples[0].shape):
-            before = self.samples[0].shape if self.samples else f"({self.rows}, ...)"
+        rows = self.carried.rows
+        if rows not in (None, len(x)) or (self.samples and x.shape != self.samples[0].shape):
+            before = self.samples[0].shape if self.samples else f"({rows}, ...)"
             raise ValueError(f"x_t: expected shape {before} as before, got {x.shape}; reset_states() begins anew")
         if not y.ndim or len(y) != len(x):
             raise ValueError(f"y_t: expected one target per sample of x_t, {len(x)} of them, got shape {y.shape}")

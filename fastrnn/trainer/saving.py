@@ -22,7 +22,7 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     arrays, config = serialization.describe_model(trainer.model)
     state = trainer.optimizer.state_dict()
     # Between two epochs of a stateful fit: what the next one begins from.
-    carried, rows = trainer._fit_state or (trainer._window.state, trainer._window.rows)
+    carried, rows = trainer._fit_state or (trainer._carried.state, trainer._carried.rows)
     config["trainer"] = {
         "objective": trainer.objective.config(),
         "optimizer": trainer.optimizer.config(),
@@ -75,8 +75,9 @@ def load(
         for callback, (name, known) in zip(trainer.callbacks, saved.get("callbacks", ())):
             if type(callback).__name__ == name:
                 callback.load_state_dict(known)
-        state = serialization.rebuild_state(arrays, saved["state"])
-        trainer._window.carry(state, saved["rows"], list(arrays.get("window", ())))
+        trainer._carried.state = serialization.rebuild_state(arrays, saved["state"])
+        trainer._carried.rows = saved["rows"]
+        trainer._window.samples = list(arrays.get("window", ()))
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)}: expected the checkpoint of a trainer, got one without {error}") from error
     except (TypeError, ValueError) as error:

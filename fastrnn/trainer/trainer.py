@@ -20,6 +20,7 @@ from ..layers import Module
 from . import saving
 from .bptt import BPTT, Values, check_runs_in_pieces
 from .callbacks import Callback
+from .carried import CarriedState
 from .checkpointing import CheckpointedBPTT
 from .checks import (
     check_axes,
@@ -105,7 +106,8 @@ class Trainer:
         self.checkpoint_every = check_every(checkpoint_every)
         self._bptt = BPTT(model, self.objective)
         self._checkpointed: CheckpointedBPTT | None = None
-        self._window = OnlineWindow(check_size("window", window))
+        self._carried = CarriedState()
+        self._window = OnlineWindow(check_size("window", window), self._carried)
         self._fit_state: tuple[Any, int] | None = None  # what each epoch of a stateful fit under way begins from
         if self.stateful:
             check_runs_in_pieces("stateful", model)
@@ -158,10 +160,10 @@ class Trainer:
             if shuffle or bucket:
                 raise ValueError("shuffle, bucket: expected False, as a stateful trainer needs the order of the data")
             check_whole_batches(data, batch_size)
-            self._window.settle(self._bptt)
-            if self._window.rows not in (None, batch_size):
+            self._window.settle(self.model)
+            if self._carried.rows not in (None, batch_size):
                 raise ValueError(
-                    f"batch_size: expected {self._window.rows} like the state that is carried on, got {batch_size}; "
+                    f"batch_size: expected {self._carried.rows} like the state that is carried on, got {batch_size}; "
                     "reset_states() begins anew"
                 )
         if self.tbptt is not None or self.checkpoint_every is not None:
@@ -194,13 +196,13 @@ class Trainer:
         validation: Data | None,
         progress: bool,
     ) -> None:
-        first, begin = self.history.epochs, self._window.state
+        first, begin = self.history.epochs, self._carried.state
         self._fit_state = (begin, batch_size) if self.stateful else None
         for epoch in range(first, first + epochs):
             for callback in self.callbacks:
                 callback.on_epoch_begin(self, epoch)
             if self.stateful:
-                self._window.carry(begin, batch_size)
+                self._carried.state, self._carried.rows = begin, batch_size
             title = f"epoch {epoch + 1}/{first + epochs}"
             with Bar(math.ceil(len(data) / batch_size), title, progress) as bar:
                 order = data.order(batch_size, self._rng if shuffle else None, bucket)
@@ -255,13 +257,13 @@ class Trainer:
             items = self._checkpointed.gradients(batch)
         else:
             items = self._bptt.whole(batch) if self.tbptt is None else self._bptt.truncated(batch, *self.tbptt)
-        self._bptt.state = self._window.state if self.stateful else None
+        self._bptt.state = self._carried.state if self.stateful else None
         for values, learns in items:
             if learns:  # otherwise every target is ignored
                 self._update()
             yield values
         if self.stateful:
-            self._window.carry(self._bptt.state, len(batch))
+            self._carried.state = self._bptt.state
 
     def _update(self) -> None:
         self.optimizer.step(self.model.params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value)
@@ -289,7 +291,8 @@ class Trainer:
 
     def reset_states(self) -> None:
         """Forget the state that a stateful `fit` and `partial_fit` carry on: the next sample begins from zeros."""
-        self._window.reset()
+        self._carried.state = self._carried.rows = None
+        self._window.samples = []
 
     # --- using the model ----------------------------------------------------------------------------------------------
 
@@ -361,7 +364,7 @@ class Trainer:
     def _batch_size(self, data: Data, batch_size: int | None) -> int:
         """That of evaluate and predict."""
         if batch_size is None:
-            batch_size = self._window.rows if self.stateful and self._window.rows else 256
+            batch_size = self._carried.rows if self.stateful and self._carried.rows else 256
             if self.stateful:
                 batch_size = min(batch_size, len(data))
         batch_size = check_size("batch_size", batch_size)
