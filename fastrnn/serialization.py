@@ -6,8 +6,9 @@ and "window" where a state is carried on from call to call. The metadata entry "
 in the file is executed: layers are made by `layers.build`.
 
 A file is written beside its final place and then renamed, so an interrupted save leaves the earlier file as it was;
-what
-it leaves of its own the next save removes. A file that is replaced keeps its permissions.
+what it leaves of its own the next save removes. A file that is replaced keeps its permissions.
+
+"Checkpoint" means such a file here. `Trainer(checkpoint_every=...)` is another matter: it keeps states in memory.
 """
 
 from __future__ import annotations

@@ -213,3 +213,23 @@ def test_as_much_is_drawn_as_in_full_backpropagation():
     whole_and_segments(make, "cross_entropy", x, y, 4)
     states = [{name: rng.bit_generator.state for name, rng in model.generators()} for model in made]
     assert len(states) == 4 and all(state == states[0] for state in states)
+
+
+def largest_step(outputs, targets):
+    """A loss of all steps together, no mean of what single steps give."""
+    difference = np.abs(outputs - targets)
+    where = np.unravel_index(difference.argmax(), difference.shape)
+    gradient = np.zeros_like(outputs)
+    gradient[where] = np.sign((outputs - targets)[where])
+    return float(difference[where]), gradient
+
+
+def test_a_loaded_trainer_asks_a_loss_of_the_users_own_about_all_steps(tmp_path):
+    x, y = series(classes=False)
+    trainer = Trainer(stack(), loss=largest_step, checkpoint_every=5)
+    trainer.save(tmp_path / "trainer")
+    loaded = Trainer.load(tmp_path / "trainer", loss=largest_step)
+    assert loaded.checkpoint_every == 5
+    histories = [each.fit(x, y, epochs=2, progress=False) for each in (trainer, loaded)]
+    assert histories[0]["loss"] == histories[1]["loss"]
+    assert_params_close(trainer.model, loaded.model)

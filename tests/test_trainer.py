@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ from fastrnn.layers import (
     Sequential,
     TreeLSTM,
 )
-from fastrnn.trainer import Trainer
+from fastrnn.trainer import History, Trainer
 from fastrnn.trainer.callbacks import EarlyStopping
-from fastrnn.trainer.history import History
-from fastrnn.trainer.objective import Objective, accuracy
+from fastrnn.trainer.objective import _METRICS, LossName, MetricName, Objective, accuracy
+from fastrnn.trainer.trainer import OptimizerName
 
 # --- Learning ---------------------------------------------------------------------------------------------------------
 
@@ -439,3 +440,15 @@ def test_the_optimizer_is_not_shared():
     assert Trainer(classifier()).optimizer is not Trainer(classifier()).optimizer
     assert Trainer(classifier()).optimizer.lr == 1e-3
     assert isinstance(Trainer(classifier(), optimizer="rmsprop").optimizer, optim.RMSprop)
+
+
+def test_names_that_type_checkers_know_are_those_that_there_are():
+    assert set(get_args(LossName)) == set(losses._LOSSES)
+    assert set(get_args(OptimizerName)) == set(optim._OPTIMIZERS)
+    assert set(get_args(MetricName)) == set(_METRICS)
+
+
+def test_the_model_cannot_be_exchanged_unnoticed():
+    trainer = Trainer(classifier())
+    with pytest.raises(AttributeError):
+        trainer.model = classifier()

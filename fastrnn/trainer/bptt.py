@@ -1,4 +1,4 @@
-"""Backpropagation through time for the trainer, whole or truncated. In bounded memory: `segments`.
+"""Backpropagation through time for the trainer, whole or truncated. In bounded memory: `checkpointing`.
 
 Letters: N batch, T time steps.
 """
@@ -119,6 +119,10 @@ class BPTT:
     def from_samples_first(self, x: Array) -> Array:
         """The view of x that the model reads."""
         return x.swapaxes(0, 1) if self.model.batch_first is False and self.model.time.in_x and x.ndim > 1 else x
+
+    def samples_first(self, outputs: Array) -> Array:
+        """The outputs of a run of the model as the trainer's users have them."""
+        return outputs.swapaxes(0, 1) if self.model.time.in_y and self.model.batch_first is False else outputs
 
     def time_major(self, outputs: Array) -> Array:
         """From the layout of the outputs of a model that keeps time to (T, N, ...), or back."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from . import Trainer
+
+Mode = Literal["auto", "min", "max"]
+Save = Literal["best", "last"]
 
 
 class Callback:
@@ -38,8 +41,8 @@ class _Monitor(Callback):
     """Follows one number of the logs and tells when it is the best so far. mode: "min", "max", or "auto", which means
     "max" for what ends in "accuracy" and "min" for all else."""
 
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
-        if mode not in ("auto", "min", "max"):
+    def __init__(self, monitor: str, mode: Mode, min_delta: float = 0.0) -> None:
+        if mode not in get_args(Mode):
             raise ValueError(f"mode: expected 'auto', 'min' or 'max', got {mode!r}")
         if not min_delta >= 0:
             raise ValueError(f"min_delta: expected a number of at least 0, got {min_delta!r}")
@@ -98,7 +101,7 @@ class EarlyStopping(_Monitor):
         *,
         patience: int = 5,
         min_delta: float = 0.0,
-        mode: str = "auto",
+        mode: Mode = "auto",
         restore_best: bool = False,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
@@ -136,10 +139,10 @@ class ModelCheckpoint(_Monitor):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, save: str = "best", monitor: str = "val_loss", mode: str = "auto"
+        self, path: str | os.PathLike[str], *, save: Save = "best", monitor: str = "val_loss", mode: Mode = "auto"
     ) -> None:
         super().__init__(monitor, mode)
-        if save not in ("best", "last"):
+        if save not in get_args(Save):
             raise ValueError(f"save: expected 'best' or 'last', got {save!r}")
         self.path = path
         self.save = save

@@ -6,9 +6,8 @@ A first pass without training keeps the state at the beginning of each segment o
 again in training, from the last to the first, each handing the gradient of its first state to the one before (the last
 one is run in training at once). What training keeps is that of one segment, so with k of the order of sqrt(T) memory
 grows as sqrt(T), at the price of one more forward (Chen et al. 2016, Training deep nets with sublinear memory cost;
-Gruslys et al. 2016, Memory-efficient backpropagation through time). The loss is taken step by step, or of what
-LastStep,
-MeanPool or MaxPool make of all steps.
+Gruslys et al. 2016, Memory-efficient backpropagation through time). The loss is taken step by step, or of what a
+pooling layer makes of all steps. Checkpoints here are states in memory; files on disk are the matter of `saving`.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ class CheckpointedBPTT:
 
     Layers compute the same in training as without it, except those that draw random numbers (dropout): with such layers
     the first pass is one in training, and the second draws the same numbers again.
-    Raises ValueError for a model that cannot be cut in time, and for one that does away with time by another layer than
-    LastStep, MeanPool and MaxPool.
+    Raises ValueError for a model that cannot be cut in time, and for one whose last layer with an axis of time in x
+    cannot merge segments, as pooling layers can.
     """
 
     def __init__(self, propagation: BPTT, every: int | str) -> None:
@@ -49,7 +48,7 @@ class CheckpointedBPTT:
         last = max((k for k, layer in enumerate(layers[:end]) if "state" in layer.accepts), default=None)
         if last is None:
             raise ValueError("checkpoint_every: expected a model with a layer that has a state, got one without")
-        self.pool: Any = layers[end] if end < len(layers) else None
+        self.pool: Any = layers[end] if end < len(layers) else None  # which has `merge` and `split`
         head = layers[end + 1 :]
         if self.pool is not None and not hasattr(self.pool, "merge"):
             got = type(self.pool).__name__
@@ -57,28 +56,30 @@ class CheckpointedBPTT:
                 f"checkpoint_every: expected a pooling layer that can merge segments, such as LastStep, got {got}"
             )
         self.body, self.head = Sequential(*layers[:end]), Sequential(*head) if head else None
-        if self.pool is not None:
-            self.loss: type[_Loss] = _PoolLoss
-        elif propagation.objective.is_known:
-            self.loss = _StepLoss
-        else:
-            self.loss = _OutputLoss
-        # What the first pass runs: the layers up to the last that has a state, or all that the loss needs.
-        self.ahead = Sequential(*layers[: last + 1]) if self.loss is _StepLoss else self.body
+        self.carrying = Sequential(*layers[: last + 1])  # the layers up to the last that has a state
 
     def gradients(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
         """One item, as of `BPTT.whole`."""
         propagation, run = self.propagation, self.propagation.run
         segments = cut(batch.T, self.every)
-        generators = [generator for _, generator in self.ahead.generators()]
+        loss: _Loss
+        if self.pool is not None:
+            loss = _PoolLoss(self, batch, segments)
+        elif propagation.objective.is_known:
+            loss = _StepLoss(self, batch, segments)
+        else:
+            loss = _OutputLoss(self, batch, segments)
+        # What the first pass runs: the layers that carry a state, or all that the loss needs.
+        ahead = self.carrying if isinstance(loss, _StepLoss) else self.body
+        generators = [generator for _, generator in ahead.generators()]
         entries = propagation.model.flatten_state(propagation.state)
-        state = tuple(entries[: len(self.ahead)])
-        behind = (None,) * (len(self.body) - len(self.ahead))  # layers without a state
-        states, drawn, loss = [], [], self.loss(self, batch, segments)
+        state = tuple(entries[: len(ahead)])
+        behind = (None,) * (len(self.body) - len(ahead))  # layers without a state
+        states, drawn = [], []
         for start, stop in segments[:-1]:
             states.append(state)
             drawn.append([generator.bit_generator.state for generator in generators])
-            y, state = run(self.ahead, batch, state, start, stop, training=bool(generators))
+            y, state = run(ahead, batch, state, start, stop, training=bool(generators))
             loss.add(y)
         y, state = run(self.body, batch, state + behind, *segments[-1], training=True)
         loss.add(y)

@@ -9,6 +9,7 @@ import numpy as np
 from .._validate import check_size
 from ..layers import Module
 from ..layers.module import Layout
+from .bptt import check_runs_in_pieces
 from .callbacks import Callback
 from .data import Data
 
@@ -39,6 +40,23 @@ def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
     if k2 < k1:
         raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, got {(k1, k2)}")
     return k1, k2
+
+
+def check_pieces(model: Module, stateful: bool, tbptt: tuple[int, int] | None, every: int | str | None) -> None:
+    """Refuse options for long sequences that the model cannot follow, or that exclude one another."""
+    if stateful:
+        check_runs_in_pieces("stateful", model)
+        if "state" not in model.accepts:
+            raise ValueError("stateful: expected a model with a layer that has a state, got one without")
+    if tbptt is not None:
+        check_runs_in_pieces("tbptt", model)
+        if not model.time.in_y:
+            raise ValueError(
+                "tbptt: expected a model with an output at every step, got one that does away with time; "
+                "checkpoint_every trains it in bounded memory"
+            )
+        if every is not None:
+            raise ValueError("checkpoint_every: expected None beside tbptt, which bounds the memory already")
 
 
 def check_model(model: Any) -> None:

@@ -26,8 +26,7 @@ class Data:
     lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
     dtype: what x is converted to, of any real dtype; None leaves it as it is.
     Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type and for what cannot
-    be
-    converted.
+    be converted.
     """
 
     def __init__(
@@ -111,6 +110,19 @@ class Data:
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         return (Batch(self, rows) for rows in self.order(batch_size))
+
+    def joined(self, outputs: list[Array], *, steps: bool) -> Any:
+        """What a model gave for each of the batches, samples first, as one array (N, ...). With `steps`, that is for
+        outputs at every step: with zeros past the lengths, and for a list of sequences a list of arrays (T_i, ...)."""
+        if not steps or self.lengths is None:
+            return np.concatenate(outputs)
+        rows = [row[:length] for row, length in zip((row for part in outputs for row in part), self.lengths)]
+        if self.ragged:
+            return [row.copy() for row in rows]
+        padded = np.zeros((len(self), self.T, *rows[0].shape[1:]), rows[0].dtype)
+        for row, given in zip(padded, rows):
+            row[: len(given)] = given
+        return padded
 
 
 class Batch:

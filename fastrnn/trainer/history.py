@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 
-class History(dict[str, "list[float | None]"]):
+class History(dict[str, "list[Any]"]):
     """Name -> one number per epoch: loss, metrics, val_loss, val_..., seconds, samples_per_second.
 
     loss and metrics are means over the epoch's training batches while the weights changed; seconds and
-    samples_per_second tell of the training pass, without validation. All lists are of the same length; None stands
-    where an epoch has no such number. A plain dict of lists, so `json.dumps` takes it.
+    samples_per_second tell of the training pass, without validation. All lists are of the same length, of floats; None
+    stands where an epoch has no such number. A plain dict of lists, so `json.dumps` takes it.
     """
 
     @property

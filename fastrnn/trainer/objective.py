@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from .. import losses
 Array = NDArray[Any]
 Loss = Callable[[Array, Array], "tuple[float, Array]"]
 Metric = Callable[[Array, Array], float]
+LossName = Literal["cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse"]
+MetricName = Literal["accuracy"]
 
 
 def accuracy(outputs: Array, targets: Array) -> float:
@@ -42,7 +44,7 @@ class Objective:
     accuracy where the loss is one of classes or of yes and no.
     """
 
-    def __init__(self, loss: str | Loss, metrics: Sequence[str | Metric] | None = None) -> None:
+    def __init__(self, loss: LossName | Loss, metrics: Sequence[MetricName | Metric] | None = None) -> None:
         self.loss = losses.get(loss)
         self._function, self._options = _parts(self.loss)
         if metrics is None:
@@ -131,7 +133,10 @@ class Objective:
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], loss: str | Loss | None = None, metrics: Sequence[str | Metric] | None = None
+        cls,
+        config: Mapping[str, Any],
+        loss: LossName | Loss | None = None,
+        metrics: Sequence[MetricName | Metric] | None = None,
     ) -> Objective:
         """From `config()`; `loss` and `metrics` replace what it says, and have to where that was a function of the
         user's own: ValueError otherwise."""
@@ -162,7 +167,7 @@ def _is_known(function: Any) -> bool:
     return name in losses.__all__ and getattr(losses, name) is function and name != "get"
 
 
-def _metric(metric: str | Metric) -> tuple[str, Metric]:
+def _metric(metric: MetricName | Metric) -> tuple[str, Metric]:
     if isinstance(metric, str):
         if metric not in _METRICS:
             raise ValueError(f"metrics: expected a function or one of {', '.join(_METRICS)}, got {metric!r}")

@@ -11,7 +11,7 @@ import numpy as np
 from .. import optim, serialization
 from .callbacks import Callback
 from .history import History
-from .objective import Loss, Metric, Objective
+from .objective import Loss, LossName, Metric, MetricName, Objective
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -47,9 +47,9 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
 def load(
     cls: type[Trainer],
     path: str | os.PathLike[str],
-    loss: str | Loss | None,
+    loss: LossName | Loss | None,
     callbacks: Sequence[Callback],
-    metrics: Sequence[str | Metric] | None,
+    metrics: Sequence[MetricName | Metric] | None,
 ) -> Trainer:
     """See `Trainer.load`."""
     arrays, config = serialization.read(path)
@@ -67,7 +67,7 @@ def load(
             checkpoint_every=saved["checkpoint_every"],
             window=saved["window"],
         )
-        trainer.set_objective(objective)
+        trainer.objective = objective
         state = serialization.select(arrays, "optimizer.")
         trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
         trainer._rng.bit_generator.state = saved["rng"]

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from .checks import (
     check_every,
     check_limit,
     check_model,
+    check_pieces,
     check_steps,
     check_targets,
     check_tbptt,
@@ -36,64 +37,66 @@ from .checks import (
 )
 from .data import Batch, Data
 from .history import History
-from .objective import Loss, Metric, Objective
+from .objective import Loss, LossName, Metric, MetricName, Objective
 from .online import OnlineWindow
 from .progress import Bar, Means
 
 Array = NDArray[Any]
+OptimizerName = Literal["sgd", "rmsprop", "adagrad", "adam", "adamw"]
 
 
 class Trainer:
     """Minimise a loss of a model's outputs by gradient steps on minibatches.
 
     Data are samples first, whatever the layout of the layers: x (N, T, D), or tokens (N, T), or a list of N sequences
-    (T_i, D) or (T_i,) of any lengths; y (N,) or (N, ...), for a model that keeps the time axis (N, T) or (N, T, ...),
-    or
-    a list of N arrays (T_i,) or (T_i, ...). `lengths` (N,) says how many steps of each row of an array count. Each
-    batch
-    is padded, or cut, to its own longest sequence. `reset_mask` (N, T), bool, or a list of (T_i,): where True the state
-    is zeroed before that step. Arrays have the dtype that the model's layers take.
+    (T_i, D) or (T_i,) of any lengths. y is (N,) or (N, ...); for a model with an output at each step (N, T) or
+    (N, T, ...), or a list of N arrays (T_i,) or (T_i, ...). `lengths` (N,) says how many steps of each row of an array
+    count. Each batch is padded, or cut, to its own longest sequence. `reset_mask` (N, T), bool, or a list of (T_i,):
+    where True the state is zeroed before that step. x may have any real dtype: it is converted to that of the layers.
 
-    model: a `Sequential`, or another layer that returns one array.
-    loss, metrics: see `objective.Objective`. For sequences the loss sees outputs and targets time-major, (T, N, ...).
-    optimizer: an `optim.Optimizer` or its name; Adam(lr=1e-3) if None.
+    model: a `fastrnn.Sequential`, or another layer that returns one array.
+    loss: "cross_entropy", "bce" or "mse"; one of the functions of `fastrnn.losses`, also with options, such as
+        functools.partial(fastrnn.losses.cross_entropy, reduction="sequence"); or a function of your own,
+        (outputs, targets) -> (loss, gradient in the outputs). For sequences it sees both time-major, (T, N, ...).
+    optimizer: a `fastrnn.Optimizer` or its name, "sgd", "rmsprop", "adagrad", "adam" or "adamw"; None: Adam(lr=1e-3).
     clip_norm, clip_value: limit the gradients' common norm, or each entry, before each step.
-    callbacks: `callbacks.Callback` objects.
+    callbacks: `fastrnn.Callback` objects.
     rng: seed or Generator for the order of the samples.
+    metrics: "accuracy" and functions of your own, (outputs, targets) -> number; None: accuracy where the loss is one of
+        classes or of yes and no.
 
     Long sequences, for layers that read forward in time only:
-    stateful: sample i of a batch goes on where sample i of the batch before has ended, as in Keras: batches are of
-    equal
+    stateful: sample i of a batch goes on where sample i of the batch before has ended, as in Keras. Batches are of one
         size and in the order of the data. Each epoch of one `fit` begins from the state that this `fit` began with; the
         next `fit` goes on where the last one ended. `reset_states()` begins anew, `reset_mask` in between.
         `evaluate` and `predict` carry a state from batch to batch of their own, from zeros.
     tbptt: k, an update after each k steps, with the state carried on and the gradient cut there; (k1, k2), an update
-        after each k1 steps, with the gradient going back k2 steps: see `bptt.BPTT.truncated`.
-    checkpoint_every: k or "sqrt", exact gradients in the memory of k steps: see `segments`.
+        after each k1 steps, with the gradient of their losses going back k2 steps (Williams and Peng 1990).
+    checkpoint_every: k or "sqrt", exact gradients in the memory of k steps, or of about sqrt(T), for one more forward.
     window: how many steps back the gradients of `partial_fit` go.
 
-    `history` holds all epochs of all calls of `fit`. A seed, a model and data give the same numbers every time.
+    `history`, a `fastrnn.History`, holds all epochs of all calls of `fit`. A seed, a model and data give the same
+    numbers every time.
     """
 
     def __init__(
         self,
         model: Module,
-        loss: str | Loss = "cross_entropy",
-        optimizer: optim.Optimizer | str | None = None,
+        loss: LossName | Loss = "cross_entropy",
+        optimizer: optim.Optimizer | OptimizerName | None = None,
         *,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         callbacks: Sequence[Callback] = (),
         rng: int | np.random.Generator | None = 0,
-        metrics: Sequence[str | Metric] | None = None,
+        metrics: Sequence[MetricName | Metric] | None = None,
         stateful: bool = False,
         tbptt: int | tuple[int, int] | None = None,
-        checkpoint_every: int | str | None = None,
+        checkpoint_every: int | Literal["sqrt"] | None = None,
         window: int = 1,
     ) -> None:
         check_model(model)
-        self.model = model
-        self.objective = Objective(loss, metrics)
+        self._bptt = BPTT(model, Objective(loss, metrics))
         self.optimizer = optim.Adam(lr=1e-3) if optimizer is None else optim.get(optimizer)
         self.clip_norm = check_limit("clip_norm", clip_norm)
         self.clip_value = check_limit("clip_value", clip_value)
@@ -103,27 +106,29 @@ class Trainer:
         self._rng = own_generator(as_generator("rng", rng))
         self.stateful = bool(stateful)
         self.tbptt = check_tbptt(tbptt)
-        self.checkpoint_every = check_every(checkpoint_every)
-        self._bptt = BPTT(model, self.objective)
-        self._checkpointed: CheckpointedBPTT | None = None
         self._carried = CarriedState()
         self._window = OnlineWindow(check_size("window", window), self._carried)
         self._fit_state: tuple[Any, int] | None = None  # what each epoch of a stateful fit under way begins from
-        if self.stateful:
-            check_runs_in_pieces("stateful", model)
-            if "state" not in model.accepts:
-                raise ValueError("stateful: expected a model with a layer that has a state, got one without")
-        if self.tbptt is not None:
-            check_runs_in_pieces("tbptt", model)
-            if not model.time.in_y:
-                raise ValueError(
-                    "tbptt: expected a model with an output at every step, got one that does away with time; "
-                    "checkpoint_every trains it in bounded memory"
-                )
-        if self.checkpoint_every is not None:
-            if self.tbptt is not None:
-                raise ValueError("checkpoint_every: expected None beside tbptt, which bounds the memory already")
-            self._checkpointed = CheckpointedBPTT(self._bptt, self.checkpoint_every)
+        every = check_every(checkpoint_every)
+        check_pieces(model, self.stateful, self.tbptt, every)
+        self._checkpointed = None if every is None else CheckpointedBPTT(self._bptt, every)
+
+    @property
+    def model(self) -> Module:
+        return self._bptt.model
+
+    @property
+    def objective(self) -> Objective:
+        """The loss and the metrics."""
+        return self._bptt.objective
+
+    @objective.setter
+    def objective(self, objective: Objective) -> None:
+        self._bptt.objective = objective
+
+    @property
+    def checkpoint_every(self) -> int | str | None:
+        return None if self._checkpointed is None else self._checkpointed.every
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -145,8 +150,7 @@ class Trainer:
 
         shuffle: a new order in each epoch; None for True, unless the trainer is stateful. bucket: sequences of similar
         length go into one batch, so that less is padded. validation_data (x, y) or (x, y, lengths): evaluated after
-        each
-        epoch. progress: a bar for each epoch on stderr. Returns `history`.
+        each epoch. progress: a bar for each epoch on stderr. Returns `history`.
         Raises ValueError for data that do not fit, FloatingPointError that names epoch and batch (from 1) when the
         loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that update.
         """
@@ -272,10 +276,10 @@ class Trainer:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.
 
         x_t (D,), or (N, D) for N streams side by side, or tokens, a number or (N,); y_t the target of that step, with
-        the axis N where x_t has it. The gradient goes back `window` steps; see `online.OnlineWindow`. The state is
-        that of a
-        stateful `fit` too: either goes on where the other has ended. Returns the loss and the metrics, as they were
-        before the update. Raises ValueError for shapes that do not fit, FloatingPointError as `fit`.
+        the axis N where x_t has it. The last `window` steps are run again for each sample, and the gradient goes back
+        through them. The state is that of a stateful `fit` too: either goes on where the other has ended. Returns the
+        loss and the metrics, as they were before the update. Raises ValueError for shapes that do not fit,
+        FloatingPointError as `fit`.
         """
         check_runs_in_pieces("partial_fit", self.model)
         for layer in self.model.flatten():
@@ -313,30 +317,20 @@ class Trainer:
             means.add(self._bptt.score(outputs, batch)[0])
         return means.result()
 
+    @overload
     def predict(
-        self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None
-    ) -> Array | list[Array]:
-        """The model's outputs, samples first: (N, M), or (N, T, M) where the model keeps the time axis, with zeros past
-        the lengths; for a list of sequences a list of arrays (T_i, M). batch_size as for `evaluate`."""
+        self, x: Array, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None
+    ) -> Array: ...
+
+    @overload
+    def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any: ...
+
+    def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any:
+        """The model's outputs, samples first: (N, M), or (N, T, M) where it has one at each step, with zeros past the
+        lengths; for a list of sequences then a list of arrays (T_i, M). batch_size as for `evaluate`."""
         data = self._data(x, None, lengths, reset_mask)
-        parts: list[Array] = []
-        for batch, outputs in self._outputs(data, self._batch_size(data, batch_size)):
-            if not self.model.time.in_y or data.lengths is None:
-                swap = self.model.time.in_y and self.model.batch_first is False
-                parts.append(outputs.swapaxes(0, 1) if swap else outputs)
-                continue
-            for sequence, length in zip(
-                self._bptt.time_major(outputs).swapaxes(0, 1), batch.lengths if batch.lengths is not None else ()
-            ):
-                parts.append(sequence[:length])
-        if not self.model.time.in_y or data.lengths is None:
-            return np.concatenate(parts)
-        if data.ragged:
-            return [part.copy() for part in parts]
-        padded = np.zeros((len(data), data.T, *parts[0].shape[1:]), parts[0].dtype)
-        for row, part in zip(padded, parts):
-            row[: len(part)] = part
-        return padded
+        outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
+        return data.joined(outputs, steps=self.model.time.in_y)
 
     def _outputs(self, data: Data, batch_size: int) -> Iterator[tuple[Batch, Array]]:
         """Each batch with what the model gives for it, in the model's layout."""
@@ -372,10 +366,6 @@ class Trainer:
             check_whole_batches(data, batch_size)
         return batch_size
 
-    def set_objective(self, objective: Objective) -> None:
-        """Minimise another objective from now on."""
-        self.objective = self._bptt.objective = objective
-
     # --- on disk ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -391,9 +381,9 @@ class Trainer:
         cls,
         path: str | os.PathLike[str],
         *,
-        loss: str | Loss | None = None,
+        loss: LossName | Loss | None = None,
         callbacks: Sequence[Callback] = (),
-        metrics: Sequence[str | Metric] | None = None,
+        metrics: Sequence[MetricName | Metric] | None = None,
     ) -> Trainer:
         """The trainer that `save` wrote. `loss` and `metrics` are needed where the saved ones were your own functions.
 
