@@ -1,8 +1,11 @@
-"""What training shows while it runs: means of what the batches gave, and a progress bar."""
+"""What training shows while it runs: means of what the batches gave, and a progress bar or plain lines."""
 
 from __future__ import annotations
 
 import math
+import os
+import sys
+import time
 from typing import Any
 
 
@@ -26,15 +29,18 @@ class Means:
 
 
 class Bar:
-    """A progress bar for one epoch, or nothing."""
+    """One epoch on stderr: a bar while it runs, then a line of what it gave, all within the terminal's width. Where
+    stderr is no terminal, the line only."""
 
     def __init__(self, total: int, title: str, visible: bool) -> None:
-        self.total = total
-        self._bar = None
-        if visible:
+        self.total, self._title = total, title
+        self._file = sys.stderr if visible else None  # which may be None itself, where there is no console
+        self._begin = time.perf_counter()
+        self._bar: Any = None
+        if self._file is not None and self._file.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=title, unit="batch")
+            self._bar = tqdm(total=total, desc=title, unit="batch", file=self._file, dynamic_ncols=True)
 
     def __enter__(self) -> Bar:
         return self
@@ -45,13 +51,33 @@ class Bar:
 
     def advance(self, means: Means) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(_said(means.result()), refresh=False)
+            self._bar.set_postfix_str(_said(means.result(), 4), refresh=False)
             self._bar.update()
 
     def show(self, logs: dict[str, float]) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(_said(logs))
+        """The end of the epoch: its numbers take the place of the bar."""
+        if self._file is None:
+            return
+        values = {name: value for name, value in logs.items() if name not in ("seconds", "samples_per_second")}
+        head = f"{self._title}: {self.total}/{self.total}, {time.perf_counter() - self._begin:.1f} s, "
+        if self._bar is None:
+            print(head + _said(values, 4), file=self._file, flush=True)
+            return
+        columns = _columns(self._file) - 1  # a full line would wrap
+        candidates = [head + _said(values, digits) for digits in (4, 3)]
+        candidates += [f"{self._title}: {_said(values, digits)}" for digits in (4, 3, 2)]
+        fitting = [line for line in candidates if len(line) <= columns]
+        self._bar.bar_format = "{desc}"
+        self._bar.set_description_str(fitting[0] if fitting else candidates[-1])
 
 
-def _said(logs: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in logs.items() if name != "seconds")
+def _said(values: dict[str, float], digits: int) -> str:
+    return ", ".join(f"{name} {value:.{digits}g}" for name, value in values.items())
+
+
+def _columns(file: Any) -> int:
+    """The width of the terminal that the file is."""
+    try:
+        return os.get_terminal_size(file.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
