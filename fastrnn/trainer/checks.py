@@ -12,6 +12,7 @@ from ..layers.module import Layout
 from .bptt import check_runs_in_pieces
 from .callbacks import Callback
 from .data import Data
+from .objective import Objective
 
 
 def check_whole_batches(data: Data, batch_size: int) -> None:
@@ -124,3 +125,10 @@ def check_axes(data: Data, model: Module) -> None:
         )
     if first.ndim < axes:
         raise ValueError(f"x: expected sequences {shape}, got shape {first.shape}; write {hint}")
+
+
+def names_of_logs(objective: Objective, validates: bool) -> tuple[str, ...]:
+    """What callbacks will find in their logs."""
+    names = ("loss", *objective.metrics)
+    more = tuple(f"val_{name}" for name in names) if validates else ()
+    return (*names, "seconds", "samples_per_second", *more)

@@ -34,6 +34,7 @@ from .checks import (
     check_tbptt,
     check_whole_batches,
     features_dtype,
+    names_of_logs,
 )
 from .data import Batch, Data
 from .history import History
@@ -179,7 +180,7 @@ class Trainer:
             validation = self._data(*validation_data)
             self._try_validation(validation)
         self.stop_training = False
-        self.log_names = self._names_of_logs(validation is not None)
+        self.log_names = names_of_logs(self.objective, validation is not None)
         for callback in self.callbacks:
             callback.on_fit_begin(self)
         try:
@@ -230,12 +231,6 @@ class Trainer:
             self._bptt.score(outputs, batch)
         except (TypeError, ValueError, IndexError) as error:
             raise type(error)(f"validation_data: {error}") from error
-
-    def _names_of_logs(self, validates: bool) -> tuple[str, ...]:
-        """What callbacks will find in their logs."""
-        names = ("loss", *self.objective.metrics)
-        more = tuple(f"val_{name}" for name in names) if validates else ()
-        return (*names, "seconds", "samples_per_second", *more)
 
     def _train_epoch(self, data: Data, order: list[Any], title: str, bar: Bar) -> dict[str, float]:
         means = Means()
