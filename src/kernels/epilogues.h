@@ -12,9 +12,8 @@
  *     RNN   -> d               GRU, reset before  n r z
  * so that the input side of a GRU reads slots 0-2 and the recurrent side slots 1-3: contiguous, both.
  *
- * # Design: what waits for a gate (tanh of c, n of the GRU) runs in a loop of its own over the rows. One loop is bound by
- * the about 140 cycles from a row's sums to its h, two rows at a time in flight; two loops by the count of instructions. On
- * Zen 3 that is 64 cycles a row and unit block instead of 87 (LSTM) and 42 instead of 55 (GRU), the same bits.
+ * # Design: what waits for a gate (tanh of c, n of the GRU) runs in a loop of its own over the rows. One loop is bound by the
+ * time from a row's sums to its h, two loops by the count of instructions. Cycles: benches/DECISIONS.md, "Epilogues".
  */
 #ifndef FASTRNN_EPILOGUES_H
 #define FASTRNN_EPILOGUES_H
@@ -102,8 +101,7 @@ INLINE void lstm_forward_as(const int is_default, EPILOGUE_ARGS) {
         store_part(s->h[n] + unit, outputs[n - row] * candidate(is_default, s, load(s->c + n * s->Hp + unit)), lanes);
 }
 
-/* The default cell in inference, where nobody reads the gates again: three divisions instead of five. On a Zen 3 51 cycles a row and unit block
- * instead of 59, and forward 1.01 (H = 256) to 1.06 times as fast (H = 16). */
+/* The default cell in inference, where nobody reads the gates again: three divisions instead of five. */
 static void lstm_inference(EPILOGUE_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);
@@ -256,8 +254,7 @@ static void gru_reset_before_gates_backward(EPILOGUE_ARGS) {
     }
 }
 
-/* ---- Elman RNN, and the projection of any cell's h: acc = the pre-activation. With tanh compiled in 13 cycles a row and
- * unit block instead of 19 forward, 10 instead of 12 backward, and forward 1.02 to 1.09 times as fast (Zen 3). ---- */
+/* ---- Elman RNN, and the projection of any cell's h: acc = the pre-activation ---- */
 
 INLINE void rnn_forward_as(const int is_default, EPILOGUE_ARGS) {
     for (int b = 0; b < blocks; b++) {

@@ -4,10 +4,8 @@
  * # Design:
  * a) Rows and NV are compile-time constants of each instance, so the accumulators live in registers: 6 x 4 of 32. With
  *    16 registers at most 12 accumulators fit: 3 rows x 4, and from 4 rows on two halves of the panel, 6 x 2 each, which
- *    read it once per 6 rows and leave no odd row. Against 3 x 4 alone, on one Zen 3 core: LSTM forward 1.05 to 1.17 times
- *    as fast at H = 64 to 512 and 1.37 at (1000,16,32,32), forward and backward 1.03 to 1.13. Panels of 3, the GRU's, take
- *    6 rows as 3 + 3 and 5 rows by 2 + 1 vectors (84 GFLOP/s where 3 + 2 rows have 72, at K <= 256). Panels are packed, so
- *    the inner loop streams one array; a is broadcast from memory.
+ *    read it once per 6 rows and leave no odd row. Panels of 3, the GRU's, take 6 rows as 3 + 3 and 5 rows by 2 + 1 vectors.
+ *    Panels are packed, so the inner loop streams one array; a is broadcast from memory. Speeds: benches/DECISIONS.md, "Tiles".
  * b) A tile takes a list of products, so that x @ W_ih and h @ W_hh run into the same accumulators without a stop.
  * c) Few accumulators leave the multipliers waiting for each other; such tiles run several sums over k side by side, 2 or
  *    4, as far as registers reach. That changes the order of a sum, hence the result's last bits, with the number of
