@@ -132,11 +132,11 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"targets: expected probabilities in [0, 1], got values in [{targets.min()}, {targets.max()}]")
     counted = logits.size if keep is None else int(np.count_nonzero(keep))
     divisor = _divisor(reduction, logits.shape, counted, time_axis)
-    decayed = np.exp(-np.abs(logits))
-    with np.errstate(invalid="ignore"):  # inf * 0 for an infinite logit and its own class: nan
+    with np.errstate(invalid="ignore", under="ignore"):  # inf * 0 for an infinite logit and its own class: nan
+        decayed = np.exp(-np.abs(logits))
         losses = np.maximum(logits, 0) - logits * targets + np.log1p(decayed)
-    dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
-    dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
+        dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
+        dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
     if keep is not None:
         losses[~keep] = 0.0
         dlogits[~keep] = 0.0
@@ -179,7 +179,7 @@ def mse(
     targets = _targets_like("prediction", prediction, targets, keep)
     counted = prediction.size if keep is None else int(np.count_nonzero(keep))
     divisor = _divisor(reduction, prediction.shape, counted, time_axis)
-    with np.errstate(invalid="ignore", over="ignore"):  # inf and nan in the answer say it already
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):  # inf and nan in the answer say it already
         difference = prediction - targets
         losses = np.square(difference)
         dprediction = np.asarray(difference * (2.0 / divisor))
