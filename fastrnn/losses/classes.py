@@ -105,11 +105,11 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"targets: expected probabilities in [0, 1], got values in [{targets.min()}, {targets.max()}]")
     counted = logits.size if keep is None else int(np.count_nonzero(keep))
     divisor = divisor_of(reduction, logits.shape, counted, time_axis)
-    decayed = np.exp(-np.abs(logits))
-    with np.errstate(invalid="ignore"):  # inf * 0 for an infinite logit and its own class: nan
+    with np.errstate(invalid="ignore", under="ignore"):  # inf * 0 for an infinite logit and its own class: nan
+        decayed = np.exp(-np.abs(logits))
         losses = np.maximum(logits, 0) - logits * targets + np.log1p(decayed)
-    dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
-    dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
+        dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
+        dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
     if keep is not None:
         losses[~keep] = 0.0
         dlogits[~keep] = 0.0

@@ -47,7 +47,7 @@ def mse(
     targets = targets_like("prediction", prediction, targets, keep)
     counted = prediction.size if keep is None else int(np.count_nonzero(keep))
     divisor = divisor_of(reduction, prediction.shape, counted, time_axis)
-    with np.errstate(invalid="ignore", over="ignore"):  # inf and nan in the answer say it already
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):  # inf and nan in the answer say it already
         difference = prediction - targets
         losses = np.square(difference)
         dprediction = np.asarray(difference * (2.0 / divisor))
