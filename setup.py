@@ -1,8 +1,9 @@
 """Builds the extension module; everything else about the project is in pyproject.toml.
 
-src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module that
-picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled in
-parallel. No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they are.
+src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module
+that picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled
+in parallel. No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they
+are.
 """
 
 import glob
