@@ -9,7 +9,7 @@ from typing import Any
 from . import _native
 
 __version__ = "0.1.0"
-FILENAME_PREFIX = "_native"  # of the compiled module that has the threads
+FILENAME_PREFIX = "_runtime"  # of the compiled module that has the threads
 
 
 def show_config() -> dict[str, Any]:
