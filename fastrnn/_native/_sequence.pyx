@@ -130,6 +130,9 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     """Phases: packing, then the steps."""
     cdef const fr_sequence *q = &call.sequence
     cdef int packing = not call.packed
+    if call.threads == 1:
+        run_parallel(1, forward_alone, call)
+        return
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
     cdef bint meet = call.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
     plan_work(&call.work, packing + step_phases(call), call.shares, call.by_units)
@@ -172,6 +175,14 @@ cdef void forward_body(void *arg, int id) noexcept nogil:
     memset(&task, 0, sizeof(task))
     while next_task(&call.work, id, &task):
         forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id))
+
+
+cdef void forward_alone(void *arg, int _id) noexcept nogil:
+    """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
+    cdef SequenceCall *call = <SequenceCall *>arg
+    cdef long phase
+    for phase in range((not call.packed) + step_phases(call)):
+        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0))
 
 
 cdef void run_backward(SequenceCall *call) noexcept nogil:
