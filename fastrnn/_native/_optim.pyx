@@ -163,9 +163,9 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
     return <cnp.ndarray>a
 
 
-def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate, double couple=0,
-                   double shrink=1, double momentum=0, bint nesterov=False, double decay=0, double decay_squares=0,
-                   double eps=0, clip_norm=None, clip_value=None):
+def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
+                   double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
+                   double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
     parameters follow each other. Returns the gradients' norm before clipping, None without clip_norm.
 
@@ -208,8 +208,9 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_value is not None:
         todo.update.limit = clip_value
     todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
-    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay, todo.update.momentum = couple, shrink, momentum
-    todo.update.decay, todo.update.decay_squares, todo.update.eps = decay, decay_squares, eps
+    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, 1 - decoupled_weight_decay
+    todo.update.momentum, todo.update.eps = momentum, eps
+    todo.update.decay, todo.update.decay_squares = decay, decay_squares
     _run(&todo, UPDATE)
     return norm
 
