@@ -1,6 +1,6 @@
 """The compiled core. Arrays are float32 or float64; the functions of `fastrnn.functional` say what each call takes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -72,7 +72,26 @@ def tree_backward(
     owner: str, lstm: bool, cache: Any, dh: Any, dh_root: Any, dc_root: Any, into: Any
 ) -> dict[str, Any]: ...
 def count_classes(classes: Array, M: int, ignored: int) -> int: ...
-def cross_entropy(logits: Array, classes: Array, ignored: int, share: float) -> tuple[Array, Array]: ...
+def cross_entropy(
+    logits: Array,
+    classes: Array,
+    ignored: int,
+    share: float,
+    *,
+    row_weights: Array | None = None,
+    class_weights: Array | None = None,
+    smoothing: float = 0,
+) -> tuple[Array, Array]: ...
+def ctc(
+    logits: Array,
+    dlogits: Array,
+    labels: Array,
+    ends: Array,
+    lengths: Array,
+    blank: int,
+    shares: Array,
+    zero_infinity: bool,
+) -> Array: ...
 def optimizer_step(
     shapes: dict[str, tuple[int, ...]],
     dtype: Any,
@@ -92,6 +111,8 @@ def optimizer_step(
     eps: float = 0,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    own: Mapping[str, tuple[float, float, float, float]] = ...,
+    idle: Collection[str] = ...,
 ) -> float | None: ...
 def clip_gradients(grads: Mapping[str, Any], block: int, max_norm: float | None, value: float | None) -> Any: ...
 def isas() -> list[str]: ...

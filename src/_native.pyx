@@ -13,6 +13,7 @@ d) All checks are made here, once, before the GIL is released for the whole sequ
 """
 
 import os
+from math import prod as math_prod
 
 import numpy as np
 

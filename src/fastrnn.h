@@ -101,6 +101,38 @@ typedef struct {
     double eps;
 } fr_update;
 
+/* The targets of a softmax cross entropy (losses.h). */
+typedef struct {
+    const int64_t *classes;    /* (N,) */
+    int64_t ignored;           /* rows of this class count nothing */
+    double share;              /* what a row of weight 1 counts for in the gradient */
+    const double *row_weights; /* (N,) or NULL: 1 each */
+    const void *class_weights; /* (M,) reals or NULL: 1 each */
+    double class_total;        /* the sum of the classes' weights */
+    double smoothing; /* what each class has of each target, times its weight; the target's own keeps the rest */
+    double kept;      /* 1 less all of that */
+} fr_classes;
+
+/* One sequence of a CTC loss (ctc.h). S = 2U+1 states. A row of the workspaces has FR_CTC_PAD elements before its first and
+ * at least as many after its last vector. */
+typedef struct {
+    long T, M, U;
+    const void *logits; /* row t at t * step */
+    void *dlogits;      /* row t at t * dstep */
+    long step, dstep;
+    const int64_t *labels; /* (U,) */
+    int64_t blank;
+    double share; /* what the sequence counts for in the gradient */
+    int zero_infinity;
+    long stride;         /* elements of a workspace's row */
+    double *scores;      /* (T, S) */
+    double *alpha;       /* (T, S), then posteriors */
+    double *beta;        /* (2, S) */
+    const double *skips; /* (S,) 0 where a state may be reached from two before, CTC_NEVER elsewhere */
+    double offset, loss;
+} fr_ctc;
+#define FR_CTC_PAD 2
+
 /* One pass over a batch of trees (trees.h). V nodes in level order: leaves first, every node after its children. */
 typedef struct {
     long nodes, leaves, inputs, D, H; /* inputs: V, or as many as leaves where only they have any */
@@ -175,9 +207,13 @@ typedef struct {
     double (*sum_of_squares)(const void *grad, long count);
     void (*clip)(void *grad, long count, double scale, double limit); /* times scale, then bounded by +-limit */
 
-    /* Losses (rows,) and their gradient (rows, M), of which every row counts `share`; see losses.h. */
-    void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
-                          void *losses, void *dlogits);
+    /* Losses (rows,) and their gradient (rows, M) of rows from `first` on; see losses.h. */
+    void (*cross_entropy)(const void *logits, const fr_classes *, long first, long rows, long M, void *losses,
+                          void *dlogits);
+
+    void (*ctc_scores)(fr_ctc *);
+    void (*ctc_paths)(fr_ctc *); /* of the build for double, NULL in the others */
+    void (*ctc_gradient)(const fr_ctc *);
 
     /* Trees, see trees.h. */
     void (*tree_pack_forward)(const fr_trees *, fr_share);

@@ -1,7 +1,7 @@
 /* One build of the kernels: compiled once per instruction set and dtype, with FR_BUILD naming the table it exports and
  * FR_DOUBLE set for float64 (setup.py holds the list). What it consists of, each file resting on the one before:
  * simd.h, vecmath.h, tile.h, cells.h, pack.h, rows.h, forward.h, backward.h, gradients.h, trees.h; and
- * on simd.h and vecmath.h alone: losses.h, optimize.h. With FR_AMX_TERMS, amx.h stands in for most of tile.h and pack.h,
+ * on simd.h and vecmath.h alone: losses.h, ctc.h, optimize.h. With FR_AMX_TERMS, amx.h stands in for most of tile.h and pack.h,
  * amx_gradients.h for a part of gradients.h, and amx_steps.h comes last.
  *
  * # Design:
@@ -61,10 +61,13 @@ const fr_kernels FR_BUILD = {
     0,
     0,
     0,
+    0,
+    0,
+    0,
 };
 #else
 #include "trees.h"
-#include "losses.h"
+#include "ctc.h"
 #include "optimize.h"
 
 const fr_kernels FR_BUILD = {
@@ -98,6 +101,9 @@ const fr_kernels FR_BUILD = {
     sum_of_squares,
     clip,
     cross_entropy,
+    ctc_scores,
+    ctc_paths,
+    ctc_gradient,
     tree_pack_forward,
     tree_project,
     tree_forward,

@@ -110,6 +110,31 @@ cdef extern from "fastrnn.h" nogil:
         int rule, nesterov
         double scale, limit, couple, shrink, rate, momentum, decay, decay_squares, eps
 
+    ctypedef struct fr_classes:
+        const int64_t *classes
+        int64_t ignored
+        double share
+        const double *row_weights
+        const void *class_weights
+        double class_total, smoothing, kept
+
+    enum: FR_CTC_PAD
+    ctypedef struct fr_ctc:
+        long T, M, U
+        const void *logits
+        void *dlogits
+        long step, dstep
+        const int64_t *labels
+        int64_t blank
+        double share
+        int zero_infinity
+        long stride
+        double *scores
+        double *alpha
+        double *beta
+        const double *skips
+        double offset, loss
+
     ctypedef struct fr_kernels:
         int lanes, itemsize
         long (*row_blocks)(long n) noexcept nogil
@@ -139,8 +164,11 @@ cdef extern from "fastrnn.h" nogil:
         void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count) noexcept nogil
         double (*sum_of_squares)(const void *grad, long count) noexcept nogil
         void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
-        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
-                              void *losses, void *dlogits) noexcept nogil
+        void (*cross_entropy)(const void *logits, const fr_classes *, long first, long rows, long M, void *losses,
+                              void *dlogits) noexcept nogil
+        void (*ctc_scores)(fr_ctc *) noexcept nogil
+        void (*ctc_paths)(fr_ctc *) noexcept nogil
+        void (*ctc_gradient)(const fr_ctc *) noexcept nogil
         void (*tree_pack_forward)(const fr_trees *, fr_share) noexcept nogil
         void (*tree_project)(const fr_trees *, long begin, long end, fr_share) noexcept nogil
         void (*tree_forward)(const fr_trees *, long level, int phase, fr_share) noexcept nogil

@@ -12,6 +12,7 @@ cdef struct Piece:  # one array
     char *slot0
     char *slot1
     long size
+    fr_update update
 
 cdef struct Sweep:  # one pass over all arrays
     Task task
@@ -46,7 +47,7 @@ cdef void sweep_blocks(const Sweep *sweep, long first, long last) noexcept nogil
             elif sweep.task == TASK_CLIP:
                 p.kernels.clip(p.grad + at, count, sweep.update.scale, sweep.update.limit)
             else:
-                p.kernels.update(&sweep.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
+                p.kernels.update(&p.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
                                  p.slot1 + at if p.slot1 else NULL, count)
         before += n
 
@@ -153,9 +154,11 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
 
 def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate, double couple=0,
                    double shrink=1, double momentum=0, bint nesterov=False, double decay=0, double decay_squares=0,
-                   double eps=0, clip_norm=None, clip_value=None):
+                   double eps=0, clip_norm=None, clip_value=None, own={}, idle=()):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
-    parameters follow each other. Returns the gradients' norm before clipping, None without clip_norm.
+    parameters follow each other. own: rate, couple, shrink and eps of parameters with others. idle: names of those that
+    stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None without
+    clip_norm.
 
     Errors are raised before anything is written.
     """
@@ -165,8 +168,11 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     cdef cnp.ndarray param, grad
     cdef Piece *p
     cdef long offset = 0, itemsize = dtype.itemsize
-    held = []
+    held, names = [], []
     for name, shape in shapes.items():
+        if name in idle:
+            offset += math_prod(shape) * itemsize
+            continue
         given = grads.get(name)
         if given is None:
             raise ValueError(f"grads: expected a gradient for {name!r}, got none")
@@ -178,6 +184,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         if not cnp.PyArray_ISCARRAY_RO(grad):
             grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
         held.append((param, grad))
+        names.append(name)
         _add_piece(&sweep, grad)
         p = &sweep.pieces[sweep.count - 1]
         p.param = <char *>cnp.PyArray_DATA(param)
@@ -198,6 +205,11 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     sweep.update.rule, sweep.update.nesterov, sweep.update.rate = rule, nesterov, rate
     sweep.update.couple, sweep.update.shrink, sweep.update.momentum = couple, shrink, momentum
     sweep.update.decay, sweep.update.decay_squares, sweep.update.eps = decay, decay_squares, eps
+    for i, name in enumerate(names):
+        p = &sweep.pieces[i]
+        p.update = sweep.update
+        if name in own:
+            p.update.rate, p.update.couple, p.update.shrink, p.update.eps = own[name]
     _run(&sweep, TASK_UPDATE)
     return norm
 
