@@ -1,7 +1,7 @@
 # Part of _native.pyx: losses. N rows, M classes.
 
 cdef struct Rows:
-    const fr_kernels *kernels
+    const fr_loss_kernels *kernels
     char *logits
     char *losses
     char *dlogits
@@ -44,7 +44,7 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
         raise ValueError(f"logits, classes: expected C-contiguous (N, M) and N classes, got {_shape_of(logits)}")
     cdef cnp.ndarray losses = _new(typenum, rows.N, -1, -1, False), dlogits = _new(typenum, rows.N, rows.M, -1, False)
     cdef cnp.ndarray by_row = None, by_class = None
-    rows.kernels = fr_kernels_for(_isa, cnp.PyArray_ITEMSIZE(logits))
+    rows.kernels = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(logits)).loss
     rows.logits, rows.losses = <char *>cnp.PyArray_DATA(logits), <char *>cnp.PyArray_DATA(losses)
     rows.dlogits = <char *>cnp.PyArray_DATA(dlogits)
     memset(&rows.targets, 0, sizeof(fr_classes))
@@ -67,8 +67,8 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
 # ---- CTC. T time steps, N batch, M classes, U labels of a sequence. ----
 
 cdef struct CtcBatch:
-    const fr_kernels *kernels  # of the logits' dtype
-    const fr_kernels *wide  # for double
+    const fr_loss_kernels *kernels  # of the logits' dtype
+    const fr_loss_kernels *wide  # for double
     fr_ctc first  # sequence 0, as far as all are alike
     const int64_t *lengths
     const int64_t *ends  # where each sequence's labels end
@@ -96,7 +96,7 @@ cdef void ctc_sequence(CtcBatch *batch, long n, double *room) noexcept nogil:
     cdef double *skips
     q.logits, q.dlogits = <char *>q.logits + n * batch.row * size, <char *>q.dlogits + n * batch.drow * size
     q.T, q.U, q.labels, q.share = batch.lengths[n], batch.ends[n] - begin, q.labels + begin, batch.shares[n]
-    q.stride = (2 * q.U + batch.wide.lanes) // batch.wide.lanes * batch.wide.lanes + 2 * FR_CTC_PAD
+    q.stride = (2 * q.U + FR_CTC_LANES) // FR_CTC_LANES * FR_CTC_LANES + 2 * FR_CTC_PAD
     skips = room + FR_CTC_PAD
     q.skips, q.beta = skips, skips + q.stride
     q.scores = q.beta + 2 * q.stride
@@ -132,7 +132,7 @@ def ctc(cnp.ndarray logits, cnp.ndarray dlogits, cnp.ndarray[cnp.int64_t, ndim=1
     cdef cnp.ndarray losses = _new(cnp.NPY_FLOAT64, N, -1, -1, True)
     cdef fr_series x = _series(logits), dx = _series(dlogits)
     memset(&batch, 0, sizeof(CtcBatch))
-    batch.kernels, batch.wide = fr_kernels_for(_isa, cnp.PyArray_ITEMSIZE(logits)), fr_kernels_for(_isa, 8)
+    batch.kernels, batch.wide = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(logits)).loss, fr_build_for(_isa, 8).loss
     batch.first.M, batch.first.blank, batch.first.zero_infinity = M, blank, zero_infinity
     batch.first.logits, batch.first.step, batch.row = x.data, x.step, x.row
     batch.first.dlogits, batch.first.dstep, batch.drow = dx.data, dx.step, dx.row
@@ -141,7 +141,7 @@ def ctc(cnp.ndarray logits, cnp.ndarray dlogits, cnp.ndarray[cnp.int64_t, ndim=1
     batch.losses, batch.N = <double *>cnp.PyArray_DATA(losses), N
     most, longest = sizes.max(initial=0), lengths.max(initial=0)
     cdef int threads = 1 if longest * N * (M + 20 * most) < 1 << 14 else fr_get_num_threads()
-    batch.room = (2 * longest + 3) * (2 * most + 2 * batch.wide.lanes + 2 * FR_CTC_PAD) + 64
+    batch.room = (2 * longest + 3) * (2 * most + 2 * FR_CTC_LANES + 2 * FR_CTC_PAD) + 64
     cdef Block memory = _block(threads * batch.room * sizeof(double))
     batch.workspace = <double *>memory.at
     fr_plan_work(&batch.work, 1, 1 if threads == 1 else min(max(N, 1), FR_MAX_SHARES), False)

@@ -1,10 +1,11 @@
 /* Softmax cross entropy and its gradient, row by row: three short loops over a row that stays in L1.
- * N rows, M classes. Rows and classes may have weights, and targets may be smoothed: see fr_classes. The equations are written down in fastrnn/losses/classes.py.
+ * N rows, M classes. Rows and classes may have weights, and targets may be smoothed: see fr_classes. The equations are
+ * written down in fastrnn/losses/classes.py.
  */
-#ifndef FASTRNN_LOSSES_H
-#define FASTRNN_LOSSES_H
+#ifndef FASTRNN_LOSS_KERNELS_H
+#define FASTRNN_LOSS_KERNELS_H
 
-#include "fastrnn.h"
+#include "loss.h"
 #include "vecmath.h"
 
 /* The next VL logits of a row; past its end -infinity, which no maximum and no sum of exponentials notices. */

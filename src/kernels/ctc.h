@@ -13,7 +13,7 @@
 #ifndef FASTRNN_CTC_H
 #define FASTRNN_CTC_H
 
-#include "losses.h"
+#include "cross_entropy.h"
 
 #define CTC_NEVER (-1e300)
 
@@ -79,7 +79,7 @@ static void ctc_gradient(const fr_ctc *q) {
     }
 }
 
-#ifdef FR_DOUBLE
+#ifdef FR_DOUBLE /* for logits of either dtype */
 
 /* log x for 1 <= x <= 3: 2 artanh of (x-1) / (x+1), after halving x above 1.5; relative error below 2^-52. */
 INLINE vec ctc_log(vec x) {
@@ -155,8 +155,6 @@ static void ctc_paths(fr_ctc *q) {
         ctc_backward(q, both[0]);
 }
 
-#else
-#define ctc_paths 0 /* that of the build for double does it */
 #endif
 
 #endif
