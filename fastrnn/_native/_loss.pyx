@@ -1,6 +1,19 @@
-# Part of _native.pyx: losses. N rows, M classes.
+"""Losses. N rows, M classes."""
 
-cdef struct Rows:
+import numpy as np
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport dense, new_array, read_series, real_type, series_of, shape_of, written_series
+from fastrnn._native._runtime cimport (Workspace, build_for, max_threads, new_workspace, next_task, plan_work,
+                                       run_parallel)
+from fastrnn._native.kernels cimport *
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+cnp.import_array()
+
+cdef struct LossCall:
     const fr_loss_kernels *kernels
     char *logits
     char *losses
@@ -10,15 +23,15 @@ cdef struct Rows:
     fr_work work
 
 
-cdef void cross_entropy_body(void *arg, int id) noexcept nogil:
-    cdef Rows *rows = <Rows *>arg
-    cdef long first, last, size = rows.kernels.itemsize
-    cdef fr_piece piece
-    memset(&piece, 0, sizeof(piece))
-    while fr_next(&rows.work, id, &piece):
-        first, last = rows.N * piece.share // rows.work.shares, rows.N * (piece.share + 1) // rows.work.shares
-        rows.kernels.cross_entropy(rows.logits + first * rows.M * size, &rows.targets, first, last - first, rows.M,
-                                   rows.losses + first * size, rows.dlogits + first * rows.M * size)
+cdef void _cross_entropy_body(void *arg, int id) noexcept nogil:
+    cdef LossCall *call = <LossCall *>arg
+    cdef long first, last, size = call.kernels.itemsize
+    cdef fr_piece task
+    memset(&task, 0, sizeof(task))
+    while next_task(&call.work, id, &task):
+        first, last = call.N * task.share // call.work.shares, call.N * (task.share + 1) // call.work.shares
+        call.kernels.cross_entropy(call.logits + first * call.M * size, &call.targets, first, last - first, call.M,
+                                   call.losses + first * size, call.dlogits + first * call.M * size)
 
 
 def count_classes(cnp.ndarray[cnp.int64_t, ndim=1, mode="c"] classes, long M, int64_t ignored):
@@ -37,30 +50,30 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
     """Losses (N,) and the gradient (N, M) of their sum times share. logits (N, M): C-contiguous, float32 or float64;
     classes (N,): as `count_classes` has found them. row_weights (N,) float64, class_weights (M,) like the logits.
     smoothing: the part of each target that is shared out evenly among all classes."""
-    cdef Rows rows
-    rows.N, rows.M = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
-    cdef int typenum = _real_type(logits, "logits")
-    if not cnp.PyArray_ISCARRAY_RO(logits) or classes.shape[0] != rows.N or count_classes(classes, rows.M, ignored) < 0:
-        raise ValueError(f"logits, classes: expected C-contiguous (N, M) and N classes, got {_shape_of(logits)}")
-    cdef cnp.ndarray losses = _new(typenum, rows.N, -1, -1, False), dlogits = _new(typenum, rows.N, rows.M, -1, False)
+    cdef LossCall call
+    call.N, call.M = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    cdef int typenum = real_type(logits, "logits")
+    if not cnp.PyArray_ISCARRAY_RO(logits) or classes.shape[0] != call.N or count_classes(classes, call.M, ignored) < 0:
+        raise ValueError(f"logits, classes: expected C-contiguous (N, M) and N classes, got {shape_of(logits)}")
+    cdef cnp.ndarray losses = new_array(typenum, call.N, -1, -1, False), dlogits = new_array(typenum, call.N, call.M, -1, False)
     cdef cnp.ndarray by_row = None, by_class = None
-    rows.kernels = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(logits)).loss
-    rows.logits, rows.losses = <char *>cnp.PyArray_DATA(logits), <char *>cnp.PyArray_DATA(losses)
-    rows.dlogits = <char *>cnp.PyArray_DATA(dlogits)
-    memset(&rows.targets, 0, sizeof(fr_classes))
-    rows.targets.classes, rows.targets.ignored = <int64_t *>cnp.PyArray_DATA(classes), ignored
-    rows.targets.share, rows.targets.kept = share, 1 - smoothing
-    rows.targets.smoothing, rows.targets.class_total = smoothing / max(rows.M, 1), rows.M
+    call.kernels = build_for(cnp.PyArray_ITEMSIZE(logits)).loss
+    call.logits, call.losses = <char *>cnp.PyArray_DATA(logits), <char *>cnp.PyArray_DATA(losses)
+    call.dlogits = <char *>cnp.PyArray_DATA(dlogits)
+    memset(&call.targets, 0, sizeof(fr_classes))
+    call.targets.classes, call.targets.ignored = <int64_t *>cnp.PyArray_DATA(classes), ignored
+    call.targets.share, call.targets.kept = share, 1 - smoothing
+    call.targets.smoothing, call.targets.class_total = smoothing / max(call.M, 1), call.M
     if row_weights is not None:
-        by_row = _dense(row_weights, "row_weights", cnp.NPY_FLOAT64, "N", 1, rows.N, -1)
-        rows.targets.row_weights = <const double *>cnp.PyArray_DATA(by_row)
+        by_row = dense(row_weights, "row_weights", cnp.NPY_FLOAT64, "N", 1, call.N, -1)
+        call.targets.row_weights = <const double *>cnp.PyArray_DATA(by_row)
     if class_weights is not None:
-        by_class = _dense(class_weights, "class_weights", typenum, "M", 1, rows.M, -1)
-        rows.targets.class_weights, rows.targets.class_total = cnp.PyArray_DATA(by_class), by_class.sum(dtype=np.float64)
-    cdef int threads = 1 if rows.N * rows.M < 1 << 14 else fr_get_num_threads()
-    fr_plan_work(&rows.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
+        by_class = dense(class_weights, "class_weights", typenum, "M", 1, call.M, -1)
+        call.targets.class_weights, call.targets.class_total = cnp.PyArray_DATA(by_class), by_class.sum(dtype=np.float64)
+    cdef int threads = 1 if call.N * call.M < 1 << 14 else max_threads()
+    plan_work(&call.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
     with nogil:
-        fr_parallel(threads, cross_entropy_body, &rows)
+        run_parallel(threads, _cross_entropy_body, &call)
     return losses, dlogits
 
 
@@ -79,17 +92,17 @@ cdef struct CtcBatch:
     fr_work work
 
 
-cdef void ctc_body(void *arg, int id) noexcept nogil:
+cdef void _ctc_body(void *arg, int id) noexcept nogil:
     cdef CtcBatch *batch = <CtcBatch *>arg
-    cdef fr_piece piece
+    cdef fr_piece task
     cdef int shares = batch.work.shares
-    memset(&piece, 0, sizeof(piece))
-    while fr_next(&batch.work, id, &piece):
-        for n in range(batch.N * piece.share // shares, batch.N * (piece.share + 1) // shares):
-            ctc_sequence(batch, n, batch.workspace + id * batch.room)
+    memset(&task, 0, sizeof(task))
+    while next_task(&batch.work, id, &task):
+        for n in range(batch.N * task.share // shares, batch.N * (task.share + 1) // shares):
+            _ctc_sequence(batch, n, batch.workspace + id * batch.room)
 
 
-cdef void ctc_sequence(CtcBatch *batch, long n, double *room) noexcept nogil:
+cdef void _ctc_sequence(CtcBatch *batch, long n, double *room) noexcept nogil:
     cdef fr_ctc q = batch.first
     cdef int size = batch.kernels.itemsize
     cdef long begin = batch.ends[n - 1] if n else 0, s, u
@@ -118,10 +131,10 @@ def ctc(cnp.ndarray logits, cnp.ndarray dlogits, cnp.ndarray[cnp.int64_t, ndim=1
     """Losses (N,) of logits (T, N, M), and in dlogits, which come as zeros, the gradient of their sum, each times its
     share. labels: those of all sequences, one after the other, whose ends are given; all in range."""
     cdef CtcBatch batch
-    cdef int typenum = _real_type(logits, "logits")
+    cdef int typenum = real_type(logits, "logits")
     cdef long T = cnp.PyArray_DIM(logits, 0), N = cnp.PyArray_DIM(logits, 1), M = cnp.PyArray_DIM(logits, 2), most, longest
-    logits = _read_series(logits, "logits", typenum, "TNM", T, N, M)
-    dlogits = _written_series(dlogits, "dlogits", typenum, "TNM", T, N, M)
+    logits = read_series(logits, "logits", typenum, "TNM", T, N, M)
+    dlogits = written_series(dlogits, "dlogits", typenum, "TNM", T, N, M)
     if ends.shape[0] != N or lengths.shape[0] != N or shares.shape[0] != N or not 0 <= blank < M:
         raise ValueError(f"ends, lengths, shares: expected {N} of each, got {len(ends)}, {len(lengths)}, {len(shares)}")
     sizes = np.diff(ends, prepend=0)
@@ -129,10 +142,10 @@ def ctc(cnp.ndarray logits, cnp.ndarray dlogits, cnp.ndarray[cnp.int64_t, ndim=1
         raise ValueError("ends, lengths: expected those of sequences within labels and logits, got others")
     if count_classes(labels, M, blank) != labels.shape[0]:
         raise ValueError(f"labels: expected classes 0..{M - 1} without the blank {blank}, got others")
-    cdef cnp.ndarray losses = _new(cnp.NPY_FLOAT64, N, -1, -1, True)
-    cdef fr_series x = _series(logits), dx = _series(dlogits)
+    cdef cnp.ndarray losses = new_array(cnp.NPY_FLOAT64, N, -1, -1, True)
+    cdef fr_series x = series_of(logits), dx = series_of(dlogits)
     memset(&batch, 0, sizeof(CtcBatch))
-    batch.kernels, batch.wide = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(logits)).loss, fr_build_for(_isa, 8).loss
+    batch.kernels, batch.wide = build_for(cnp.PyArray_ITEMSIZE(logits)).loss, build_for(8).loss
     batch.first.M, batch.first.blank, batch.first.zero_infinity = M, blank, zero_infinity
     batch.first.logits, batch.first.step, batch.row = x.data, x.step, x.row
     batch.first.dlogits, batch.first.dstep, batch.drow = dx.data, dx.step, dx.row
@@ -140,11 +153,11 @@ def ctc(cnp.ndarray logits, cnp.ndarray dlogits, cnp.ndarray[cnp.int64_t, ndim=1
     batch.ends, batch.shares = <int64_t *>cnp.PyArray_DATA(ends), <double *>cnp.PyArray_DATA(shares)
     batch.losses, batch.N = <double *>cnp.PyArray_DATA(losses), N
     most, longest = sizes.max(initial=0), lengths.max(initial=0)
-    cdef int threads = 1 if longest * N * (M + 20 * most) < 1 << 14 else fr_get_num_threads()
+    cdef int threads = 1 if longest * N * (M + 20 * most) < 1 << 14 else max_threads()
     batch.room = (2 * longest + 3) * (2 * most + 2 * FR_CTC_LANES + 2 * FR_CTC_PAD) + 64
-    cdef Block memory = _block(threads * batch.room * sizeof(double))
+    cdef Workspace memory = new_workspace(threads * batch.room * sizeof(double))
     batch.workspace = <double *>memory.at
-    fr_plan_work(&batch.work, 1, 1 if threads == 1 else min(max(N, 1), FR_MAX_SHARES), False)
+    plan_work(&batch.work, 1, 1 if threads == 1 else min(max(N, 1), FR_MAX_SHARES), False)
     with nogil:
-        fr_parallel(threads, ctc_body, &batch)
+        run_parallel(threads, _ctc_body, &batch)
     return losses
