@@ -173,17 +173,16 @@ cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
         p = &todo.arrays[i]
         p.update = todo.update
         if name in own:
-            p.update.rate, p.update.l2_weight_decay, decoupled, p.update.eps = own[name]
-            p.update.decoupled_weight_decay = 1 - <double>decoupled
+            p.update.rate, p.update.l2_weight_decay, p.update.decoupled_weight_decay, p.update.eps = own[name]
 
 
 def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
                    double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
                    double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
-    parameters follow each other. own: rate, l2 and decoupled weight decay, and eps of parameters with others. idle: names of those that
-    stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None without
-    clip_norm.
+    parameters follow each other. own: rate, l2 and decoupled weight decay, and eps of parameters with others. idle: names
+    of those that stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None
+    without clip_norm.
 
     Errors are raised before anything is written.
     """
@@ -228,7 +227,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_value is not None:
         todo.update.limit = clip_value
     todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
-    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, 1 - decoupled_weight_decay
+    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, decoupled_weight_decay
     todo.update.momentum, todo.update.eps = momentum, eps
     todo.update.decay, todo.update.decay_squares = decay, decay_squares
     _hand_out_numbers(&todo, names, own or {})
