@@ -247,6 +247,18 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | Non
     return reset_mask if reset_mask.any() else None
 
 
+def check_mask(mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
+    """Which steps are real: booleans, (T, N); None where all are."""
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
+    if mask.shape != (T, N):
+        raise ValueError(f"mask: expected shape ({T}, {N}) = (T, N), got {mask.shape}")
+    return None if mask.all() else mask
+
+
 def kind_of(value: Any) -> str:
     """What was given, in words."""
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
