@@ -1,5 +1,5 @@
 /* Softmax cross entropy and its gradient, row by row: three short loops over a row that stays in L1.
- * N rows, M classes. The equations are written down in fastrnn/losses.py.
+ * N rows, M classes. The equations are written down in fastrnn/losses/classes.py.
  */
 #ifndef FASTRNN_LOSS_KERNELS_H
 #define FASTRNN_LOSS_KERNELS_H

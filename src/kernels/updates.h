@@ -6,7 +6,7 @@
  * b) Clipping happens on the way. What is scaled is bounded before it is used, which keeps the compiler from drawing the
  *    product into a fused multiply-add: clip(), then update() gives the bits of the one pass.
  * c) Numbers come in double and are rounded once, as NumPy and PyTorch round Python's numbers.
- * The formulas are written down in fastrnn/optim.py.
+ * The formulas are written down in fastrnn/optim/rules.py.
  */
 #ifndef FASTRNN_UPDATES_H
 #define FASTRNN_UPDATES_H
