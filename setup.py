@@ -95,6 +95,12 @@ class BuildKernels(build_ext):
                 depends=glob.glob("src/*.h"),
             )
 
+        if extension.name == "fastrnn._words":
+            jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "workspace", "words_run", "words_text")]
+            jobs += [
+                ("src/words.c", f"words_{isa}", FLAGS + flags, [("FR_BUILD", f"fr_words_{isa}")])
+                for isa, flags in ISAS.items()
+            ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             extension.extra_objects = [path for paths in pool.map(compile_one, jobs) for path in paths]
         super().build_extension(extension)
@@ -106,7 +112,16 @@ native = Extension(
     include_dirs=["src", numpy.get_include()],
     extra_link_args=["-pthread", *SANITIZERS],
     extra_compile_args=["-O2", "-g0", *SANITIZERS],
-    depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
+    depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith(("_native.c", "_words.c")))],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+)
+words = Extension(
+    "fastrnn._words",
+    ["src/_words.pyx"],
+    include_dirs=["src", numpy.get_include()],
+    extra_link_args=["-pthread", *SANITIZERS],
+    extra_compile_args=["-O2", "-g0", *SANITIZERS],
+    depends=["setup.py", *glob.glob("src/*words*.[ch]"), "src/words.pxd"],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {
@@ -117,6 +132,6 @@ directives = {
     "initializedcheck": DEBUG,
 }
 setup(
-    ext_modules=cythonize([native], include_path=["src"], compiler_directives=directives),
+    ext_modules=cythonize([native, words], include_path=["src"], compiler_directives=directives),
     cmdclass={"build_ext": BuildKernels},
 )
