@@ -10,7 +10,6 @@ import numpy as np
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 from words cimport *
@@ -62,7 +61,8 @@ cdef class Trainer:
 
     def train(self, const int32_t[::1] tokens, int64_t first, long begin, long end, *, int epoch, long task_size,
               double rate, double slope, double least_rate, int threads):
-        """Train on tokens begin..end, of which tokens[0] stands at `first` in the corpus. Returns the loss, summed up."""
+        """Train on tokens begin..end, of which tokens[0] stands at `first` in the corpus. Returns the loss, summed
+        up."""
         if end <= begin:
             return 0.0
         cdef fr_words_stretch s = self._stretch(tokens, first, begin, end, epoch)
@@ -135,12 +135,13 @@ cdef class Lexicon:
             yield word[:size], count
 
     def count(self, const unsigned char[::1] text, long begin, bint last, long most):
-        """Count the words of text[begin:]; returns where it stopped: before a word that may go on, or once there are more
-        than `most` words."""
+        """Count the words of text[begin:]; returns where it stopped: before a word that may go on, or once there are
+        more than `most` words."""
         cdef long done = 0, size = text.shape[0] - begin
         if size > 0:
             with nogil:
-                done = fr_lexicon_count(self.lexicon, <const char *>&text[begin], size, last, most, &self.words, &self.lines)
+                done = fr_lexicon_count(self.lexicon, <const char *>&text[begin], size, last, most, &self.words,
+                &self.lines)
         if done < 0:
             raise MemoryError("no memory for a table of words")
         return begin + done
@@ -158,3 +159,99 @@ cdef class Lexicon:
             with nogil:
                 done = fr_lexicon_encode(self.lexicon, <const char *>&text[begin], size, last, &out[at], room, &written)
         return begin + done, at + written
+
+
+def alias_table(double[::1] weights):
+    """Walker's table for draws in proportion to weights (V,): (V, 2) of limits and of others."""
+    cdef long V = weights.shape[0], i, low, high, smalls = 0, larges = 0
+    cdef double total = 0
+    cdef uint32_t[:, ::1] out = np.empty((V, 2), np.uint32)
+    cdef double[::1] scaled = np.empty(V)
+    cdef int64_t[::1] small = np.empty(V, np.int64), large = np.empty(V, np.int64)
+    for i in range(V):
+        total += weights[i]
+    for i in range(V):
+        scaled[i] = weights[i] * (V / total)
+        out[i, 0], out[i, 1] = 0xFFFFFFFF, i
+        if scaled[i] < 1:
+            small[smalls] = i
+            smalls += 1
+        else:
+            large[larges] = i
+            larges += 1
+    while smalls and larges:
+        smalls -= 1
+        low, high = small[smalls], large[larges - 1]
+        out[low, 0], out[low, 1] = <uint32_t>min(scaled[low] * 4294967296.0, 4294967295.0), high
+        scaled[high] -= 1 - scaled[low]
+        if scaled[high] < 1:
+            larges -= 1
+            small[smalls] = high
+            smalls += 1
+    return np.asarray(out)
+
+
+def huffman(const int64_t[::1] counts):
+    """The ways from the root of a Huffman tree to its leaves; counts (V,) never rise. Returns inner nodes, one word's
+    after another's, 1 - code at each, and where each word's begin, (V + 1,)."""
+    # The two least of all: either ends of two queues, the leaves from the last one on and the nodes as they were made.
+    cdef long V = counts.shape[0], leaf = V - 1, node = 0, made, least, side, at, total = 0, word
+    cdef int64_t[::1] sums = np.zeros(V, np.int64), parent = np.zeros(2 * V, np.int64)
+    cdef unsigned char[::1] code = np.zeros(2 * V, np.uint8)
+    for made in range(V - 1):
+        for side in range(2):
+            if leaf >= 0 and (node >= made or counts[leaf] <= sums[node]):
+                least = leaf
+                sums[made] += counts[leaf]
+                leaf -= 1
+            else:
+                least = V + node
+                sums[made] += sums[node]
+                node += 1
+            parent[least], code[least] = V + made, side
+    cdef int64_t[::1] begins = np.zeros(V + 1, np.int64)
+    for word in range(V):
+        at = word
+        while at != 2 * V - 2:
+            at = parent[at]
+            total += 1
+        begins[word + 1] = total
+    cdef int32_t[::1] paths = np.empty(total, np.int32)
+    cdef float[::1] labels = np.empty(total, np.float32)
+    for word in range(V):
+        at, total = word, begins[word + 1]
+        while at != 2 * V - 2:
+            total -= 1
+            labels[total] = 1 - code[at]
+            at = parent[at]
+            paths[total] = at - V
+    return np.asarray(paths), np.asarray(labels), np.asarray(begins)
+
+
+def ngram_rows(words, int min_n, int max_n, uint32_t bucket, long first):
+    """Rows of the character n-grams of each of `words`, as fastText hashes them into buckets: `first` + bucket, one
+    word's after another's; and where each word's begin, (V + 1,)."""
+    cdef list rows = []
+    cdef long begin, end, size, n
+    cdef uint32_t h
+    cdef const unsigned char *p
+    cdef bytes text
+    cdef int64_t[::1] begins = np.zeros(len(words) + 1, np.int64)
+    for number, word in enumerate(words):
+        text = f"<{word}>".encode("utf-8", "surrogatepass")
+        p, size = text, len(text)
+        for begin in range(size):
+            if p[begin] & 0xC0 == 0x80:  # inside a character
+                continue
+            h, end, n = 2166136261u, begin, 0
+            while end < size and n < max_n:
+                h = (h ^ <uint32_t><signed char>p[end]) * 16777619u
+                end += 1
+                while end < size and p[end] & 0xC0 == 0x80:
+                    h = (h ^ <uint32_t><signed char>p[end]) * 16777619u
+                    end += 1
+                n += 1
+                if n >= min_n and not (n == 1 and (begin == 0 or end == size)):
+                    rows.append(first + h % bucket)
+        begins[number + 1] = len(rows)
+    return np.array(rows, np.int32), np.asarray(begins)

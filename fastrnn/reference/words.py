@@ -259,8 +259,8 @@ def _step(
 ) -> float:
     """One step of a window. bags: for each input the rows whose mean (or sum) it is."""
     unique: dict[tuple[int, ...], int] = {}
-    for bag in bags:
-        unique[tuple(bag)] = unique.get(tuple(bag), 0) + 1
+    for rows_of_one in map(tuple, bags):
+        unique[rows_of_one] = unique.get(rows_of_one, 0) + 1
     repeats = np.array([*unique.values()], float)
     x = np.array([model.inputs[list(bag)].sum(0) / (len(bag) if model.mean else 1) for bag in unique])
     u = matrix[rows]
