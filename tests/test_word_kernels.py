@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrnn import _native, _words
+from fastrnn import _native
+from fastrnn._native import _words
 from fastrnn.reference import words as reference
 
 EVERY_ISA = pytest.mark.parametrize("isa", _native.isas())
@@ -143,7 +144,7 @@ def begins(rows: list[Any]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum([*map(len, rows)])]).astype(np.int64)
 
 
-def make_trainer(model: Any, isa: str, seed: int, loss: bool = True) -> tuple[Any, list[Any]]:
+def make_trainer(model: Any, seed: int, loss: bool = True) -> tuple[Any, list[Any]]:
     arrays = [padded(model.inputs), padded(model.outputs), padded(model.nodes)]
     tree = (
         np.concatenate(model.paths).astype(np.int32),
@@ -153,7 +154,6 @@ def make_trainer(model: Any, isa: str, seed: int, loss: bool = True) -> tuple[An
     grams = None if model.grams is None else (np.concatenate(model.grams).astype(np.int32), begins(model.grams))
     aliases = np.stack([model.limits, model.aliases.view(np.uint32)], 1).copy()
     trainer = _words.Trainer(
-        isa,
         *arrays,
         model.keep,
         aliases,
@@ -201,7 +201,10 @@ def test_kernels_train_as_the_reference(case: dict[str, Any], isa: str) -> None:
     V, D = case.pop("V", 40), case.pop("D", 20)
     tokens = make_corpus(V, 300, seed=3)
     model = make_model(V, D, tokens, **case)
-    trainer, arrays = make_trainer(model, isa, seed=11)
+    in_use = _native.isa()
+    _native.use_isa(isa)
+    trainer, arrays = make_trainer(model, seed=11)
+    _native.use_isa(in_use)
     before = [None if a is None else a.copy() for a in arrays]
     loss, wanted = 0.0, 0.0
     for begin, end in ((0, 100), (100, 200), (200, 300)):
@@ -223,9 +226,9 @@ def test_a_stretch_does_not_depend_on_where_the_tokens_at_hand_begin(window: int
     tokens = make_corpus(30, 1000, seed=5)
     model = make_model(30, 8, tokens, window=window)
     options = {"epoch": 1, "task_size": 100, "rate": 0.05, "slope": 0.0, "least_rate": 0.0, "threads": 1}
-    whole, arrays = make_trainer(model, "baseline", seed=1)
+    whole, arrays = make_trainer(model, seed=1)
     whole.train(tokens, 0, 0, 1000, **options)
-    parts, others = make_trainer(model, "baseline", seed=1)
+    parts, others = make_trainer(model, seed=1)
     for begin in range(0, 1000, 200):
         end = begin + 200
         left = parts.left(tokens, 0, begin, 1)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _words
+from .._native import _words
 from .tokens import open_binary
 
 Row = NDArray[np.int32]

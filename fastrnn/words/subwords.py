@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _words
+from .._native import _words
 from .keyed_vectors import KeyedVectors, _unit
 
 Array = NDArray[Any]

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native, _words
+from .. import _native
+from .._native import _words
 from .._validate import check_boolean, check_not_negative, check_number, check_positive, check_size
 from .corpus import PIECE, Corpus, stretches
 from .keyed_vectors import KeyedVectors
@@ -239,7 +240,6 @@ class Word2Vec:
 
     def _trainer(self, compute_loss: bool) -> _words.Trainer:
         return _words.Trainer(
-            _native.isa(),
             self._inputs,
             self._outputs,
             self._nodes,
