@@ -221,6 +221,11 @@ cdef extern from "build.h" nogil:
         void (*ctc_paths)(fr_ctc *) noexcept nogil
         void (*ctc_gradient)(const fr_ctc *) noexcept nogil
 
+    # ---- Words, see words.pxd ----
+
+    ctypedef struct fr_words_kernels:
+        pass
+
     # ---- Builds ----
 
     ctypedef struct fr_build:
@@ -228,6 +233,7 @@ cdef extern from "build.h" nogil:
         const fr_tree_kernels *tree
         const fr_update_kernels *update
         const fr_loss_kernels *loss
+        const fr_words_kernels *words
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
