@@ -6,14 +6,28 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P width of h.
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import STATES, Case, every_cell, make_case, over_time
+from conftest import (
+    CELLS,
+    CELLS_MORE,
+    STATES,
+    Case,
+    assert_results_close,
+    cell_id,
+    every_cell,
+    every_dtype,
+    expect,
+    make_case,
+    over_time,
+)
 from test_reference import assert_gradients_match_differences, call, named_inputs
 
-from fastrnn import reference
+import fastrnn
+from fastrnn import _native, functional, reference
 
 KINDS = ["recurrent_mask", "zoneout", "both"]
 
@@ -90,3 +104,100 @@ def test_a_gru_drops_what_its_weights_see_alone() -> None:
     case = replace(case, weights=(*case.weights[:2], bias, bias), extra={"recurrent_mask": np.zeros((2, 4))})
     _, h_n, _ = case.forward(reference)
     np.testing.assert_array_equal(h_n, case.state[0])
+
+
+# --- Kernels against the reference ------------------------------------------------------------------------------------
+
+FORMS = [*CELLS, *CELLS_MORE]
+every_form = pytest.mark.parametrize("cell, options", FORMS, ids=[cell_id(*form) for form in FORMS])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_dtype
+@every_form
+def test_kernels_are_the_reference(cell: str, options: dict[str, Any], dtype: str, kind: str) -> None:
+    for shape in ((7, 5, 3, 9), (6, 13, 4, 18), (5, 1, 2, 3), (3, 40, 5, 33)):
+        case = noisy(make_case(cell, options, shape, dtype), kind)
+        assert_results_close(case.run(functional), expect(case), dtype)
+        inference = case.forward(functional, training=False)
+        for got, kept in zip(inference[:-1], case.forward(functional)[:-1]):
+            np.testing.assert_allclose(
+                got, kept, rtol=1e-5, atol=1e-6
+            )
+        case = replace(masked(case), reverse=shape[1] == 13)
+        assert_results_close(case.run(functional), expect(case), dtype)
+
+
+@every_cell
+def test_zoneout_of_one_state(cell: str, options: dict[str, Any]) -> None:
+    case = noisy(make_case(cell, options, (6, 5, 3, 9), "float64"))
+    for name in ("recurrent_mask", *("zoneout_" + s for s in STATES[cell])):
+        alone = replace(case, extra={name: case.extra[name]})
+        assert_results_close(alone.run(functional), expect(alone), "float64")
+    broadcast = np.broadcast_to(np.full(9, 0.3), (6, 5, 9))
+    case = replace(case, extra={"zoneout_h": broadcast})
+    assert_results_close(case.run(functional), expect(case), "float64")
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_instruction_sets(name: str) -> None:
+    if name not in _native.isas():
+        pytest.skip(f"no {name}")
+    before = _native.isa()
+    _native.use_isa(name)
+    try:
+        for cell, options in FORMS:
+            case = masked(noisy(make_case(cell, options, (6, 9, 5, 21), "float32")))
+            assert_results_close(case.run(functional), expect(case), "float32")
+    finally:
+        _native.use_isa(before)
+
+
+@every_form
+def test_every_way_to_share_out_gives_the_same_bits(cell: str, options: dict[str, Any]) -> None:
+    case = masked(noisy(make_case(cell, options, (9, 14, 5, 40), "float32")))
+    try:
+        for fused in (True, False):
+            results = []
+            for threads, by_units in ((1, False), (2, False), (3, True), (8, True), (8, False)):
+                _native.force_plan(threads=threads, by_units=by_units, fused=fused)
+                results.append(case.run(functional))
+            assert_results_close(results[0], expect(case), "float32")
+            for other in results[1:]:
+                for key, value in results[0].items():
+                    if value is not None:
+                        np.testing.assert_array_equal(other[key], value, err_msg=key)
+    finally:
+        _native.force_plan()
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+@every_cell
+def test_tiles(cell: str, options: dict[str, Any], precision: str) -> None:
+    """Tiles round products, not noise: errors are those of the same case without noise, or twice them at most."""
+    case = make_case(cell, options, (5, 18, 3, 40), "float32")
+    errors = []
+    _native.emulate_amx(True)
+    fastrnn.set_matmul_precision(precision)
+    try:
+        for one in (case, noisy(case)):
+            got, wanted = one.run(functional), expect(one)
+            errors.append(max(np.abs(got[k] - wanted[k]).max() / np.abs(wanted[k]).max() for k in got))
+    finally:
+        _native.emulate_amx(False)
+        fastrnn.set_matmul_precision("highest")
+    assert 0 < errors[1] < 2 * errors[0]
+
+
+@pytest.mark.parametrize("module", [functional, reference])
+def test_what_is_no_noise(module: ModuleType) -> None:
+    case = noisy(make_case("lstm", {"projection": True}, (5, 4, 3, 6), "float32"))
+    for name, wrong, error, words in (
+        ("recurrent_mask", case.extra["recurrent_mask"][:3], ValueError, "recurrent_mask: expected shape"),
+        ("zoneout_h", case.extra["zoneout_c"], ValueError, "zoneout_h: expected shape"),
+        ("zoneout_c", case.extra["zoneout_h"], ValueError, "zoneout_c: expected shape"),
+        ("zoneout_h", case.extra["zoneout_h"].astype(np.float64), TypeError, "zoneout_h: expected float32"),
+        ("recurrent_mask", 0.5, TypeError, "recurrent_mask: expected a NumPy array, got float"),
+    ):
+        with pytest.raises(error, match=words):
+            replace(case, extra=case.extra | {name: wrong}).forward(module)
