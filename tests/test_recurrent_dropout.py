@@ -6,6 +6,7 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P width of h.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +28,8 @@ from conftest import (
 from test_reference import assert_gradients_match_differences, call, named_inputs
 
 import fastrnn
-from fastrnn import _native, functional, reference
+from fastrnn import _native, functional, reference, serialization
+from fastrnn.layers.dropout import dropout_mask
 
 KINDS = ["recurrent_mask", "zoneout", "both"]
 
@@ -121,9 +123,7 @@ def test_kernels_are_the_reference(cell: str, options: dict[str, Any], dtype: st
         assert_results_close(case.run(functional), expect(case), dtype)
         inference = case.forward(functional, training=False)
         for got, kept in zip(inference[:-1], case.forward(functional)[:-1]):
-            np.testing.assert_allclose(
-                got, kept, rtol=1e-5, atol=1e-6
-            )
+            np.testing.assert_allclose(got, kept, rtol=1e-5, atol=1e-6)
         case = replace(masked(case), reverse=shape[1] == 13)
         assert_results_close(case.run(functional), expect(case), dtype)
 
@@ -201,3 +201,102 @@ def test_what_is_no_noise(module: ModuleType) -> None:
     ):
         with pytest.raises(error, match=words):
             replace(case, extra=case.extra | {name: wrong}).forward(module)
+
+
+# --- Layers -----------------------------------------------------------------------------------------------------------
+
+LAYERS = [(fastrnn.RNN, {}), (fastrnn.GRU, {}), (fastrnn.GRU, {"reset_after": False}), (fastrnn.LSTM, {}),
+          (fastrnn.LSTM, {"proj_size": 3, "zoneout": (0.2, 0.4)})]  # fmt: skip
+every_layer = pytest.mark.parametrize("cls, options", LAYERS, ids=[f"{c.__name__}-{'-'.join(o)}" for c, o in LAYERS])
+
+
+def make(cls: Any, options: dict[str, Any], **more: Any) -> Any:
+    return cls(3, 5, 2, **({"recurrent_dropout": 0.3, "zoneout": 0.2, "rng": 0} | options | more))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one", "both"])
+@every_layer
+def test_gradients_of_layers(cls: Any, options: dict[str, Any], bidirectional: bool) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 3, 3))
+    layer = make(cls, options, bidirectional=bidirectional, dtype=np.float64, dropout=0.2)
+    fastrnn.check_gradients(layer, x)
+    fastrnn.check_gradients(layer, x, mask=np.random.default_rng(2).random((5, 3)) < 0.6)
+
+
+@every_layer
+def test_noise_is_for_training_alone(cls: Any, options: dict[str, Any]) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 3, 3)).astype(np.float32)
+    layer, plain = make(cls, options), cls(3, 5, 2, rng=0, **{k: v for k, v in options.items() if k != "zoneout"})
+    plain.load_state_dict(layer.state_dict())
+    one, other = layer(x, training=True)[0], layer(x, training=True)[0]
+    assert (one != other).any()
+    np.testing.assert_array_equal(layer(x)[0], layer(x)[0])
+    dropped = make(cls, options, zoneout=0.0)
+    dropped.load_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(dropped(x)[0], plain(x)[0])
+    assert (layer(x)[0] != plain(x)[0]).any()
+
+
+@every_layer
+def test_one_mask_for_all_steps(cls: Any, options: dict[str, Any]) -> None:
+    layer = cls(3, 5, recurrent_dropout=0.5, rng=0, **{k: v for k, v in options.items() if k != "zoneout"})
+    x = np.random.default_rng(1).standard_normal((6, 64, 3)).astype(np.float32)
+    mask = dropout_mask(np.random.default_rng(7), (64, layer.state_spec.widths[0]), 0.5, np.float32)
+    assert set(np.unique(mask)) == {0, 2}
+    weights = {kind: layer.params[name] for kind, name in layer._names[0].items()}
+    layer._rng.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    output = layer(x, training=True)[0]
+    function = getattr(functional, layer.spec.cell + "_forward")
+    states = (None,) * len(layer.states)
+    expected = function(x, *states, **weights, **layer.spec.options, recurrent_mask=mask)[0]
+    np.testing.assert_array_equal(output, expected)
+
+
+@every_layer
+def test_streams_have_the_expectation(cls: Any, options: dict[str, Any]) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 3, 3)).astype(np.float32)
+    layer = make(cls, options)
+    stream = layer.stream(3)
+    output, _ = layer(x)
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), output)
+    stream.reset()
+    np.testing.assert_array_equal(stream.run(x), output)
+    layer.prepare()
+    np.testing.assert_array_equal(layer(x)[0], output)
+
+
+def test_the_mean_of_training_is_near_the_expectation() -> None:
+    """With one step from a given state zoneout is linear: the mean over many draws is the value in evaluation."""
+    layer = fastrnn.LSTM(3, 8, zoneout=(0.3, 0.6), rng=0)
+    rng = np.random.default_rng(0)
+    x, N = rng.standard_normal((1, 1, 3)).astype(np.float32), 20000
+    state = tuple(rng.standard_normal((1, 1, 8)).astype(np.float32) for _ in "hc")
+    many = [np.repeat(a, N, axis=1) for a in (x, *state)]
+    _, (h, c) = layer(many[0], tuple(many[1:]), training=True)
+    _, (h_mean, c_mean) = layer(x, state)
+    np.testing.assert_allclose(h.mean(axis=1), h_mean[:, 0], atol=0.03)
+    np.testing.assert_allclose(c.mean(axis=1), c_mean[:, 0], atol=0.03)
+    kept = (h[0] == state[0][0]).mean(), (c[0] == state[1][0]).mean()
+    np.testing.assert_allclose(kept, (0.3, 0.6), atol=0.01)
+
+
+@every_layer
+def test_options_come_back(cls: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    layer = make(cls, options)
+    serialization.save_model(layer, tmp_path / "m.fastrnn")
+    loaded = serialization.load_model(tmp_path / "m.fastrnn")
+    assert loaded.arguments() == layer.arguments() and loaded.noise == layer.noise
+    assert "zoneout" not in cls(3, 5).arguments() and "recurrent_dropout" not in cls(3, 5).arguments()
+
+
+def test_what_is_no_probability() -> None:
+    for options, words in (
+        ({"recurrent_dropout": 1.0}, "recurrent_dropout: expected a probability 0 <= p < 1, got 1.0"),
+        ({"zoneout": -0.1}, "zoneout: expected a probability 0 <= p < 1, got -0.1"),
+        ({"zoneout": (0.1,)}, r"zoneout: expected a probability or \(zoneout_h, zoneout_c\), got a tuple of 1"),
+        ({"zoneout": (0.1, 2)}, "zoneout_c: expected a probability 0 <= p < 1, got 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fastrnn.LSTM(3, 5, **options)
+    with pytest.raises(ValueError, match="zoneout: expected a probability, got a tuple of 2"):
+        fastrnn.GRU(3, 5, zoneout=(0.1, 0.2))
