@@ -35,9 +35,10 @@ from ..functional.spec import CellSpec
 from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, time_major
+from .layout import as_given, read_doutput, time_major, time_major_mask
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
+from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
 
@@ -54,6 +55,7 @@ class RecurrentLayer(Stateful):
     batch_first: bool
     _rng: np.random.Generator
     optional_input_grad = True
+    accepts = Stateful.accepts | {"mask"}
 
     reads = "features"
 
@@ -73,6 +75,8 @@ class RecurrentLayer(Stateful):
         rng: Any,
         init: str,
         learn_initial_state: bool,
+        recurrent_dropout: float,
+        zoneout: float | tuple[float, float],
         proj_size: int = 0,
     ) -> None:
         super().__init__()
@@ -90,6 +94,7 @@ class RecurrentLayer(Stateful):
         self.init = check_choice("init", init, ("uniform", "orthogonal"))
         self.learn_initial_state = bool(learn_initial_state)
         self.spec, self.gates, self.states = spec, spec.gates, spec.states
+        self.noise = Noise.of(recurrent_dropout, zoneout, self.states)
         self._directions = 2 if self.bidirectional else 1
         self._h_size = proj_size or self.hidden_size
         self._width = self._h_size * (self._directions if self.merge == "concat" else 1)
@@ -109,7 +114,7 @@ class RecurrentLayer(Stateful):
             for name, width in zip(self.states, (self._h_size, self.hidden_size)):
                 rows = self.num_layers * self._directions
                 self.add_param(f"initial_{name}", np.zeros((rows, width), self.dtype))
-        if self.dropout and self.num_layers > 1:
+        if (self.dropout and self.num_layers > 1) or self.noise:
             self._rng = own_generator(rng)
 
     def _start_weights(self, rng: np.random.Generator, index: int, names: dict[str, str]) -> None:
@@ -137,6 +142,7 @@ class RecurrentLayer(Stateful):
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dropout": self.dropout,
+            **self.noise.arguments(),
             "bidirectional": self.bidirectional,
             **({} if self.merge == "concat" else {"merge": self.merge}),
             "dtype": self.dtype.name,
@@ -163,6 +169,7 @@ class RecurrentLayer(Stateful):
         state0, learned = self._first_state(state, N, batched)
         if not N:
             return self._of_no_rows(T, lengths, x is None, training)
+        mask = time_major_mask(context.mask, T, N, batched, self.batch_first)
         resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
@@ -178,6 +185,8 @@ class RecurrentLayer(Stateful):
                 weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
+                if self.noise:
+                    weights |= self._draw_noise(T, N, training)
                 h0, c0 = [a if a is None else a[index] for a in state0]
                 output, h_n, c_n, cache = sequence_forward(
                     self.spec,
@@ -187,6 +196,7 @@ class RecurrentLayer(Stateful):
                     **weights,
                     lengths=lengths,
                     reset_mask=resets[s],
+                    mask=mask,
                     reverse=bool(s),
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
@@ -256,6 +266,12 @@ class RecurrentLayer(Stateful):
             dx = dx if s else grads["x"]
         return dx
 
+    def _draw_noise(self, T: int, N: int, training: bool) -> dict[str, Array]:
+        widths = self._state_widths()
+        if training:
+            return self.noise.draw(self._rng, T, N, widths, self.dtype)
+        return self.noise.expectation(T, N, widths, self.dtype)
+
     def _of_no_rows(self, T: int, lengths: Any, without_input: bool, training: bool) -> tuple[Array, Any]:
         """Of a batch of no sequences."""
         if lengths is not None:
@@ -292,7 +308,7 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(self.spec, weights, learned)
+            builder.add_recurrence(self.spec, weights, learned, self.noise.zoneout)
         return True
 
     # --- layouts ------------------------------------------------------------------------------------------------------
