@@ -59,7 +59,7 @@ from .layers import (
     TreeRNN,
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
-from .runtime import __version__, show_config
+from .runtime import __version__, free_workspace, show_config
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
@@ -105,6 +105,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "datasets",
+    "free_workspace",
     "functional",
     "get_matmul_precision",
     "get_num_threads",

@@ -12,6 +12,7 @@ from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
 from ._runtime import (
     emulate_amx,
+    free_kept,
     get_matmul_precision,
     get_num_threads,
     isa,
@@ -40,6 +41,7 @@ __all__ = [
     "emulate_amx",
     "force_plan",
     "forward",
+    "free_kept",
     "get_matmul_precision",
     "get_num_threads",
     "isa",

@@ -16,6 +16,20 @@ cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil 
 cdef void plan_work(fr_work *work, long phases, int shares, bint owned) noexcept nogil  # fr_plan_work, work.h
 cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil  # fr_next, work.h
 
+# ---- Signals ----
+
+cdef bint look(fr_watch *watch) noexcept nogil  # fr_look, work.h
+cdef enum: LONG_CALL = 20000000  # multiply-adds, 0.2 to 10 ms: shorter calls are finished before a signal is looked for
+# Whether a long call was stopped, or a signal came since it looked last: it is then as if it had been stopped. With the GIL.
+cdef bint was_stopped(const fr_work *work, double cost) noexcept
+cdef int raise_signal() except -1  # what the signal's handler has raised
+
+cdef inline bint stops(fr_watch *watch, double cost) noexcept nogil:  # fr_stops, work.h
+    if watch == NULL:
+        return False
+    watch.spent += cost + FR_LEAST_COST
+    return watch.spent >= FR_LOOK_AFTER and look(watch)
+
 # ---- Workspaces ----
 
 cdef class Workspace:

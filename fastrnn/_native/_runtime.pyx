@@ -7,8 +7,13 @@ promise about threads.
 """
 
 import os
+import threading
 
 from fastrnn._native.kernels cimport *
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # what a handler raises is left for raise_signal
+    void *PyErr_Occurred() noexcept
 
 cdef extern from "build.h" nogil:
     int fr_isa_count()
@@ -24,13 +29,16 @@ cdef extern from "pool.h" nogil:
     void fr_set_num_threads(int n)
     int fr_get_num_threads()
     void fr_init()
+    void fr_watch_signals(int (*look)() noexcept nogil, unsigned long thread)
     void *fr_acquire(size_t size)
     void fr_release(void *)
     size_t fr_kept_bytes()
+    size_t fr_free_kept()
 
 cdef extern from "work.h" nogil:
     void fr_plan_work(fr_work *, long phases, int shares, int owned)
     int fr_next(fr_work *, int id, fr_piece *)
+    int fr_look(fr_watch *)
 
 
 # ---- Instruction set and precision ----
@@ -171,6 +179,28 @@ cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil:
     return fr_next(work, id, task)
 
 
+# ---- Signals ----
+
+cdef int _look_for_signals() noexcept nogil:
+    """Whether a signal has come whose handler raises; that then is the current exception."""
+    with gil:
+        return PyErr_CheckSignals() != 0
+
+
+cdef bint look(fr_watch *watch) noexcept nogil:
+    return fr_look(watch)
+
+
+cdef bint was_stopped(const fr_work *work, double cost) noexcept:
+    return work.stopped or (cost > LONG_CALL and PyErr_CheckSignals() != 0)
+
+
+cdef int raise_signal() except -1:
+    if PyErr_Occurred() == NULL:
+        raise KeyboardInterrupt
+    return -1
+
+
 # ---- Workspaces ----
 
 cdef class Workspace:
@@ -222,6 +252,11 @@ def kept_bytes():
     return fr_kept_bytes()
 
 
+def free_kept():
+    """Give the workspace that is kept back to the system; returns how many bytes it was."""
+    return fr_free_kept()
+
+
 def _read_environment():
     name, threads = os.environ.get("FASTRNN_ISA"), os.environ.get("FASTRNN_NUM_THREADS")
     try:
@@ -236,4 +271,5 @@ def _read_environment():
 
 
 fr_init()
+fr_watch_signals(_look_for_signals, threading.main_thread().ident)
 _read_environment()

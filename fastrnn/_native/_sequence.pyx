@@ -10,12 +10,14 @@ b) A pass is cut into tasks that any thread may take (work.h). By rows of the ba
 c) Arrays come with strides over time and batch: batch-first layouts and the two halves of a bidirectional output are
    views, never copies. Lengths, resets and reversed time are a matter of which row a pointer leads to (rows.h).
 d) All checks are made once, before the GIL is released for the whole sequence.
+e) A signal may stop a long call between two steps, and within one that takes long (work.h). What is thrown away then is
+   the call's own: gradients that are added to the caller's arrays are either finished, or those arrays restored.
 """
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport hidden_size, hold
 from fastrnn._native._plan cimport Plan, choose_plan, share_out_weights
-from fastrnn._native._runtime cimport Rooms, next_task, plan_work, reserve, run_parallel
+from fastrnn._native._runtime cimport Rooms, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
@@ -72,6 +74,8 @@ cdef void plan_call(SequenceCall *call, bint forward) noexcept:
     call.threads, call.shares, call.by_units, call.chunk = plan.threads, plan.shares, plan.by_units, plan.chunk
     call.weight_shares = share_out_weights(&plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
+    call.step_cost = <double>call.kernels.gates(q.cell) * q.H * (q.D + q.P) * q.N / call.shares
+    call.may_stop = EVERY_PHASE
     if forward:
         q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
 
@@ -120,11 +124,27 @@ cdef long _zeros_size(const SequenceCall *call) noexcept:
 
 # ---- The loops ----
 
+cdef enum: LONG_STEP = 100000000  # multiply-adds of a step that signals are looked for within, 1 to 10 ms
+
+
 cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil:
     cdef fr_partition part
-    part.id, part.count, part.worker, part.by_units = id, count, worker, call.by_units
+    part.id, part.count, part.worker, part.by_units, part.watch = id, count, worker, call.by_units, NULL
     part.pointers = call.pointers + worker * FR_POINTERS * call.sequence.N
     return part
+
+
+cdef double whole_cost(const SequenceCall *call) noexcept nogil:
+    return call.sequence.T * (call.step_cost * call.shares + FR_LEAST_COST)
+
+
+cdef fr_watch start_watch(SequenceCall *call, int id, fr_piece *task) noexcept nogil:
+    """A thread's watch, and `task` before its first task."""
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    memset(task, 0, sizeof(fr_piece))
+    watch.stopped, watch.caller = &call.work.stopped, id == 0
+    return watch
 
 
 cdef long step_phases(const SequenceCall *call) noexcept nogil:
@@ -146,7 +166,7 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     run_parallel(call.threads, forward_body, call)
 
 
-cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part) noexcept nogil:
+cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of a forward pass over the whole sequence. q: a copy of call.sequence, as threads are at different chunks."""
     cdef const fr_sequence_kernels *k = call.kernels
     cdef long s = 0, begin, end
@@ -156,6 +176,8 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
             k.pack_forward(q, part)
             return
         phase -= 1
+    if call.step_cost > LONG_STEP:
+        part.watch = watch
     begin = phase * call.chunk
     if call.by_units:
         s = phase // call.passes
@@ -167,10 +189,13 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
             k.project(q, begin, end, part)
     if call.by_units:
         k.step_forward(q, phase % call.passes, s, part)
+        stops(watch, call.step_cost)
         return
     for s in range(begin, end):
         for p in range(call.passes):
             k.step_forward(q, p, s, part)
+        if stops(watch, call.step_cost):
+            return
 
 
 cdef void forward_body(void *arg, int id) noexcept nogil:
@@ -178,9 +203,11 @@ cdef void forward_body(void *arg, int id) noexcept nogil:
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
     cdef fr_piece task
-    memset(&task, 0, sizeof(task))
+    cdef fr_watch own = start_watch(call, id, &task)
+    cdef fr_watch *watch = &own if call.may_stop else NULL
+    task.watch = watch
     while next_task(&call.work, id, &task):
-        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id))
+        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
 
 
 cdef void forward_alone(void *arg, int _id) noexcept nogil:
@@ -199,12 +226,14 @@ cdef void run_backward(SequenceCall *call) noexcept nogil:
     run_parallel(call.threads, backward_body, call)
 
 
-cdef void backward_task(const SequenceCall *call, long phase, fr_partition part) noexcept nogil:
+cdef void backward_task(const SequenceCall *call, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of backpropagation through time, and of the gradients that follow from it."""
     cdef const fr_sequence_kernels *k = call.kernels
     cdef const fr_sequence *q = &call.sequence
     cdef long s, steps = step_phases(call), begin
     cdef int p
+    if call.may_stop == EVERY_PHASE if phase > steps else call.step_cost > LONG_STEP:
+        part.watch = watch
     if phase == 0:
         k.pack_backward(q, part)
     elif phase > steps + 1:
@@ -218,17 +247,24 @@ cdef void backward_task(const SequenceCall *call, long phase, fr_partition part)
             k.grad_weights(q, part)
     elif call.by_units:
         k.step_backward(q, (phase - 1) % call.passes, q.T - 1 - (phase - 1) // call.passes, part)
+        stops(watch, call.step_cost)
     else:
         begin = (steps - phase) * call.chunk
         for s in range(min(begin + call.chunk, q.T) - 1, begin - 1, -1):
             for p in range(call.passes):
                 k.step_backward(q, p, s, part)
+            if stops(watch, call.step_cost):
+                return
 
 
 cdef void backward_body(void *arg, int id) noexcept nogil:
-    """What one thread does of a backward pass."""
+    """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
+    ends before all do, so nobody is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_piece task
-    memset(&task, 0, sizeof(task))
+    cdef fr_watch own = start_watch(call, id, &task)
+    cdef fr_watch *watch = &own if call.may_stop else NULL
+    if call.may_stop == EVERY_PHASE:
+        task.watch = watch
     while next_task(&call.work, id, &task):
-        backward_task(call, task.phase, partition_of(call, task.share, call.work.shares, id))
+        backward_task(call, task.phase, partition_of(call, task.share, call.work.shares, id), watch)

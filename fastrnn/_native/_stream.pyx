@@ -4,10 +4,10 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of
-from fastrnn._native._runtime cimport Rooms, Workspace, allot, build_for, new_workspace, reserve
+from fastrnn._native._runtime cimport LONG_CALL, Rooms, Workspace, allot, build_for, new_workspace, raise_signal, reserve, stops, was_stopped
 from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
-    reserve_states, run_forward,
+    EVERY_PHASE, NO_PHASE, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
+    reserve_pointers, reserve_states, run_forward, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.math cimport INFINITY, exp
@@ -86,6 +86,7 @@ cdef class Chain:
         plan_call(call, True)
         layer.projects_ahead = q.input_projection == FR_AHEAD
         q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
+        call.may_stop = NO_PHASE  # a single step is finished
         cdef Rooms rooms
         memset(&rooms, 0, sizeof(rooms))
         reserve(&rooms, &q.scratch.panels, k.panels_size(q), self.itemsize)
@@ -130,6 +131,8 @@ cdef class Chain:
             if self.mask != NULL and layer.c_before != NULL:
                 memcpy(layer.c_before, q.workspace.c, q.N * layer.call.kernels.padded(q.H) * self.itemsize)
             run_forward(&layer.call)
+            if layer.call.work.stopped:
+                return
             if self.mask != NULL and layer.h != NULL:
                 self._carry(layer)
             if layer.h != NULL:
@@ -161,6 +164,26 @@ cdef class Chain:
                 layer.c_before = room.at
         self.mask = <const unsigned char *>cnp.PyArray_DATA(mask)
         return 0
+
+    cdef double _step_cost(self) noexcept nogil:
+        """Multiply-adds of one step of all layers."""
+        cdef int index
+        cdef double cost = 0
+        for index in range(self.count):
+            cost += whole_cost(&self.layers[index].call) / max(self.layers[index].call.sequence.T, 1)
+        return cost
+
+    cdef int _end(self, fr_work *work, double cost, list before) except -1:
+        """After a call of such a cost. Where a signal has stopped it: go back to the states before, and raise what its handler
+        has raised."""
+        self.running = False
+        if not was_stopped(work, cost):
+            return 0
+        try:
+            raise_signal()
+        except BaseException:
+            self.set_states(before)
+            raise
 
     def step(self, x, cnp.ndarray out=None, mask=None):
         """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
@@ -236,11 +259,17 @@ cdef class Chain:
             return out
         kept = []
         xs, ys = series_of(x_), series_of(out)
+        cdef fr_work work
+        cdef double cost = T * self._step_cost()
+        cdef bint is_long = cost > LONG_CALL
+        cdef list before = self.states() if is_long else None
+        work.stopped = False
         self._begin()
         try:
             for index in range(self.count):
                 layer = &self.layers[index]
                 q = &layer.call.sequence
+                layer.call.may_stop = EVERY_PHASE if is_long else NO_PHASE
                 wide = new_array(self.typenum, T if index + 1 < self.count else 0, q.N, q.P, False)
                 kept.append(wide)
                 layer.wide = cnp.PyArray_DATA(wide)
@@ -257,9 +286,11 @@ cdef class Chain:
         finally:  # memory may have run out halfway
             for index in range(self.count):
                 layer = &self.layers[index]
-                layer.call.chunk = 1
+                layer.call.chunk, layer.call.may_stop = 1, NO_PHASE
+                work.stopped |= layer.call.work.stopped
                 layer.call.sequence.input_projection = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED
             self.running = False
+        self._end(&work, cost, before)
         return out
 
     cdef cnp.ndarray _tokens(self, x, int ndim):
@@ -352,9 +383,15 @@ cdef class Chain:
         embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
         xs.data, xs.row, xs.step = embedded, self.D, 0
         ys.data, ys.row, ys.step = rows, self.P, 0
+        cdef fr_work work
+        cdef fr_watch watch = _own_watch(&work)
+        cdef double cost = self._step_cost() + self.N * self.P * 8.0
+        cdef list before = self.states()
         self._begin()
         with nogil:
             for t in range(steps):
+                if stops(&watch, cost):
+                    break
                 if t:
                     for n in range(self.N):
                         memcpy(embedded + n * width, table + to[(t - 1) * self.N + n] * width, width)
@@ -374,7 +411,7 @@ cdef class Chain:
                     for n in range((t + 1) * self.N, steps * self.N):
                         to[n] = end
                     break
-        self.running = False
+        self._end(&work, steps * cost, before)
         return tokens
 
     def feed_back(self, cnp.ndarray y, long steps):
@@ -386,14 +423,29 @@ cdef class Chain:
             raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.P}")
         out[:1] = y
         xs = ys = series_of(out)
+        cdef fr_work work
+        cdef fr_watch watch = _own_watch(&work)
+        cdef double cost = self._step_cost()
+        cdef list before = self.states()
         self._begin()
         with nogil:
             for _t in range(1, steps):
+                if stops(&watch, cost):
+                    break
                 ys.data = <char *>xs.data + self.N * self.P * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
-        self.running = False
+        self._end(&work, steps * cost, before)
         return out
+
+
+cdef fr_watch _own_watch(fr_work *work) noexcept:
+    """Of a loop over steps, of which `work` knows no more than whether it was stopped."""
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    work.stopped = False
+    watch.stopped, watch.caller = &work.stopped, True
+    return watch
 
 
 cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:

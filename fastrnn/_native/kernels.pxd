@@ -7,9 +7,15 @@ cdef extern from "build.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
+    ctypedef struct fr_watch:  # work.h
+        int *stopped
+        int caller
+        double spent
+
     ctypedef struct fr_partition:
         int id, count, by_units, worker
         void **pointers
+        fr_watch *watch
     enum: FR_POINTERS
 
     # ---- Sequences ----
@@ -249,7 +255,9 @@ cdef extern from "work.h" nogil:
     enum: FR_MAX_SHARES
     ctypedef struct fr_work:
         long phases, meet_until, meet_at
-        int shares
+        int shares, stopped
     ctypedef struct fr_piece:
         long phase
         int share
+        fr_watch *watch
+    enum: FR_LOOK_AFTER, FR_LEAST_COST

@@ -290,8 +290,13 @@ class PiecewiseStream(Stream):
 
     def run(self, x: Array) -> Array:
         y, flat = self._read(x, 1)
-        for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
-            y = chain.run(y) if chain is not None else self._run(index, piece.layers[0], y)
+        before = self.state
+        try:
+            for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
+                y = chain.run(y) if chain is not None else self._run(index, piece.layers[0], y)
+        except BaseException:  # Ctrl-C, or a layer of the user's own: some pieces have gone on, others have not
+            self.state = before
+            raise
         if flat:
             return y[:, 0]
         return y.swapaxes(0, 1) if self.model.batch_first else y
