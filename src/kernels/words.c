@@ -14,22 +14,23 @@
 
 enum { GROUP = 6, SLOTS = FR_WORDS_SLOTS };
 
-/* ---- Sums over the lanes of up to 8 vectors ---- */
+/* ---- Sums over the lanes of the 8 vectors that a row of scores is made of ---- */
 
-typedef float octet __attribute__((vector_size(32), may_alias));
+enum { PARTS = VECTOR_BYTES == 16 ? 2 : 1 }; /* vectors of the scores of one input, or of two where they fit in one */
 
 #if VECTOR_BYTES == 16
-INLINE void sum_lanes(const vec sums[SLOTS], float *out) {
-    UNROLL for (int half = 0; half < SLOTS; half += 4) {
+INLINE void sum_lanes(const vec sums[SLOTS], vec out[PARTS]) {
+    UNROLL for (int half = 0; half < 2; half++) {
         vec pair[2];
         UNROLL for (int i = 0; i < 2; i++) {
-            const vec a = sums[half + 2 * i], b = sums[half + 2 * i + 1];
+            const vec a = sums[4 * half + 2 * i], b = sums[4 * half + 2 * i + 1];
             pair[i] = SHUFFLE(a, b, 0, 4, 1, 5) + SHUFFLE(a, b, 2, 6, 3, 7);
         }
-        store(out + half, SHUFFLE(pair[0], pair[1], 0, 1, 4, 5) + SHUFFLE(pair[0], pair[1], 2, 3, 6, 7));
+        out[half] = SHUFFLE(pair[0], pair[1], 0, 1, 4, 5) + SHUFFLE(pair[0], pair[1], 2, 3, 6, 7);
     }
 }
 #else
+typedef float octet __attribute__((vector_size(32), may_alias));
 #if VECTOR_BYTES == 64
 INLINE octet fold(vec v) {
     return (octet)_mm512_castps512_ps256((__m512)v) + (octet)_mm512_extractf32x8_ps((__m512)v, 1);
@@ -43,7 +44,7 @@ typedef int32_t octet_index __attribute__((vector_size(32)));
 #else
 #define SHUFFLE_8(a, b, ...) __builtin_shuffle(a, b, (octet_index){__VA_ARGS__})
 #endif
-INLINE void sum_lanes(const vec sums[SLOTS], float *out) {
+INLINE octet sum_octets(const vec sums[SLOTS]) {
     octet pair[4], quad[2];
     UNROLL for (int i = 0; i < 4; i++) {
         const octet a = fold(sums[2 * i]), b = fold(sums[2 * i + 1]);
@@ -53,200 +54,280 @@ INLINE void sum_lanes(const vec sums[SLOTS], float *out) {
         const octet a = pair[2 * i], b = pair[2 * i + 1];
         quad[i] = SHUFFLE_8(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE_8(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
     }
-    *(octet *)out =
-        SHUFFLE_8(quad[0], quad[1], 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE_8(quad[0], quad[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    return SHUFFLE_8(quad[0], quad[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           SHUFFLE_8(quad[0], quad[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 #endif
 
-/* ---- Tiles: M inputs by n <= GROUP outputs; n, R and in_place are constants where these are inlined ---- */
-
-/* The scores x_m . u_k of R inputs. */
-INLINE void score_rows(float *const *x, float *const *u, long stride, int n, int R, float *scores) {
-    vec sums[2][SLOTS] = {{{0}}};
-    for (long i = 0; i < stride; i += VL) {
-        vec rows[2];
-        UNROLL for (int r = 0; r < R; r++) rows[r] = load(x[r] + i);
-        UNROLL for (int k = 0; k < n; k++) {
-            const vec out = load(u[k] + i);
-            UNROLL for (int r = 0; r < R; r++) sums[r][k] += rows[r] * out;
-        }
-    }
-    UNROLL for (int r = 0; r < R; r++) sum_lanes(sums[r], scores + r * SLOTS);
+/* The scores of R inputs, 1 or 2, side by side in `out`, which has 2 * PARTS vectors. Returns how many it fills. */
+INLINE int sum_rows(vec sums[2][SLOTS], int R, vec *out) {
+#if VECTOR_BYTES == 16
+    UNROLL for (int r = 0; r < R; r++) sum_lanes(sums[r], out + r * PARTS);
+    return R * PARTS;
+#elif VECTOR_BYTES == 32
+    UNROLL for (int r = 0; r < R; r++) out[r] = (vec)sum_octets(sums[r]);
+    return R;
+#else
+    const __m512 first = _mm512_castps256_ps512((__m256)sum_octets(sums[0]));
+    out[0] = R == 1 ? (vec)first : (vec)_mm512_insertf32x8(first, (__m256)sum_octets(sums[1]), 1);
+    return 1;
+#endif
 }
 
-/* u_k += sum over m of G_mk x_m; x_m += sum over k of G_mk u_k, or dx_m += the same; all x and u on the right are old. */
-INLINE void update_rows(float *const *x, float *const *dx, float *const *u, long stride, int M, int n, int in_place,
-                        const float *G) {
-    for (long i = 0; i < stride; i += VL) {
-        vec old[GROUP], new[GROUP];
-        UNROLL for (int k = 0; k < n; k++) old[k] = new[k] = load(u[k] + i);
-        for (int m = 0; m < M; m++) {
-            const vec row = load(x[m] + i);
-            vec sum = in_place ? row : load(dx[m] + i);
-            UNROLL for (int k = 0; k < n; k++) {
-                const vec g = splat(G[m * SLOTS + k]);
-                sum += g * old[k];
-                new[k] += g * row;
-            }
-            store(dx[m] + i, sum);
-        }
-        UNROLL for (int k = 0; k < n; k++) store(u[k] + i, new[k]);
-    }
-}
+/* ---- Tiles: M inputs by n <= GROUP outputs; n, R and `place` are constants where these are inlined ---- */
 
-/* From scores to G = rate * times * (label - s(score)), times being how often an input and an output count. */
-INLINE void errors_of(float *scores, int M, const float *labels, const float *times, const float *repeats, float rate) {
-    for (int i = 0; i < M * SLOTS; i += VL) {
-        const int at = i % SLOTS;
-        const vec g = (load(labels + at) - vsigmoid(load(scores + i))) * (load(times + at) * rate);
-        store(scores + i, repeats ? g * load(repeats + i) : g);
-    }
-}
-
-static double loss_of(const float *scores, int M, int n, const float *labels, const float *times,
-                      const float *repeats) {
-    double loss = 0;
-    for (int m = 0; m < M; m++)
-        for (int k = 0; k < n; k++) {
-            const double f = scores[m * SLOTS + k], against = labels[k] ? -f : f;
-            const double one = (against > 0 ? against : 0) + __builtin_log1p(__builtin_exp(-__builtin_fabs(f)));
-            loss += one * times[k] * (repeats ? repeats[m * SLOTS] : 1);
-        }
-    return loss;
-}
+enum { IN_PLACE, SET, ADD }; /* where the inputs' updates go: into the inputs, to rows of their own, or onto these */
 
 typedef struct {
-    float **x, **dx; /* (M) rows, and where their updates go: the same, in place */
+    float **x, **dx; /* (M) rows, and where their updates go */
     int M;
     long stride;
-    const float *repeats; /* (M, SLOTS) or NULL where all are 1 */
+    const float *repeats; /* (M, SLOTS) how often an input counts; NULL where once */
     float *scores;        /* (M + 1, SLOTS) */
     float rate;
     int compute_loss;
 } tile_inputs;
 
-INLINE double tile(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times,
-                   int in_place) {
-    int m = 0;
-    for (; m + 2 <= t->M; m += 2) score_rows(t->x + m, u, t->stride, n, 2, t->scores + m * SLOTS);
-    if (m < t->M) score_rows(t->x + m, u, t->stride, n, 1, t->scores + m * SLOTS);
-    const double loss = t->compute_loss ? loss_of(t->scores, t->M, n, labels, times, t->repeats) : 0;
-    errors_of(t->scores, t->M, labels, times, t->repeats, t->rate);
-    update_rows(t->x, t->dx, u, t->stride, t->M, n, in_place, t->scores);
-    return loss;
-}
-
-#define TILE_OF(n) \
-    case n:        \
-        return in_place ? tile(t, u, n, labels, times, 1) : tile(t, u, n, labels, times, 0);
-
-NOINLINE double tile_of(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times,
-                        int in_place) {
-    switch (n) {
-        TILE_OF(1)
-        TILE_OF(2)
-        TILE_OF(3)
-        TILE_OF(4)
-        TILE_OF(5)
-        TILE_OF(6)
-    }
-    return 0;
-}
-
-/* ---- A step ---- */
-
-/* All outputs of a step, GROUP by GROUP. rows, labels, times: (K), of `matrix`. */
-static double step_outputs(const tile_inputs *t, float *matrix, const int32_t *rows, const float *labels,
-                           const float *times, int K, int in_place) {
+static double loss_of(const float *scores, int R, int n, const float *labels, const float *times,
+                      const float *repeats) {
     double loss = 0;
-    for (int first = 0; first < K; first += GROUP) {
-        const int n = K - first < GROUP ? K - first : GROUP;
-        float *u[GROUP];
-        /* Twice the slots, since a vector may hold two rows of them. */
-        float tile_labels[2 * SLOTS] = {0}, tile_times[2 * SLOTS] = {0};
+    for (int r = 0; r < R; r++)
         for (int k = 0; k < n; k++) {
-            u[k] = matrix + rows[first + k] * t->stride;
-            tile_labels[k] = tile_labels[k + SLOTS] = labels[first + k];
-            tile_times[k] = tile_times[k + SLOTS] = times ? times[first + k] : 1;
+            const double f = scores[r * SLOTS + k], against = labels[k] ? -f : f;
+            const double one = (against > 0 ? against : 0) + __builtin_log1p(__builtin_exp(-__builtin_fabs(f)));
+            loss += one * times[k] * (repeats ? repeats[r * SLOTS] : 1);
         }
-        loss += tile_of(t, u, n, tile_labels, tile_times, in_place);
+    return loss;
+}
+
+/* The scores f = x_m . u_k of R inputs, and from them G = rate * times * (label - s(f)). They go from registers to registers:
+ * to read back what narrower stores have just written would stall. */
+INLINE double errors_of_rows(const tile_inputs *t, int m, int R, float *const *u, int n, const float *labels,
+                             const float *times) {
+    vec sums[2][SLOTS] = {{{0}}}, scores[2 * PARTS];
+    for (long i = 0; i < t->stride; i += VL) {
+        vec rows[2];
+        UNROLL for (int r = 0; r < R; r++) rows[r] = load(t->x[m + r] + i);
+        UNROLL for (int k = 0; k < n; k++) {
+            const vec out = load(u[k] + i);
+            UNROLL for (int r = 0; r < R; r++) sums[r][k] += rows[r] * out;
+        }
+    }
+    const int parts = sum_rows(sums, R, scores);
+    float *out = t->scores + m * SLOTS;
+    double loss = 0;
+    if (t->compute_loss) {
+        UNROLL for (int i = 0; i < parts; i++) store(out + i * VL, scores[i]);
+        loss = loss_of(out, R, n, labels, times, t->repeats ? t->repeats + m * SLOTS : 0);
+    }
+    UNROLL for (int i = 0; i < parts; i++) {
+        const int at = i * VL % SLOTS;
+        const vec g = (load(labels + at) - vsigmoid(scores[i])) * (load(times + at) * t->rate);
+        store(out + i * VL, t->repeats ? g * load(t->repeats + m * SLOTS + i * VL) : g);
     }
     return loss;
 }
 
-INLINE void add_row(float *to, const float *from, long stride, float factor) {
-    for (long i = 0; i < stride; i += VL) store(to + i, load(to + i) + load(from + i) * factor);
+/* u_k += sum over m of G_mk x_m, and for x_m the sum over k of G_mk u_k; all x and u on the right are old. */
+INLINE void update_rows(const tile_inputs *t, float *const *u, int n, int place) {
+    for (long i = 0; i < t->stride; i += VL) {
+        vec old[GROUP], new[GROUP];
+        UNROLL for (int k = 0; k < n; k++) old[k] = new[k] = load(u[k] + i);
+        for (int m = 0; m < t->M; m++) {
+            const vec row = load(t->x[m] + i);
+            vec sum = place == IN_PLACE ? row : place == SET ? (vec){0} : load(t->dx[m] + i);
+            UNROLL for (int k = 0; k < n; k++) {
+                const vec g = splat(t->scores[m * SLOTS + k]);
+                sum += g * old[k];
+                new[k] += g * row;
+            }
+            store((place == IN_PLACE ? t->x[m] : t->dx[m]) + i, sum);
+        }
+        UNROLL for (int k = 0; k < n; k++) store(u[k] + i, new[k]);
+    }
 }
 
-/* The rows that make up a context word: its own and those of its n-grams. Calls BODY with `row`. */
-#define FOR_ROWS_OF(model, word, ...)                                             \
-    do {                                                                          \
-        float *row = (model)->inputs + (word) * (model)->stride;                  \
-        __VA_ARGS__;                                                              \
-        for (int64_t at = (model)->grams ? (model)->gram_begins[word] : 0,        \
-                     end = (model)->grams ? (model)->gram_begins[(word) + 1] : 0; \
-             at < end; at++) {                                                    \
-            row = (model)->inputs + (model)->grams[at] * (model)->stride;         \
-            __VA_ARGS__;                                                          \
-        }                                                                         \
+INLINE double run_tile(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times,
+                       int place) {
+    double loss = 0;
+    int m = 0;
+    for (; m + 2 <= t->M; m += 2) loss += errors_of_rows(t, m, 2, u, n, labels, times);
+    if (m < t->M) loss += errors_of_rows(t, m, 1, u, n, labels, times);
+    if (place == IN_PLACE)
+        update_rows(t, u, n, IN_PLACE);
+    else if (place == SET)
+        update_rows(t, u, n, SET);
+    else
+        update_rows(t, u, n, ADD);
+    return loss;
+}
+
+/* labels, times: (2, SLOTS), the same twice, since a vector may hold the scores of two inputs; 0 past n. */
+NOINLINE double tile_of(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times,
+                        int place) {
+    switch (n) {
+    case 1:
+        return run_tile(t, u, 1, labels, times, place);
+    case 2:
+        return run_tile(t, u, 2, labels, times, place);
+    case 3:
+        return run_tile(t, u, 3, labels, times, place);
+    case 4:
+        return run_tile(t, u, 4, labels, times, place);
+    case 5:
+        return run_tile(t, u, 5, labels, times, place);
+    default:
+        return run_tile(t, u, GROUP, labels, times, place);
+    }
+}
+
+/* ---- Inputs that are means (or sums) of rows: in CBOW, and with n-grams ---- */
+
+enum { COLUMNS = 8 }; /* vectors of a row that are summed in registers, all rows in turn */
+
+INLINE void sum_columns(float *const *rows, long count, float factor, float *out, long at, int columns) {
+    vec sums[COLUMNS] = {{0}};
+    for (long r = 0; r < count; r++) UNROLL for (int i = 0; i < columns; i++) sums[i] += load(rows[r] + at + i * VL);
+    UNROLL for (int i = 0; i < columns; i++) store(out + at + i * VL, sums[i] * factor);
+}
+
+INLINE void add_columns(float *const *rows, long count, float factor, const float *update, long at, int columns) {
+    vec sums[COLUMNS];
+    UNROLL for (int i = 0; i < columns; i++) sums[i] = load(update + at + i * VL) * factor;
+    for (long r = 0; r < count; r++) UNROLL for (int i = 0; i < columns; i++) {
+            float *const to = rows[r] + at + i * VL;
+            store(to, load(to) + sums[i]);
+        }
+}
+
+/* BODY(at, columns) over a row, as many columns at once as there are. */
+#define FOR_COLUMNS(stride, BODY)                                                    \
+    do {                                                                             \
+        long at = 0;                                                                 \
+        for (; at + COLUMNS * VL <= (stride); at += COLUMNS * VL) BODY(at, COLUMNS); \
+        switch (((stride) - at) / VL) {                                              \
+        case 7:                                                                      \
+            BODY(at, 7);                                                             \
+            break;                                                                   \
+        case 6:                                                                      \
+            BODY(at, 6);                                                             \
+            break;                                                                   \
+        case 5:                                                                      \
+            BODY(at, 5);                                                             \
+            break;                                                                   \
+        case 4:                                                                      \
+            BODY(at, 4);                                                             \
+            break;                                                                   \
+        case 3:                                                                      \
+            BODY(at, 3);                                                             \
+            break;                                                                   \
+        case 2:                                                                      \
+            BODY(at, 2);                                                             \
+            break;                                                                   \
+        case 1:                                                                      \
+            BODY(at, 1);                                                             \
+            break;                                                                   \
+        }                                                                            \
     } while (0)
 
-static long rows_in(const fr_words *model, int32_t word) {
-    return 1 + (model->grams ? model->gram_begins[word + 1] - model->gram_begins[word] : 0);
+static void mean_of(float *const *rows, long count, float factor, float *out, long stride) {
+#define SUM(at, columns) sum_columns(rows, count, factor, out, at, columns)
+    FOR_COLUMNS(stride, SUM);
+#undef SUM
 }
 
-/* Inputs that are means (or sums) of rows: `bags` of them, of all words in CBOW, else of one word each. */
+/* Row after row, so rows that come twice get the update twice. */
+static void add_to_all(float *const *rows, long count, float factor, const float *update, long stride) {
+#define ADD_TO(at, columns) add_columns(rows, count, factor, update, at, columns)
+    FOR_COLUMNS(stride, ADD_TO);
+#undef ADD_TO
+}
+
+/* The rows that make up a word: its own and those of its n-grams. */
+static float **rows_of_word(const fr_words *model, int32_t word, float **rows) {
+    *rows++ = model->inputs + word * model->stride;
+    if (model->grams)
+        for (int64_t i = model->gram_begins[word]; i < model->gram_begins[word + 1]; i++)
+            *rows++ = model->inputs + model->grams[i] * model->stride;
+    return rows;
+}
+
+/* One bag of all words in CBOW, else one of each word. */
 static void gather(const fr_words *model, const fr_words_step *step, fr_words_scratch *scratch) {
-    const long stride = model->stride;
-    const int bags = model->cbow ? 1 : step->M;
-    memset(scratch->x[0], 0, bags * stride * sizeof(float));
-    memset(scratch->dx[0], 0, bags * stride * sizeof(float));
-    for (int bag = 0; bag < bags; bag++) {
-        const int first = model->cbow ? 0 : bag, last = model->cbow ? step->M : bag + 1;
-        long rows = 0;
-        for (int m = first; m < last; m++) rows += rows_in(model, step->words[m]);
-        scratch->rows[bag] = rows;
-        for (int m = first; m < last; m++) FOR_ROWS_OF(model, step->words[m], add_row(scratch->x[bag], row, stride, 1));
-        if (model->mean)
-            for (long i = 0; i < stride; i += VL) store(scratch->x[bag] + i, load(scratch->x[bag] + i) * (1.0f / rows));
+    float **begin = scratch->rows, **end = begin;
+    for (int m = 0, bag = 0; m < step->M; m++) {
+        end = rows_of_word(model, step->words[m], end);
+        if (model->cbow && m + 1 < step->M) continue;
+        const float factor = 1.0f / (end - begin);
+        mean_of(begin, end - begin, model->mean ? factor : 1, scratch->x[bag], model->stride);
+        scratch->factors[bag] = model->mean ? 1 : factor;
+        scratch->ends[bag++] = begin = end;
     }
 }
 
 static void scatter(const fr_words *model, const fr_words_step *step, fr_words_scratch *scratch) {
-    for (int m = 0; m < step->M; m++) {
-        const int bag = model->cbow ? 0 : m;
-        const float factor = model->mean ? 1 : 1.0f / scratch->rows[bag];
-        FOR_ROWS_OF(model, step->words[m], add_row(row, scratch->dx[bag], model->stride, factor));
+    const int bags = model->cbow ? 1 : step->M;
+    float **begin = scratch->rows;
+    for (int bag = 0; bag < bags; begin = scratch->ends[bag++])
+        add_to_all(begin, scratch->ends[bag] - begin, scratch->factors[bag], scratch->dx[bag], model->stride);
+}
+
+/* ---- A step ---- */
+
+/* Both kinds of outputs, as groups of rows of a matrix with their labels and times. */
+static double run_negatives(const fr_words *model, const fr_words_step *step, const tile_inputs *t, int place) {
+    double loss = 0;
+    for (int first = 0, group = 0; first < step->K; first += GROUP, group++) {
+        const int n = step->K - first < GROUP ? step->K - first : GROUP;
+        float *u[GROUP];
+        for (int k = 0; k < n; k++) u[k] = model->outputs + step->outputs[first + k] * model->stride;
+        static const float truth[2 * SLOTS] = {1, [SLOTS] = 1}, none[2 * SLOTS];
+        loss += tile_of(t, u, n, first ? none : truth, step->times + group * 2 * SLOTS,
+                        place == SET && first ? ADD : place);
     }
+    return loss;
+}
+
+static double run_path(const fr_words *model, int64_t begin, int K, const tile_inputs *t, int place) {
+    double loss = 0;
+    for (int first = 0; first < K; first += GROUP) {
+        const int n = K - first < GROUP ? K - first : GROUP;
+        float *u[GROUP], labels[2 * SLOTS] = {0}, once[2 * SLOTS] = {0};
+        for (int k = 0; k < n; k++) {
+            u[k] = model->nodes + model->paths[begin + first + k] * model->stride;
+            labels[k] = labels[k + SLOTS] = model->labels[begin + first + k];
+            once[k] = once[k + SLOTS] = 1;
+        }
+        loss += tile_of(t, u, n, labels, once, place == SET && first ? ADD : place);
+    }
+    return loss;
 }
 
 static double run_step(const fr_words *model, const fr_words_step *step, float rate, fr_words_scratch *scratch) {
+    const int64_t path = model->nodes ? model->path_begins[step->center] : 0;
+    const int depth = model->nodes ? (int)(model->path_begins[step->center + 1] - path) : 0;
+    const int plain = !model->cbow && !model->grams;
     double loss = 0;
-    for (int softmax = 1; softmax >= 0; softmax--) {
-        float *matrix = softmax ? model->nodes : model->outputs;
-        if (!matrix) continue;
-        const int64_t path = softmax ? model->path_begins[step->center] : 0;
-        const int K = softmax ? (int)(model->path_begins[step->center + 1] - path) : step->K;
-        const int plain = !model->cbow && !model->grams, in_place = plain && K <= GROUP;
+    for (int softmax = model->nodes != 0; softmax >= !model->outputs; softmax--) {
+        const int place = plain && (softmax ? depth : step->K) <= GROUP ? IN_PLACE : SET;
         tile_inputs t = {
             .x = scratch->x,
             .dx = scratch->dx,
             .M = model->cbow ? 1 : step->M,
             .stride = model->stride,
-            .repeats = step->repeated && !model->cbow ? step->repeats : 0,
+            .repeats = step->repeated ? step->repeats : 0,
             .scores = scratch->scores,
             .rate = rate,
             .compute_loss = model->compute_loss,
         };
-        if (in_place) {
-            for (int m = 0; m < step->M; m++) scratch->at[m] = model->inputs + step->words[m] * model->stride;
-            t.x = t.dx = scratch->at;
+        if (place == IN_PLACE) {
+            for (int m = 0; m < step->M; m++) scratch->rows[m] = model->inputs + step->words[m] * model->stride;
+            t.x = scratch->rows;
         } else {
             gather(model, step, scratch);
         }
-        loss += softmax ? step_outputs(&t, matrix, model->paths + path, model->labels + path, 0, K, in_place)
-                        : step_outputs(&t, matrix, step->outputs, scratch->truth, step->times, K, in_place);
-        if (!in_place) scatter(model, step, scratch);
+        loss += softmax ? run_path(model, path, depth, &t, place) : run_negatives(model, step, &t, place);
+        if (place == SET) scatter(model, step, scratch);
     }
     return loss;
 }
@@ -265,6 +346,19 @@ typedef struct {
 INLINE uint64_t draw(drawing *d) { return fr_mix(d->state += FR_GOLDEN); }
 INLINE uint32_t draw_below(drawing *d, uint32_t n) { return (draw(d) >> 32) * n >> 32; }
 
+INLINE void fetch(const float *row, long stride) {
+    for (long i = 0; i < stride; i += 16) __builtin_prefetch(row + i, 1);
+}
+
+/* A word comes into the window from the right, and stays for a while. */
+static void fetch_inputs(const fr_words *model, int32_t word) {
+    if (word == FR_BREAK) return;
+    fetch(model->inputs + word * model->stride, model->stride);
+    if (model->grams)
+        for (int64_t i = model->gram_begins[word]; i < model->gram_begins[word + 1]; i++)
+            fetch(model->inputs + model->grams[i] * model->stride, model->stride);
+}
+
 /* The next center with words about it; its context words, in their order. 0 where there is none any more. */
 static int next_center(drawing *d) {
     for (; d->at < d->end; d->at++) {
@@ -273,6 +367,7 @@ static int next_center(drawing *d) {
         long first = d->at, last = d->at + 1;
         while (first > 0 && d->at - first < reach && d->kept[first - 1] != FR_BREAK) first--;
         while (last < d->count && last - d->at <= reach && d->kept[last] != FR_BREAK) last++;
+        fetch_inputs(d->model, d->at + 1 + window < d->count ? d->kept[d->at + 1 + window] : FR_BREAK);
         if (last - first == 1) continue;
         int M = 0;
         for (long i = first; i < d->at; i++) d->context[M++] = d->kept[i];
@@ -283,14 +378,14 @@ static int next_center(drawing *d) {
     return 0;
 }
 
-INLINE void fetch(const float *row, long stride) {
-    for (long i = 0; i < stride; i += 16) __builtin_prefetch(row + i, 1);
-}
+/* Where the k-th output's times stand: (groups, 2, SLOTS). */
+INLINE float *times_of(fr_words_step *step, int k) { return step->times + k / GROUP * 2 * SLOTS + k % GROUP; }
 
 static void draw_outputs(drawing *d, fr_words_step *step) {
     const fr_words *model = d->model;
+    memset(step->times, 0, (1 + model->negative + GROUP - 1) / GROUP * 2 * SLOTS * sizeof(float));
     step->outputs[0] = step->center;
-    step->times[0] = 1;
+    step->times[0] = step->times[SLOTS] = 1;
     step->K = 1;
     for (int i = 0; i < model->negative; i++) {
         const uint64_t r = draw(d);
@@ -300,13 +395,12 @@ static void draw_outputs(drawing *d, fr_words_step *step) {
         if (word == step->center) continue;
         int k = 1;
         while (k < step->K && step->outputs[k] != word) k++;
-        if (k < step->K) {
-            step->times[k] += 1;
-        } else {
-            step->outputs[step->K] = word;
-            step->times[step->K++] = 1;
+        if (k == step->K) {
+            step->outputs[step->K++] = word;
             fetch(model->outputs + word * model->stride, model->stride);
         }
+        float *times = times_of(step, k);
+        times[0] = times[SLOTS] += 1;
     }
     fetch(model->outputs + step->center * model->stride, model->stride);
 }
@@ -325,7 +419,6 @@ static void set_inputs(const fr_words *model, fr_words_step *step, const int32_t
             for (int k = 0; k < SLOTS; k++) step->repeats[m * SLOTS + k] += 1;
         } else {
             step->words[step->M++] = words[i];
-            fetch(model->inputs + words[i] * model->stride, model->stride);
         }
     }
 }
