@@ -4,7 +4,8 @@
 
 #include "words.h"
 
-enum { FR_WORDS_SLOTS = 8 }; /* room for the scores of one input */
+enum { FR_WORDS_SLOTS = 8 };         /* room for the scores of one input */
+enum { FR_WORDS_FETCHED_AHEAD = 4 }; /* how many tokens before it comes into a window a word's row is fetched */
 
 /* One step: M context words against K outputs, the true one first. */
 typedef struct {
@@ -18,8 +19,9 @@ typedef struct {
 } fr_words_step;
 
 struct fr_words_scratch {
-    int32_t *kept;          /* (task_size + 2 * window) */
-    int32_t *context;       /* (2 * window) */
+    int32_t *kept;          /* (task_size + 3 * window + FETCHED_AHEAD) */
+    int32_t *context;       /* (3 * window) */
+    int32_t *drawn;         /* (negative) */
     float **x, **dx;        /* (2 * window) rows of floats: inputs that are means, and updates */
     float **rows;           /* (2 * window * most rows of a word) the rows that inputs are made of */
     float ***ends;          /* (2 * window) past each input's last one */

@@ -26,8 +26,9 @@ static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size
     char *const begin = at;
     const size_t M = 2 * (size_t)model->window, K = 1 + (size_t)model->negative;
 #define TAKE(field, bytes) (s->field = (void *)at, at += padded(bytes))
-    TAKE(kept, (task_size + M + 2) * sizeof(int32_t));
-    TAKE(context, M * sizeof(int32_t));
+    TAKE(kept, (task_size + 2 * M + FR_WORDS_FETCHED_AHEAD) * sizeof(int32_t));
+    TAKE(context, 2 * M * sizeof(int32_t));
+    TAKE(drawn, K * sizeof(int32_t));
     TAKE(x, M * sizeof(float *));
     TAKE(dx, M * sizeof(float *));
     TAKE(rows, M * most_rows(model) * sizeof(float *));
