@@ -53,6 +53,7 @@ from .layers import (
     TreeRNN,
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
+from .row_gradient import RowGradient
 from .runtime import __version__, show_config
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
@@ -87,6 +88,7 @@ __all__ = [
     "RNN",
     "Recurrent",
     "Repeat",
+    "RowGradient",
     "SGD",
     "Sequential",
     "Trainer",

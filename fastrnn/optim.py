@@ -73,6 +73,7 @@ class Optimizer:
         All parameters are C-contiguous and of one dtype, float32 or float64, and have the same names and
         shapes at every step. ``grads`` needs an array of the same shape and dtype for each; it is not
         changed, and what it has beyond ``params`` is left alone: passing fewer parameters freezes the rest.
+        A `RowGradient` makes the step lazy: only its rows of parameter and state are updated, and decayed.
 
         clip_norm, clip_value: bitwise the step after ``clip_grad_norm``, then ``clip_grad_value`` of the gradients of
         these parameters, in the same pass. Numbers smaller than the dtype's normal ones count as zeros.
@@ -363,7 +364,7 @@ class _FlatState:
         self.shapes = {name: param.shape for name, param in params.items()}
         self.dtype = next(iter(params.values())).dtype
         total = sum(param.size for param in params.values())
-        self.slots = {slot: np.full(total, value, self.dtype) for slot, value in slots.items()}
+        self.slots = {s: np.full(total, v, self.dtype) if v else np.zeros(total, self.dtype) for s, v in slots.items()}
 
     def check_names(self, params: Mapping[str, Array]) -> None:
         if params.keys() != self.shapes.keys():

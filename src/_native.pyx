@@ -380,6 +380,7 @@ CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE
 ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
                "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6, "softmax": FR_SOFTMAX}
 
+include "token_rows.pxi"
 include "optimize.pxi"
 include "losses.pxi"
 include "trees.pxi"

@@ -12,6 +12,8 @@ cdef struct Piece:  # one array
     char *slot0
     char *slot1
     long size
+    const int64_t *rows  # which rows of param, of `width` elements, the rows of grad belong to; NULL: all of them
+    long width, extent  # extent: elements of param
 
 cdef struct Sweep:  # one pass over all arrays
     Task task
@@ -45,10 +47,32 @@ cdef void sweep_blocks(const Sweep *sweep, long first, long last) noexcept nogil
                 sweep.sums[before + b] = p.kernels.sum_of_squares(p.grad + at, count)
             elif sweep.task == TASK_CLIP:
                 p.kernels.clip(p.grad + at, count, sweep.update.scale, sweep.update.limit)
+            elif p.rows != NULL:
+                update_rows(&sweep.update, p, b * sweep.block, b * sweep.block + count)
             else:
                 p.kernels.update(&sweep.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
                                  p.slot1 + at if p.slot1 else NULL, count)
         before += n
+
+
+cdef void update_rows(const fr_update *update, const Piece *p, long first, long last) noexcept nogil:
+    """Elements first to last of a gradient of some rows: an update of each row, or of the part of it within them."""
+    cdef long size = p.kernels.itemsize, count, k, at, later, bytes = p.width * size
+    cdef long rows = p.size // p.width
+    while first < last:
+        k = first // p.width
+        if k + FR_AHEAD < rows:
+            later = p.rows[k + FR_AHEAD] * bytes
+            fr_ask_for(p.param + later, bytes, 1)
+            if p.slot0:
+                fr_ask_for(p.slot0 + later, bytes, 1)
+            if p.slot1:
+                fr_ask_for(p.slot1 + later, bytes, 1)
+        count = min(last, (k + 1) * p.width) - first
+        at = (p.rows[k] * p.width + first - k * p.width) * size
+        p.kernels.update(update, p.param + at, p.grad + first * size, p.slot0 + at if p.slot0 else NULL,
+                         p.slot1 + at if p.slot1 else NULL, count)
+        first += count
 
 
 cdef int _run(Sweep *sweep, Task task) except -1:
@@ -67,7 +91,7 @@ cdef int _run(Sweep *sweep, Task task) except -1:
     for i in range(sweep.count if threads > 1 and task != TASK_SUM else 0):
         for k in range(i):
             a, b = (p[i].param, p[k].param) if task == TASK_UPDATE else (p[i].grad, p[k].grad)
-            if a < b + p[k].size * p[k].kernels.itemsize and b < a + p[i].size * p[i].kernels.itemsize:
+            if a < b + p[k].extent * p[k].kernels.itemsize and b < a + p[i].extent * p[i].kernels.itemsize:
                 threads = 1
     fr_plan_work(&sweep.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
     with nogil:
@@ -90,6 +114,7 @@ cdef int _add_piece(Sweep *sweep, cnp.ndarray grad) except -1:
     memset(p, 0, sizeof(Piece))
     p.kernels = fr_kernels_for(_isa, cnp.PyArray_ITEMSIZE(grad))
     p.grad, p.size = <char *>cnp.PyArray_DATA(grad), cnp.PyArray_SIZE(grad)
+    p.extent = p.size
     sweep.count += 1
     sweep.blocks += (p.size + sweep.block - 1) // sweep.block
     return 0
@@ -151,6 +176,16 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
     return <cnp.ndarray>a
 
 
+cdef cnp.ndarray _rows_of(object grad, object name, tuple shape):
+    """The rows that a `RowGradient` has entries for, in range."""
+    cdef cnp.ndarray rows = np.ascontiguousarray(grad.indices, np.int64)
+    if grad.shape != shape or len(shape) != 2:
+        raise ValueError(f"grads[{name!r}]: expected shape {shape}, got {grad.shape}")
+    if rows.shape[0] and (rows[0] < 0 or rows[rows.shape[0] - 1] >= shape[0]):
+        raise IndexError(f"grads[{name!r}]: expected rows 0..{shape[0] - 1}, got {rows[0]}..{rows[rows.shape[0] - 1]}")
+    return rows
+
+
 def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate, double couple=0,
                    double shrink=1, double momentum=0, bint nesterov=False, double decay=0, double decay_squares=0,
                    double eps=0, clip_norm=None, clip_value=None):
@@ -162,7 +197,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     cdef Sweep sweep
     cdef Block memory = _room_for_sweep(&sweep, len(shapes), block)
     cdef int typenum = cnp.PyArray_TYPE(slots[0]) if slots else dtype.num
-    cdef cnp.ndarray param, grad
+    cdef cnp.ndarray param, grad, rows
     cdef Piece *p
     cdef long offset = 0, itemsize = dtype.itemsize
     held = []
@@ -171,24 +206,32 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         if given is None:
             raise ValueError(f"grads: expected a gradient for {name!r}, got none")
         param = _like(params[name], "params", name, shape, dtype, typenum)
-        grad = _like(given, "grads", name, shape, dtype, typenum)
+        rows = None
+        if isinstance(given, cnp.ndarray) or not hasattr(given, "indices"):
+            grad = _like(given, "grads", name, shape, dtype, typenum)
+        else:  # a gradient of some rows
+            rows = _rows_of(given, name, shape)
+            grad = _like(given.values, "grads", name, (rows.shape[0], shape[1]), dtype, typenum)
         if not cnp.PyArray_ISCARRAY(param):  # a copy would be updated in its place
             state = "a strided" if cnp.PyArray_ISWRITEABLE(param) else "a read-only"
             raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got {state} one")
         if not cnp.PyArray_ISCARRAY_RO(grad):
             grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
-        held.append((param, grad))
+        held.append((param, grad, rows))
         _add_piece(&sweep, grad)
         p = &sweep.pieces[sweep.count - 1]
+        p.extent = cnp.PyArray_SIZE(param)
+        if rows is not None:
+            p.rows, p.width = <const int64_t *>cnp.PyArray_DATA(rows), shape[1]
         p.param = <char *>cnp.PyArray_DATA(param)
         if len(slots) > 0:
             p.slot0 = <char *>cnp.PyArray_DATA(slots[0]) + offset
         if len(slots) > 1:
             p.slot1 = <char *>cnp.PyArray_DATA(slots[1]) + offset
-        offset += p.size * itemsize
+        offset += p.extent * itemsize
     norm = None
     if clip_norm is not None:
-        gradients = [grad for _, grad in held]
+        gradients = [grad for _, grad, _ in held]
         norm = _norm_to_clip(&sweep, gradients, clip_norm)
         if not isfinite(norm) and not all(np.isfinite(grad).all() for grad in gradients):
             raise FloatingPointError(f"gradient: expected a finite norm, got {norm}")
@@ -210,6 +253,8 @@ def clip_gradients(grads, long block, max_norm, value):
     cdef cnp.ndarray array
     held, copies = [], []
     for name, given in grads.items():
+        if not isinstance(given, cnp.ndarray) and hasattr(given, "indices"):
+            given = given.values  # of a RowGradient, whose rows are all that is not zero
         _real_type(given, f"grads[{name!r}]")
         array = <cnp.ndarray>given
         if not cnp.PyArray_ISWRITEABLE(array):

@@ -337,7 +337,7 @@ class Module:
         self.__dict__.update(state)
         for arrays in (self._params, self._grads):
             for name, array in arrays.items():
-                if not array.flags.writeable:
+                if isinstance(array, np.ndarray) and not array.flags.writeable:
                     arrays[name] = array.copy()
 
     def __repr__(self) -> str:
