@@ -27,7 +27,7 @@ except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
         sys.exit(2)
     raise
 
-from . import datasets, functional, losses, runtime
+from . import datasets, functional, losses, models, runtime
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .functional.tree_batch import Trees
 from .gradcheck import GradientError, check_gradients
@@ -52,6 +52,7 @@ from .layers import (
     TreeLSTM,
     TreeRNN,
 )
+from .models import LanguageModel
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .row_gradient import RowGradient
 from .runtime import __version__, show_config
@@ -76,6 +77,7 @@ __all__ = [
     "History",
     "Jordan",
     "LSTM",
+    "LanguageModel",
     "LastStep",
     "LearningRateSchedule",
     "Linear",
@@ -104,6 +106,7 @@ __all__ = [
     "get_matmul_precision",
     "get_num_threads",
     "losses",
+    "models",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",
