@@ -27,7 +27,7 @@ except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
         sys.exit(2)
     raise
 
-from . import datasets, functional, losses, models, runtime
+from . import datasets, diagnose, functional, losses, models, runtime
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .functional.tree_batch import Trees
 from .gradcheck import GradientError, check_gradients
@@ -102,6 +102,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "datasets",
+    "diagnose",
     "functional",
     "get_matmul_precision",
     "get_num_threads",
