@@ -1,7 +1,7 @@
 # Part of _native.pyx: rows of a table by token, see token_rows.h. V rows of D numbers, N tokens, K different ones.
 
 cdef extern from "token_rows.h" nogil:
-    enum: FR_AHEAD
+    enum: FR_ROWS_AHEAD
     void fr_ask_for(const char *row, long bytes, int writes)
     void fr_take_rows(char *out, const char *table, const int64_t *tokens, long N, long row_bytes)
     void fr_sum_rows_float(float *sums, const float *rows, const int64_t *order, const int64_t *starts, long first,
