@@ -1,6 +1,6 @@
 """A character model on the help topics of Python, here and in PyTorch: bits per character, and tokens per second.
 
-    python benches/language_model.py [--epochs 2] [--hidden-size 256] [--layers 2]
+    python benches/language_model.py [--epochs 2] [--hidden-size 256] [--layers 2] [--characters 100000]
 
 The last 10% of the text are held out. Both train the same network on the same batches in the same order: embedding,
 stacked LSTM, Linear, Adam, clipped gradients, the state carried on; from the same weights, so that what differs is
@@ -63,9 +63,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name, default in (("epochs", 2), ("hidden-size", 256), ("layers", 2), ("batch-size", 32), ("steps", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--threads", type=int, help="of both (default: all)")
+    parser.add_argument("--characters", type=int, help="of the text, from its beginning (default: all)")
     args = parser.parse_args()
+    if args.threads:
+        fastrnn.set_num_threads(args.threads)
     torch.set_num_threads(fastrnn.get_num_threads())
-    text, N, T, lr, clip_norm = help_topics(), args.batch_size, args.steps, 2e-3, 1.0
+    text, N, T, lr, clip_norm = help_topics()[: args.characters], args.batch_size, args.steps, 2e-3, 1.0
     cut = int(0.9 * len(text))
     H = args.hidden_size
     model = fastrnn.LanguageModel.of(text, hidden_size=H, num_layers=args.layers, rng=0)

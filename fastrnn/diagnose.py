@@ -74,8 +74,8 @@ def alignment(
 ) -> Array:
     """(T', T): how much target step j depends on source step i, for a model that has no attention to look at.
 
-    Measured by occlusion: log p(target_j | source) minus its mean where source token i is another one, at least 0. The
-    decoder is fed with the target. source (T,), target (T',): tokens of one sequence. alternatives: tokens to put in
+    Measured by occlusion: the probability of target j, minus its mean where source token i is another one, at least 0
+    (of logarithms one that is all but impossible would hide all others). The decoder is fed with the target. source (T,), target (T',): tokens of one sequence. alternatives: tokens to put in
     the place of others, drawn `samples` times by `rng`; None for those of the source.
     Raises TypeError and ValueError for what is no model or no tokens, and for a source without alternatives.
     """
@@ -94,8 +94,8 @@ def alignment(
     logits = model(sources if first else sources.T, targets=targets if first else targets.T)
     logits = (logits if first else logits.swapaxes(0, 1)).astype(np.float64)
     logits -= logits.max(axis=2, keepdims=True)
-    log_p = np.take_along_axis(logits, targets[..., None], 2)[..., 0] - np.log(np.exp(logits).sum(axis=2))
-    lost = log_p[0] - log_p[1:].reshape(T, R, -1).mean(axis=1)
+    p = np.exp(np.take_along_axis(logits, targets[..., None], 2)[..., 0]) / np.exp(logits).sum(axis=2)
+    lost = p[0] - p[1:].reshape(T, R, -1).mean(axis=1)
     return np.maximum(lost.T, 0.0)
 
 

@@ -82,9 +82,12 @@ def test_gates_are_one_map_each_of_the_same_units():
     np.testing.assert_allclose(forget.images[0].get_array() * 2 - 1, cell.images[0].get_array())
 
 
-def test_alignment_scales_rows():
-    (axes,) = plot.alignment([[1.0, 3.0, 0.0], [0.0, 0.0, 0.5]], "abc", "xy").axes
-    np.testing.assert_allclose(axes.images[0].get_array(), [[1 / 3, 1, 0], [0, 0, 1]])
+def test_alignment_is_a_map_from_0_to_the_largest_weight():
+    weights = [[1.0, 3.0, 0.0], [0.0, 0.0, 0.5]]
+    (axes,) = plot.alignment(weights, "abc", "xy").axes
+    np.testing.assert_array_equal(axes.images[0].get_array(), weights)
+    assert axes.images[0].get_clim() == (0, 3)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

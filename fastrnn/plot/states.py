@@ -75,16 +75,15 @@ def alignment(
     *,
     dark: bool = False,
 ) -> Any:
-    """How much each target step (rows) depends on each source step (columns): weights (T', T), none below 0. Rows are
-    scaled to a largest value of 1. `fastrnn.diagnose.alignment` measures them for any `EncoderDecoder`."""
+    """How much each target step (rows) depends on each source step (columns): weights (T', T), none below 0; the
+    largest one has the full colour. `fastrnn.diagnose.alignment` measures them for any `EncoderDecoder`."""
     table = np.asarray(weights, float)
     if table.shape != (len(target), len(source)):
         raise ValueError(f"weights: expected shape ({len(target)}, {len(source)}), got {table.shape}")
-    table = table / np.maximum(table.max(axis=1, keepdims=True), np.finfo(float).tiny)
     height = min(6.0, 0.8 + 0.24 * len(target))
     with page(height, dark=dark, path=path, width=min(7.2, 1.6 + 0.26 * len(source))) as sheet:
         axes = sheet.figure.subplots()
-        axes.imshow(table, cmap=sheet.rising, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.imshow(table, cmap=sheet.rising, vmin=0, vmax=max(float(table.max()), 1e-12), aspect="auto", interpolation="nearest")
         axes.set_yticks(range(len(target)), [{" ": "␣"}.get(label, label) for label in target])
         step_labels(axes, source, len(source))
         axes.set_xlabel("read")
