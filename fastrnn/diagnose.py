@@ -75,8 +75,9 @@ def alignment(
     """(T', T): how much target step j depends on source step i, for a model that has no attention to look at.
 
     Measured by occlusion: the probability of target j, minus its mean where source token i is another one, at least 0
-    (of logarithms one that is all but impossible would hide all others). The decoder is fed with the target. source (T,), target (T',): tokens of one sequence. alternatives: tokens to put in
-    the place of others, drawn `samples` times by `rng`; None for those of the source.
+    (of logarithms one that is all but impossible would hide all others). The decoder is fed with the target. source
+    (T,), target (T',): tokens of one sequence. alternatives: tokens to put in the place of others, drawn `samples`
+    times by `rng`; None for those of the source.
     Raises TypeError and ValueError for what is no model or no tokens, and for a source without alternatives.
     """
     if not isinstance(model, EncoderDecoder):

@@ -16,7 +16,7 @@ from fastrnn.models import LanguageModel, SeriesModel, Table, help_topics, read_
 from fastrnn.models.language import measures
 
 from .arguments import UserError, whole_number
-from .training import add_network, add_training, check_output, load_trainer, share, split, train
+from .training import add_network, add_training, ascending, check_output, load_trainer, share, split, train
 
 
 def add(commands: Any) -> None:
@@ -36,6 +36,12 @@ def add(commands: Any) -> None:
     text.add_argument("--words", action="store_true", help="words and marks instead of characters")
     text.add_argument("--max-size", type=whole_number(2), metavar="V", help="most frequent characters or words only")
     text.add_argument("--embedding-size", type=whole_number(1), metavar="D", help="default: H")
+    text.add_argument(
+        "--cutoffs",
+        type=ascending,
+        metavar="A,B",
+        help="an adaptive softmax with clusters of rarer words from these on",
+    )
     text.add_argument("--steps", type=whole_number(1), default=128, metavar="T", help="default: %(default)s")
     text.add_argument("--held-out", type=share, default=0.1, help="last share of the text, to test (default: 0.1)")
     add_network(text, cell="lstm", hidden_size=256, layers=2)
@@ -66,19 +72,29 @@ def train_text(args: argparse.Namespace) -> None:
     if args.resume:
         trainer = load_trainer(args.output, LanguageModel)
     else:
-        model = LanguageModel.of(
-            text,
-            "words" if args.words else "characters",
-            max_size=args.max_size,
-            cell=args.cell,
-            hidden_size=args.hidden_size,
-            num_layers=args.layers,
-            embedding_size=args.embedding_size,
-            dropout=args.dropout,
-            rng=args.seed,
-        )
+        try:
+            model = LanguageModel.of(
+                text,
+                "words" if args.words else "characters",
+                max_size=args.max_size,
+                cell=args.cell,
+                hidden_size=args.hidden_size,
+                num_layers=args.layers,
+                embedding_size=args.embedding_size,
+                dropout=args.dropout,
+                cutoffs=args.cutoffs,
+                rng=args.seed,
+            )
+        except ValueError as error:  # cutoffs that do not fit the vocabulary
+            raise UserError(f"--{error}") from error
         trainer = fastrnn.Trainer(
-            model, optimizer=fastrnn.Adam(args.lr), clip_norm=args.clip_norm, stateful=True, metrics=(), rng=args.seed
+            model,
+            model.loss,
+            optimizer=fastrnn.Adam(args.lr),
+            clip_norm=args.clip_norm,
+            stateful=True,
+            metrics=(),
+            rng=args.seed,
         )
     lm: Any = trainer.model
     seen, held = split(text, args.held_out)

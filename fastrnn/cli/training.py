@@ -48,6 +48,17 @@ def add_training(parser: argparse.ArgumentParser, *, epochs: int, batch_size: in
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
 
 
+def ascending(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    try:
+        numbers = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or numbers[0] < 1 or sorted(set(numbers)) != list(numbers):
+        raise argparse.ArgumentTypeError(f"expected ascending whole numbers such as 2000,10000, got {text!r}")
+    return numbers
+
+
 def share(text: str) -> float:
     """Of the data or of units, at least 0 and below 1."""
     try:

@@ -27,7 +27,8 @@ no elements at all is nan, with a gradient of zeros, as in PyTorch.
 from .checks import REDUCTIONS as REDUCTIONS
 from .checks import Reduction as Reduction
 from .classes import binary_cross_entropy_with_logits, cross_entropy
+from .given import nll
 from .registry import get
 from .regression import mse
 
-__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse"]
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse", "nll"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from .._validate import Array
 from .classes import binary_cross_entropy_with_logits, cross_entropy
+from .given import nll
 from .regression import mse
 
 LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {
@@ -14,6 +15,7 @@ LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {
     "bce": binary_cross_entropy_with_logits,
     "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
     "mse": mse,
+    "nll": nll,
 }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .. import losses
 from .._validate import as_generator, check_choice, check_probability, check_size
-from ..layers import GRU, LSTM, RNN, Dropout, Embedding, Linear, Sequential
+from ..layers import GRU, LSTM, RNN, AdaptiveSoftmax, Dropout, Embedding, Linear, Sequential
 from ..words import Tokenizer, Vocabulary, streams
 from .sampling import Sampler
 
@@ -37,12 +37,13 @@ class LanguageModel(Sequential):
 
         model = fastrnn.LanguageModel.of(text)                       # its characters
         x, y = model.samples(text, batch_size=32, steps=128)
-        trainer = fastrnn.Trainer(model, "cross_entropy", fastrnn.Adam(2e-3), clip_norm=1.0, stateful=True)
+        trainer = fastrnn.Trainer(model, model.loss, fastrnn.Adam(2e-3), clip_norm=1.0, stateful=True)
         trainer.fit(x, y, epochs=5, batch_size=32)
         print("".join(model.write("The ", 300)))
 
     vocabulary: of `fastrnn.words`, of characters or words. embedding_size: None for hidden_size. dropout: between all
-    layers. rng: seed or Generator of all layers' weights.
+    layers. cutoffs: for many words, an `AdaptiveSoftmax` with these in place of the Linear; the loss is then "nll", as
+    `model.loss` says. rng: seed or Generator of all layers' weights.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class LanguageModel(Sequential):
         num_layers: int = 1,
         embedding_size: int | None = None,
         dropout: float = 0.0,
+        cutoffs: Sequence[int] | None = None,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -71,7 +73,7 @@ class LanguageModel(Sequential):
             *dropouts[:1],
             kind(D, H, num_layers, batch_first=True, dtype=dtype, rng=rng, **between),
             *dropouts[1:],
-            Linear(H, V, dtype=dtype, rng=rng),
+            AdaptiveSoftmax(H, V, cutoffs, dtype=dtype, rng=rng) if cutoffs else Linear(H, V, dtype=dtype, rng=rng),
         )
         self.vocabulary = vocabulary
         self._options = {
@@ -80,6 +82,7 @@ class LanguageModel(Sequential):
             "num_layers": num_layers,
             "embedding_size": D,
             "dropout": p,
+            "cutoffs": None if not cutoffs else list(cutoffs),
             "dtype": np.dtype(dtype).name,
         }
 
@@ -98,6 +101,11 @@ class LanguageModel(Sequential):
         tokenizer = Tokenizer(LINES) if level == "words" else None
         vocabulary = Vocabulary(level=level, max_size=max_size, padding=None, tokenizer=tokenizer)
         return cls(vocabulary.fit(text), **options)
+
+    @property
+    def loss(self) -> Literal["cross_entropy", "nll"]:
+        """What a `Trainer` of it is to minimise."""
+        return "nll" if self.needs_targets else "cross_entropy"
 
     # --- texts to samples, and scores ---------------------------------------------------------------------------------
 
@@ -122,8 +130,13 @@ class LanguageModel(Sequential):
         x, y = streams(tokens, batch_size)
         total, state = 0.0, None
         for start in range(0, x.shape[1], steps):
-            logits, state = self.run(x[:, start : start + steps], state)
-            total += losses.cross_entropy(logits, y[:, start : start + steps], reduction="sum")[0]
+            piece, following = x[:, start : start + steps], y[:, start : start + steps]
+            if self.needs_targets:  # and puts out the losses themselves
+                outputs, state = self.run(piece, state, targets=following)
+                total += float(outputs.sum(dtype=np.float64))
+            else:
+                outputs, state = self.run(piece, state)
+                total += losses.cross_entropy(outputs, following, reduction="sum")[0]
         characters = len(text) / len(tokens) if isinstance(text, str) else 1.0  # of a token
         return measures(total / y.size, characters) | {"tokens": float(y.size)}
 

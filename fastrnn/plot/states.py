@@ -83,7 +83,14 @@ def alignment(
     height = min(6.0, 0.8 + 0.24 * len(target))
     with page(height, dark=dark, path=path, width=min(7.2, 1.6 + 0.26 * len(source))) as sheet:
         axes = sheet.figure.subplots()
-        axes.imshow(table, cmap=sheet.rising, vmin=0, vmax=max(float(table.max()), 1e-12), aspect="auto", interpolation="nearest")
+        axes.imshow(
+            table,
+            cmap=sheet.rising,
+            vmin=0,
+            vmax=max(float(table.max()), 1e-12),
+            aspect="auto",
+            interpolation="nearest",
+        )
         axes.set_yticks(range(len(target)), [{" ": "␣"}.get(label, label) for label in target])
         step_labels(axes, source, len(source))
         axes.set_xlabel("read")
