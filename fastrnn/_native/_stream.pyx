@@ -1,21 +1,38 @@
-# Part of _native.pyx: layers that run step by step, with their weights packed once and their states kept in place.
+"""Layers that run step by step, with their weights packed once and their states kept in place."""
 
-cdef struct Link:  # one layer of a chain
-    Job job
-    int threads, shares
-    int projects  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
+import numpy as np
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of
+from fastrnn._native._runtime cimport Rooms, Workspace, allot, build_for, new_workspace, reserve
+from fastrnn._native._sequence cimport (
+    CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
+    reserve_states, run_forward,
+)
+from fastrnn._native.kernels cimport *
+from libc.math cimport INFINITY, exp
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memcpy, memset
+
+cnp.import_array()
+
+cdef struct ChainLayer:
+    SequenceCall call
+    int projects_ahead  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
     void *h     # (N, R) state of the step before, or NULL: a layer without state
     void *y     # (N, R) output of one step, for the next layer
     void *wide  # (T, N, R) the same for a block of steps
 
 
 cdef class Chain:
-    """Layers of one dtype, one after the other, each a dict of the arguments of `forward` by name; an embedding may stand
-    before them. Weights are copied: later changes of the arrays do not show. N is the batch.
+    """Layers of one dtype, one after the other, each a dict of its `CompiledCell` ("cell") and its weights by the names of
+    `forward`; an embedding may stand before them. Weights are copied: later changes of the arrays do not show. N is the
+    batch.
 
     One thread at a time may use a chain, another one meets a RuntimeError; several chains may run at once.
     """
-    cdef Link *links
+    cdef ChainLayer *layers
     cdef int count, typenum, itemsize
     cdef readonly long N, D, R
     cdef bint running
@@ -23,80 +40,61 @@ cdef class Chain:
     cdef cnp.ndarray embedding, embedded
 
     def __init__(self, long N, list layers, embedding=None):
-        cdef Link *link
         cdef fr_sequence *q
         cdef int index
-        if self.links != NULL or not layers:
-            raise ValueError("layers: expected at least one, and a chain that is not in use")
-        self.N, self.held = N, []
-        self.typenum = _real_type(layers[0]["weight_ih"], "weight_ih")
+        if self.layers != NULL or not layers or N < 1:
+            raise ValueError("layers: expected at least one, of a batch of at least 1, and a chain that is not in use")
+        self.N = N
+        self.typenum = real_type(layers[0]["weight_ih"], "weight_ih")
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
-        self.links = <Link *>fr_acquire(len(layers) * sizeof(Link))  # barriers ask for more alignment than malloc gives
-        if self.links == NULL:
-            raise MemoryError("no memory for a chain")
-        memset(self.links, 0, len(layers) * sizeof(Link))
+        # Barriers ask for more alignment than malloc gives.
+        cdef Workspace memory = new_workspace(len(layers) * sizeof(ChainLayer))
+        self.held, self.layers = [memory], <ChainLayer *>memory.at
+        memset(self.layers, 0, len(layers) * sizeof(ChainLayer))
         for index, layer in enumerate(layers):
-            self._start(&self.links[index], layer["cell"], layer["activation"], layer["weight_ih"], layer.get("weight_hh"),
-                        layer.get("bias_ih"), layer.get("bias_hh"), layer.get("weight_hr"), layer.get("weight_peephole"),
-                        layer.get("gate_activation", FR_SIGMOID), layer.get("clip") or 0)
-            q = &self.links[index].job.sequence
+            self._start(&self.layers[index], layer["cell"], layer)
+            q = &self.layers[index].call.sequence
             if index and q.D != self.R:
                 raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
             self.R = q.P
             self.count += 1
-        self.D = self.links[0].job.sequence.D
+        self.D = self.layers[0].call.sequence.D
         if embedding is not None:
-            self.embedding = _dense(embedding.copy(), "embedding", self.typenum, "VD", 2, -1, self.D)
-            self.embedded = _new(self.typenum, N, self.D, -1, False)
+            self.embedding = dense(embedding.copy(), "embedding", self.typenum, "VD", 2, -1, self.D)
+            self.embedded = new_array(self.typenum, N, self.D, -1, False)
 
-    def __dealloc__(self):
-        fr_release(self.links)
-
-    cdef object _start(self, Link *link, int cell, int activation, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-                       weight_peephole, int gate_activation, double clip):
+    cdef int _start(self, ChainLayer *layer, CompiledCell cell, dict weights) except -1:
         """Read one layer, give it room and pack its weights."""
-        cdef Job *job = &link.job
-        cdef fr_sequence *q = &job.sequence
-        cdef const fr_sequence_kernels *k = fr_build_for(_isa, self.itemsize).sequence
-        cdef list held = []
-        job.kernels = k
-        q.cell, q.activation, q.gate_activation, q.clip, q.output_activation = cell, activation, gate_activation, clip, FR_IDENTITY
-        x = np.empty((1, self.N, weight_ih.shape[1]), weight_ih.dtype)
-        _read_arguments(q, k.gates(cell), self.typenum, held, x, None, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, None,
-                        weight_peephole, None, False)
-        cdef Plan plan = choose_plan(q, k)
-        cdef long Hp = k.padded(q.H)
-        cdef size_t size = 0
-        cdef size_t panels_at = _room(&size, k.panels_size(q), self.itemsize), bias_at = _room(&size, k.bias_size(q), self.itemsize)
-        cdef size_t zeros_at = _room(&size, _zeros_row(k, q), self.itemsize)
-        cdef size_t gates_at = _room(&size, q.N * k.gates_row(q) if cell == FR_GRU_RESET_BEFORE else 0, self.itemsize)
-        cdef size_t inner_at = _room(&size, q.N * Hp if k.has_inner(q) else 0, self.itemsize)
-        cdef size_t c_at = _room(&size, q.N * Hp if cell == FR_LSTM else 0, self.itemsize)
-        cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
-        cdef Block block = _block(size)
-        link.projects = not plan.fused
-        q.input_projection, job.chunk = FR_SEQUENTIAL if link.projects else FR_FUSED, 1
-        job.by_units, job.passes, job.packed = plan.by_units, k.passes(q), True
-        q.scratch.panels, q.workspace.bias, q.workspace.zeros = block.at + panels_at, block.at + bias_at, block.at + zeros_at
-        job.pointers = <void **>(block.at + pointers_at)
-        memset(q.workspace.zeros, 0, _zeros_row(k, q) * self.itemsize)
-        if cell == FR_GRU_RESET_BEFORE:
-            q.workspace.gates = block.at + gates_at
-        if k.has_inner(q):
-            q.workspace.inner = block.at + inner_at
-        if cell == FR_LSTM:
-            q.workspace.c = block.at + c_at
+        cdef SequenceCall *call = &layer.call
+        cdef fr_sequence *q = &call.sequence
+        cdef const fr_sequence_kernels *k = build_for(self.itemsize).sequence
+        cell.start(call)
+        call.kernels = k
+        read_weights(q, [], self.typenum, k.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
+                     weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"))
+        q.T, q.N, call.packed = 1, self.N, True
+        plan_call(call, True)
+        layer.projects_ahead = q.input_projection == FR_AHEAD
+        q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
+        cdef Rooms rooms
+        memset(&rooms, 0, sizeof(rooms))
+        reserve(&rooms, &q.scratch.panels, k.panels_size(q), self.itemsize)
+        reserve_states(&rooms, call, False, q.N)
+        reserve_pointers(&rooms, call)
+        self.held.append(allot(&rooms))
+        clear_zeros(call)
+        if q.cell == FR_LSTM:
             k.pack_state(q, q.workspace.c, NULL)
-        cdef cnp.ndarray h = _new(self.typenum, q.N, q.P, -1, True)
-        if weight_hh is not None:
-            link.h = cnp.PyArray_DATA(h)
-        link.y, link.threads, link.shares = q.args.output.data, plan.threads, plan.shares
-        cdef fr_partition share = share_of(job, 0, 1, 0)
-        share.by_units = 0
+        cdef cnp.ndarray y = new_array(self.typenum, q.N, q.P, -1, False), h = new_array(self.typenum, q.N, q.P, -1, True)
+        self.held += [y, h]
+        layer.y = cnp.PyArray_DATA(y)
+        if q.args.weight_hh != NULL:
+            layer.h = cnp.PyArray_DATA(h)
+        cdef fr_partition all_of_it = partition_of(call, 0, 1, 0)
+        all_of_it.by_units = 0
         with nogil:
-            k.pack_forward(q, share)
-        self.held += [held, h, block]
-        return None
+            k.pack_forward(q, all_of_it)
+        return 0
 
     # ---- Running ----
 
@@ -110,19 +108,18 @@ cdef class Chain:
     cdef void _advance(self, fr_series x, fr_series out, long T) noexcept nogil:
         """T steps of all layers, from x to out; layers in between write to `y`, or to `wide` where T > 1."""
         cdef int index
-        cdef Link *link
+        cdef ChainLayer *layer
         cdef fr_sequence *q
         cdef fr_series between
         for index in range(self.count):
-            link = &self.links[index]
-            q = &link.job.sequence
-            between.data, between.row, between.step = link.y if T == 1 else link.wide, q.P, q.N * q.P
-            q.T, q.args.x, q.args.h0 = T, x, link.h
+            layer = &self.layers[index]
+            q = &layer.call.sequence
+            between.data, between.row, between.step = layer.y if T == 1 else layer.wide, q.P, q.N * q.P
+            q.T, q.args.x, q.args.h0 = T, x, layer.h
             q.args.output = out if index == self.count - 1 else between
-            plan_forward(&link.job, link.shares)
-            fr_parallel(link.threads, forward_body, &link.job)
-            if link.h != NULL:
-                link.job.kernels.last_states(q, link.h, NULL)
+            run_forward(&layer.call)
+            if layer.h != NULL:
+                layer.call.kernels.last_states(q, layer.h, NULL)
             x = q.args.output
 
     def step(self, x, cnp.ndarray out=None):
@@ -146,17 +143,17 @@ cdef class Chain:
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):
-                x = np.ascontiguousarray(_array(x, "x", self.typenum)).reshape(np.shape(x))
+                x = np.ascontiguousarray(as_array(x, "x", self.typenum)).reshape(np.shape(x))
             x_ = <cnp.ndarray>x
             flat = cnp.PyArray_NDIM(x_) == 1 and self.N == 1
             if not (flat and cnp.PyArray_DIM(x_, 0) == self.D):
-                _expect(x_, "x", "ND", 2, self.N, self.D, -1)
+                expect_shape(x_, "x", "ND", 2, self.N, self.D, -1)
         if out is None:
-            out = _new(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
+            out = new_array(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
         else:
             if cnp.PyArray_TYPE(out) != self.typenum:
                 raise TypeError(f"out: expected {x_.dtype}, got {out.dtype}")
-            _expect(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
+            expect_shape(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
             if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
                 raise ValueError("out: expected a writable, C-contiguous array apart from x, got another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
@@ -167,44 +164,45 @@ cdef class Chain:
 
     def run(self, x):
         """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, R). Equal to that many calls of `step`, bit for bit."""
-        cdef cnp.ndarray x_, out
-        cdef Link *link
+        cdef cnp.ndarray x_, out, wide
+        cdef ChainLayer *layer
         cdef fr_sequence *q
+        cdef Workspace inputs
         cdef long T, chunk
         cdef int index
         cdef fr_series xs, ys
         if self.embedding is not None:
             x = self.embedding[self._tokens(x, 2)]
-        x_ = _read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
+        x_ = read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
-        out = _new(self.typenum, T, self.N, self.R, False)
+        out = new_array(self.typenum, T, self.N, self.R, False)
         if T == 0:
             return out
         kept = []
-        xs, ys = _series(x_), _series(out)
+        xs, ys = series_of(x_), series_of(out)
         self._begin()
         try:
             for index in range(self.count):
-                link = &self.links[index]
-                q = &link.job.sequence
-                wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.P, False)
+                layer = &self.layers[index]
+                q = &layer.call.sequence
+                wide = new_array(self.typenum, T if index + 1 < self.count else 0, q.N, q.P, False)
                 kept.append(wide)
-                link.wide = cnp.PyArray_DATA(<cnp.ndarray>wide)
-                if link.projects:
+                layer.wide = cnp.PyArray_DATA(wide)
+                if layer.projects_ahead:
                     q.input_projection = FR_AHEAD
-                    chunk = max(1, min(T, (1 << 20) // (q.N * link.job.kernels.inputs_row(q) * self.itemsize)))
-                    inputs = _block(chunk * q.N * link.job.kernels.inputs_row(q) * self.itemsize)
+                    chunk = projected_steps(&layer.call, T)
+                    inputs = new_workspace(chunk * q.N * layer.call.kernels.inputs_row(q) * self.itemsize)
                     kept.append(inputs)
-                    q.scratch.inputs, link.job.chunk = (<Block>inputs).at, chunk
+                    q.scratch.inputs, layer.call.chunk = inputs.at, chunk
                 else:
-                    link.job.chunk = T
+                    layer.call.chunk = T
             with nogil:
                 self._advance(xs, ys, T)
         finally:  # memory may have run out halfway
             for index in range(self.count):
-                link = &self.links[index]
-                link.job.chunk = 1
-                link.job.sequence.input_projection = FR_SEQUENTIAL if link.projects else FR_FUSED
+                layer = &self.layers[index]
+                layer.call.chunk = 1
+                layer.call.sequence.input_projection = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED
             self.running = False
         return out
 
@@ -227,50 +225,50 @@ cdef class Chain:
 
     def states(self):
         """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H))."""
-        cdef Link *link
+        cdef ChainLayer *layer
         cdef fr_sequence *q
         cdef cnp.ndarray h, c
         result = []
         for index in range(self.count):
-            link = &self.links[index]
-            q = &link.job.sequence
-            if link.h == NULL:
+            layer = &self.layers[index]
+            q = &layer.call.sequence
+            if layer.h == NULL:
                 result.append(None)
                 continue
-            h = _new(self.typenum, q.N, q.P, -1, False)
-            memcpy(cnp.PyArray_DATA(h), link.h, q.N * q.P * self.itemsize)
+            h = new_array(self.typenum, q.N, q.P, -1, False)
+            memcpy(cnp.PyArray_DATA(h), layer.h, q.N * q.P * self.itemsize)
             if q.cell != FR_LSTM:
                 result.append((h,))
                 continue
-            c = _new(self.typenum, q.N, q.H, -1, False)
-            link.job.kernels.unpack_state(q, cnp.PyArray_DATA(c), q.workspace.c)
+            c = new_array(self.typenum, q.N, q.H, -1, False)
+            layer.call.kernels.unpack_state(q, cnp.PyArray_DATA(c), q.workspace.c)
             result.append((h, c))
         return result
 
     def set_states(self, list states):
         """Take over what `states` gave, of a chain of the same layers and batch; nothing is changed where it does not fit."""
-        cdef Link *link
+        cdef ChainLayer *layer
         cdef fr_sequence *q
         cdef cnp.ndarray h, c
         checked = []
         if len(states) != self.count:
             raise ValueError(f"state: expected one entry per layer, {self.count}, got {len(states)}")
         for index in range(self.count):
-            link = &self.links[index]
-            q = &link.job.sequence
+            layer = &self.layers[index]
+            q = &layer.call.sequence
             entry = states[index]
-            if (entry is None) != (link.h == NULL):
-                raise ValueError(f"state: expected {'None' if link.h == NULL else 'arrays'} for layer {index}")
+            if (entry is None) != (layer.h == NULL):
+                raise ValueError(f"state: expected {'None' if layer.h == NULL else 'arrays'} for layer {index}")
             if entry is not None:
-                h = _dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
-                c = _dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
+                h = dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
+                c = dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
         for index, h, c in checked:
-            link = &self.links[index]
-            q = &link.job.sequence
-            memcpy(link.h, cnp.PyArray_DATA(h), q.N * q.P * self.itemsize)
+            layer = &self.layers[index]
+            q = &layer.call.sequence
+            memcpy(layer.h, cnp.PyArray_DATA(h), q.N * q.P * self.itemsize)
             if c is not None:
-                link.job.kernels.pack_state(q, q.workspace.c, cnp.PyArray_DATA(c))
+                layer.call.kernels.pack_state(q, q.workspace.c, cnp.PyArray_DATA(c))
 
     # ---- Generation ----
 
@@ -281,10 +279,10 @@ cdef class Chain:
         largest (0: all); None: the largest logit. end: a token that ends a row, which is filled up with it; -1: none.
         """
         cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64)
-        cdef cnp.ndarray logits = _dense(y, "y", self.typenum, "NR", 2, self.N, self.R).copy()
+        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NR", 2, self.N, self.R).copy()
         if uniform is not None:
             uniform = np.ascontiguousarray(uniform, np.float64)
-            _expect(uniform, "uniform", "TN", 2, steps, self.N, -1)
+            expect_shape(uniform, "uniform", "TN", 2, steps, self.N, -1)
         cdef Chooser chooser = Chooser(self.R, temperature, top_k)
         cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(tokens)
         cdef const double *u = NULL if uniform is None else <double *>cnp.PyArray_DATA(uniform)
@@ -292,7 +290,7 @@ cdef class Chain:
         cdef char *embedded
         cdef const char *table
         cdef long t, n, running = self.N, width = self.D * self.itemsize
-        cdef int64_t token, V
+        cdef int64_t token
         cdef fr_series xs, ys
         if self.embedding is None or self.embedding.shape[0] < self.R:
             raise ValueError(f"layers: expected an embedding of at least {self.R} tokens first, to read what comes out")
@@ -322,17 +320,17 @@ cdef class Chain:
 
     def feed_back(self, cnp.ndarray y, long steps):
         """Outputs (steps, N, R): y (N, R), then what follows when each output is the next input; R = D."""
-        cdef cnp.ndarray out = _new(self.typenum, steps, self.N, self.R, False)
+        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.R, False)
         cdef fr_series xs, ys
-        cdef long t
+        cdef long _t
         if self.R != self.D or self.embedding is not None:
             raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.R}")
         if steps:
             out[0] = y
-        xs = ys = _series(out)
+        xs = ys = series_of(out)
         self._begin()
         with nogil:
-            for t in range(1, steps):
+            for _t in range(1, steps):
                 ys.data = <char *>xs.data + self.N * self.R * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
