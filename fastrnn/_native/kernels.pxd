@@ -180,6 +180,11 @@ cdef extern from "build.h" nogil:
         void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double weight,
                               void *losses, void *dlogits) noexcept nogil
 
+    # ---- Words, see words.pxd ----
+
+    ctypedef struct fr_words_kernels:
+        pass
+
     # ---- Builds ----
 
     ctypedef struct fr_build:
@@ -187,6 +192,7 @@ cdef extern from "build.h" nogil:
         const fr_tree_kernels *tree
         const fr_update_kernels *update
         const fr_loss_kernels *loss
+        const fr_words_kernels *words
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
