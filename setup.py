@@ -1,9 +1,9 @@
-"""Builds the extension module; everything else about the project is in pyproject.toml.
+"""Builds the compiled modules; everything else about the project is in pyproject.toml.
 
-kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module that picks at
-import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled in parallel.
-No -march=native and no -ffast-math: the wheel runs on every x86-64, and
-denormals and NaN stay what they are.
+src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into `_runtime`,
+which picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. The other modules
+are small and reach the C side through that one. All are compiled in parallel, and again only where sources are newer.
+No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they are.
 """
 
 import glob
@@ -19,6 +19,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ISAS = {"baseline": []}
@@ -33,6 +34,9 @@ SANITIZERS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] 
 FLAGS += SANITIZERS
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
 AMX = ["-mamx-tile", "-mamx-bf16"]
+INCLUDES = ["src/include", "src/kernels", "src/runtime"]
+PACKAGE = "fastrnn._native"
+SOURCES = [*glob.glob("src/*/*.[ch]"), "setup.py"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
 
@@ -59,15 +63,21 @@ class BuildKernels(build_ext):
         if not self.compiles("#include <Python.h>\n", include_dirs=[sysconfig.get_path("include")]):
             sys.exit("fastrnn: Python's C headers were not found; install them, for example: apt install python3-dev")
 
-    def build_extension(self, extension):
+    def build_extensions(self):
         self.check_tools()
+        self.parallel = self.parallel or os.cpu_count()
+        runtime = next(extension for extension in self.extensions if extension.name == f"{PACKAGE}._runtime")
+        runtime.extra_objects = self.kernel_objects()
+        super().build_extensions()
+
+    def kernel_objects(self):
         # GCC before 11 and Clang before 12 do not know AMX.
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "dispatch")]
+        jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "cpu")]
         jobs += [
-            ("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
+            ("src/kernels/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"{isa}_{dtype}"), *macros])
             for isa, flags in ISAS.items()
             for dtype, macros in DTYPES.items()
         ]
@@ -76,10 +86,10 @@ class BuildKernels(build_ext):
             tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
         jobs += [
             (
-                "src/kernels.c",
+                "src/kernels/kernels.c",
                 f"{kind}_{precision}",
                 flags,
-                [("FR_BUILD", f"fr_{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros],
+                [("FR_BUILD", f"{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros],
             )
             for kind, (flags, macros) in tiles.items()
             for precision, terms in TERMS.items()
@@ -87,28 +97,31 @@ class BuildKernels(build_ext):
 
         def compile_one(job):
             source, name, flags, macros = job
+            folder = os.path.join(self.build_temp, name)
+            objects = self.compiler.object_filenames([source], output_dir=folder)
+            if not self.force and not newer_group(SOURCES, objects[0]):
+                return objects
             return self.compiler.compile(
-                [source],
-                output_dir=os.path.join(self.build_temp, name),
-                macros=macros,
-                extra_postargs=flags,
-                depends=glob.glob("src/*.h"),
+                [source], output_dir=folder, macros=macros, include_dirs=INCLUDES, extra_postargs=flags
             )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            extension.extra_objects = [path for paths in pool.map(compile_one, jobs) for path in paths]
-        super().build_extension(extension)
+            return [path for paths in pool.map(compile_one, jobs) for path in paths]
 
 
-native = Extension(
-    "fastrnn._native",
-    ["src/_native.pyx"],
-    include_dirs=["src", numpy.get_include()],
-    extra_link_args=["-pthread", *SANITIZERS],
-    extra_compile_args=["-O2", "-g0", *SANITIZERS],
-    depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-)
+def module(name):
+    return Extension(
+        f"{PACKAGE}.{name}",
+        [f"fastrnn/_native/{name}.pyx"],
+        include_dirs=[*INCLUDES, numpy.get_include()],
+        extra_link_args=["-pthread", *SANITIZERS],
+        extra_compile_args=["-O2", "-g0", *SANITIZERS],
+        depends=SOURCES,
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    )
+
+
+topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_sequence", "_stream", "_tree")
 directives = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -117,6 +130,5 @@ directives = {
     "initializedcheck": DEBUG,
 }
 setup(
-    ext_modules=cythonize([native], include_path=["src"], compiler_directives=directives),
-    cmdclass={"build_ext": BuildKernels},
+    ext_modules=cythonize([*map(module, topics)], compiler_directives=directives), cmdclass={"build_ext": BuildKernels}
 )

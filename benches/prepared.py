@@ -52,7 +52,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(threads)
-    print(f"{fastrnn.show_config()['cpu']}, {threads} thread(s); medians of {ROUNDS} rounds, us a call")
+    print(f"{fastrnn.runtime.config()['cpu']}, {threads} thread(s); medians of {ROUNDS} rounds, us a call")
     print(f"{'cell':5} {'T':>3} {'N':>3} {'H':>4}  {'prepared':>9} {'plain':>9} {'torch':>9}  plain/prep. torch/prep.")
     for cell in ("LSTM", "GRU", "RNN"):
         for H in (64, 128, 256, 512):

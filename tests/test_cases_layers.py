@@ -267,9 +267,11 @@ def test_a_stream_in_use_gives_no_snapshot_and_takes_no_state():
     x, met, done = np.zeros((1000, 8, D), np.float32), [], threading.Event()
 
     def run():
-        for _ in range(3):
-            stream.run(x)
-        done.set()
+        try:
+            for _ in range(3):
+                stream.run(x)
+        finally:
+            done.set()
 
     first = stream.snapshot()
     thread = threading.Thread(target=run)

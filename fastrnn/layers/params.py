@@ -47,5 +47,6 @@ class JoinedParams(Params):
         value, own = np.asarray(value), self[name]
         if value.shape != own.shape:
             raise ValueError(f"{name}: expected shape {own.shape}, got {value.shape}")
-        own[...] = value
+        with np.errstate(under="ignore"):
+            own[...] = value
         self.changed()

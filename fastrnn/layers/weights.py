@@ -124,8 +124,9 @@ class Weights:
         for layer in self.flatten():
             layer.release()
         params = self.params
-        for name, value in values.items():
-            params[name][...] = value
+        with np.errstate(under="ignore"):  # what is too small for float32 is 0
+            for name, value in values.items():
+                params[name][...] = value
         getattr(params, "changed", int)()  # not of a user's cell, whose parameters are a plain dict
 
     def _checked(self, mapping: Mapping[str, Any], prefix: str) -> dict[str, Array]:

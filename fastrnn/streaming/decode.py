@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .._state import take_rows
 from .._validate import check_size
+from ..functional.activations import ieee
 
 Array = NDArray[Any]
 Step = Callable[[Array, Any], "tuple[Array, Any]"]
@@ -26,6 +27,7 @@ def greedy(logits: Array) -> Array:
     return logits.argmax(axis=1)
 
 
+@ieee
 def sample(logits: Array, uniform: Array, temperature: float = 1.0, top_k: int | None = None) -> Array:
     """One token for each row of logits (N, V), drawn from softmax(logits / temperature) over the top_k largest logits,
     None for all, by a random number of [0, 1) for each row, uniform (N,). Temperature 0 is the limit, greedy; logits of
@@ -35,11 +37,11 @@ def sample(logits: Array, uniform: Array, temperature: float = 1.0, top_k: int |
     a = _below_largest(logits)
     if top_k is not None and top_k < a.shape[1]:
         a[a < np.partition(a, -top_k, axis=1)[:, -top_k, None]] = -np.inf
-    with np.errstate(over="ignore", under="ignore"):  # to -inf, which has no share
-        p = np.exp(a / temperature).cumsum(axis=1)
+    p = np.exp(a / temperature).cumsum(axis=1)  # what overflows has no share
     return np.minimum((p <= uniform[:, None] * p[:, -1:]).sum(axis=1), a.shape[1] - 1)
 
 
+@ieee
 def beam_search(
     step: Step, start: Array, state: Any, steps: int, *, beam_size: int, end: int | None, length_penalty: float = 1.0
 ) -> tuple[Array, Array]:
@@ -94,10 +96,10 @@ def beam_search(
     return best_tokens, best
 
 
+@ieee
 def log_softmax(logits: Array) -> Array:
     a = _below_largest(logits)
-    with np.errstate(under="ignore"):
-        return a - np.log(np.exp(a).sum(axis=-1, keepdims=True))
+    return a - np.log(np.exp(a).sum(axis=-1, keepdims=True))
 
 
 def _below_largest(logits: Array) -> Array:
@@ -105,8 +107,7 @@ def _below_largest(logits: Array) -> Array:
     check_no_nan(logits)
     a = logits.astype(np.float64)
     largest = a.max(axis=-1, keepdims=True)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(a == largest, 0.0, a - largest)
+    return np.where(a == largest, 0.0, a - largest)
 
 
 def check_no_nan(outputs: Array) -> None:

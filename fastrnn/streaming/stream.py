@@ -74,12 +74,12 @@ class ChainBuilder:
     ) -> bool:
         """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
         of its states starts from, None for zeros."""
-        self.links.append({**weights, **spec.link(), "initial": initial})
+        self.links.append({**weights, "spec": spec, "initial": initial})
         return True
 
     def add_linear(self, weight: Array, bias: Array | None) -> bool:
         """y = W x + b at each step."""
-        self.links.append({"weight_ih": weight, "bias_ih": bias, **LINEAR.link()})
+        self.links.append({"weight_ih": weight, "bias_ih": bias, "spec": LINEAR})
         return True
 
     def add_embedding(self, weight: Array) -> bool:
@@ -93,10 +93,10 @@ class ChainBuilder:
         """A function of each element; only right behind a linear map, of which it becomes a part."""
         if name == "identity":
             return True
-        last = self.links[-1] if self.links else {"spec": None}
-        if last["spec"] != LINEAR or last.get("weight_hh") is not None or name not in NONLINEARITIES:
+        last: dict[str, Any] = self.links[-1] if self.links else {}
+        if last.get("spec") != LINEAR or name not in NONLINEARITIES:
             return False
-        last.update(replace(LINEAR, activation=cast(Nonlinearity, name)).link())
+        last["spec"] = replace(LINEAR, activation=cast(Nonlinearity, name))
         return True
 
     @classmethod
@@ -114,7 +114,7 @@ class ChainBuilder:
         return True
 
     def chain_arguments(self) -> tuple[list[dict[str, Any]], Array | None]:
-        return self.links, self.embedding
+        return [link | {"cell": link["spec"].compiled} for link in self.links], self.embedding
 
     def initial(self, N: int) -> list[Any]:
         """The chain's initial state: zeros, or what a layer has learned."""
@@ -123,8 +123,8 @@ class ChainBuilder:
             if link.get("weight_hh") is None:
                 state.append(None)
                 continue
-            dtype, H, P = link["weight_ih"].dtype, len(link["weight_ih"]) // link["gates"], link["weight_hh"].shape[1]
-            widths = link["spec"].widths(H, P)
+            spec, dtype = link["spec"], link["weight_ih"].dtype
+            widths = spec.widths(len(link["weight_ih"]) // spec.gates, link["weight_hh"].shape[1])
             learned = link.get("initial") or [np.zeros(width, dtype) for width in widths]
             state.append(tuple(np.repeat(row[None], N, axis=0) for row in learned))
         return state
