@@ -228,19 +228,20 @@ def test_padding_gets_no_gradient():
         assert not np.asarray(layer.grads["weight"]).any()
 
 
-@every_optimizer
-def test_frozen_vectors_stay(make):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_pretrained_vectors_stay(sparse, tmp_path):
     vectors = np.random.default_rng(0).standard_normal((V, D))
-    layer = Embedding.from_pretrained(vectors)
-    assert layer.freeze and layer.params["weight"].dtype == np.float64 and layer.params["weight"] is not vectors
-    x, dy = tokens_and_gradient("float64")
-    optimizer = make()
-    for _ in range(2):
-        step_once(layer, x, dy, optimizer)
-    np.testing.assert_array_equal(layer.params["weight"], vectors)
-    learns = Embedding.from_pretrained(vectors, freeze=False)
-    step_once(learns, x, dy, make())
-    assert (learns.params["weight"] != vectors).any()
+    x = np.random.default_rng(1).integers(0, V, (12, 9))
+    for freeze in (True, False):
+        layer = Embedding.from_pretrained(vectors, freeze=freeze, sparse=sparse)
+        assert layer.trainable != freeze and layer.params["weight"].dtype == np.float64
+        model = Sequential(layer, GRU(D, 6, batch_first=True, dtype="float64"), Linear(6, V, dtype="float64"), rng=0)
+        np.testing.assert_array_equal(layer.params["weight"], vectors)  # the model's rng draws them no new
+        trainer = Trainer(model, optimizer=AdamW(0.05), clip_norm=1.0)
+        trainer.fit(x, x, epochs=2, batch_size=4, progress=False)
+        assert (layer.params["weight"] == vectors).all() == freeze
+        trainer.save(tmp_path / "a")
+        assert Trainer.load(tmp_path / "a").model[0].trainable != freeze
 
 
 def test_vectors_by_word():
@@ -301,9 +302,10 @@ def test_gradients_that_do_not_fit():
 
 
 def test_description_rebuilds_the_layer():
-    layer = Embedding(V, D, 3, sparse=True, freeze=True, dtype="float64")
+    layer = Embedding(V, D, 3, sparse=True, dtype="float64")
+    layer.freeze()
     again = build(layer.config())
-    assert (again.padding_idx, again.sparse, again.freeze, again.dtype) == (3, True, True, np.float64)
+    assert (again.padding_idx, again.sparse, again.trainable, again.dtype) == (3, True, False, np.float64)
     assert repr(Embedding(V, D)) == "Embedding(num_embeddings=50, embedding_dim=7, dtype='float32')"
     zero = build(Embedding(V, D, 0).config())
     assert zero.padding_idx == 0

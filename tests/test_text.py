@@ -166,6 +166,20 @@ def test_training_in_pieces_equals_training_at_once(tmp_path):
         np.testing.assert_array_equal(again.model.params[name], param)
 
 
+def test_tied_weights_are_one_array(tmp_path):
+    model = make(tie_weights=True, num_layers=2)
+    assert model[0].params["weight"] is model[-1].params["weight"]
+    trainer = fit(model, epochs=4)
+    assert model[0].params["weight"] is model[-1].params["weight"]
+    assert model.score(TEXT)["loss"] < 0.6 * make(tie_weights=True, num_layers=2).score(TEXT)["loss"]
+    trainer.save(tmp_path / "a")
+    again = Trainer.load(tmp_path / "a").model
+    assert again[0].params["weight"] is again[-1].params["weight"]
+    assert again.score(TEXT) == model.score(TEXT)
+    with pytest.raises(ValueError, match=r"^tie_weights: expected False with embedding_size=8 and hidden_size=16: "):
+        make(tie_weights=True, embedding_size=8)
+
+
 @pytest.mark.parametrize(
     "call, error, message",
     [

@@ -139,10 +139,12 @@ cdef class Chain:
         cdef fr_series xs, ys
         cdef bint flat = False
         if self.embedding is not None:
-            x_ = self._embed(x)
+            x_ = np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):
+                if np.ndim(x) == 2:  # before a copy
+                    expect_shape(as_array(x, "x", self.typenum), "x", "ND", 2, self.N, self.D, -1)
                 x = np.ascontiguousarray(as_array(x, "x", self.typenum)).reshape(np.shape(x))
             x_ = <cnp.ndarray>x
             flat = cnp.PyArray_NDIM(x_) == 1 and self.N == 1
@@ -217,10 +219,6 @@ cdef class Chain:
             raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
         return tokens
 
-    cdef cnp.ndarray _embed(self, x):
-        np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
-        return self.embedded
-
     # ---- States ----
 
     def states(self):
@@ -229,6 +227,8 @@ cdef class Chain:
         cdef fr_sequence *q
         cdef cnp.ndarray h, c
         result = []
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index in range(self.count):
             layer = &self.layers[index]
             q = &layer.call.sequence
@@ -263,6 +263,8 @@ cdef class Chain:
                 h = dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
                 c = dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index, h, c in checked:
             layer = &self.layers[index]
             q = &layer.call.sequence
@@ -309,6 +311,10 @@ cdef class Chain:
                         token = end
                     else:
                         token = chooser.choose(rows + n * self.R * self.itemsize, self.itemsize, u, t * self.N + n)
+                        if token < 0:
+                            with gil:
+                                self.running = False
+                                raise FloatingPointError(f"model: expected outputs without NaN, got NaN in row {n}")
                         running -= token == end
                     to[t * self.N + n] = token
                 if running == 0:
@@ -325,8 +331,7 @@ cdef class Chain:
         cdef long _t
         if self.R != self.D or self.embedding is not None:
             raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.R}")
-        if steps:
-            out[0] = y
+        out[:1] = y
         xs = ys = series_of(out)
         self._begin()
         with nogil:
@@ -346,7 +351,7 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef class Chooser:
-    """Which token comes next: the largest logit, or one drawn from the softmax of all or of the top_k largest."""
+    """Which token comes next: the largest logit, or one drawn from the softmax of all or the top_k largest; -1 for NaN."""
     cdef double temperature
     cdef long V, top_k
     cdef double *weights
@@ -367,18 +372,21 @@ cdef class Chooser:
         cdef double total = 0, largest, threshold, u
         for v in range(self.V):
             self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
-            if self.weights[v] > self.weights[best] or (self.weights[v] != self.weights[v] and self.weights[best] == self.weights[best]):
-                best = v  # NaN is largest, as for argmax
+            if self.weights[v] != self.weights[v]:
+                return -1
+            if self.weights[v] > self.weights[best]:
+                best = v
         if uniform == NULL or self.temperature == 0:
             return best
-        largest = self.weights[best] / self.temperature
+        largest = self.weights[best]
         threshold = -INFINITY
         if 0 < self.top_k < self.V:
             memcpy(self.sorted, self.weights, self.V * sizeof(double))
             qsort(self.sorted, self.V, sizeof(double), larger_first)
             threshold = self.sorted[self.top_k - 1]
         for v in range(self.V):
-            total += exp(self.weights[v] / self.temperature - largest) if self.weights[v] >= threshold else 0
+            if self.weights[v] >= threshold:  # the largest may be infinite
+                total += 1 if self.weights[v] == largest else exp((self.weights[v] - largest) / self.temperature)
             self.weights[v] = total
         u = uniform[draw] * total
         for v in range(self.V):

@@ -19,6 +19,7 @@ from ..row_gradient import RowGradient, sum_by_token
 from ..streaming.stream import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
+from .weights import Start
 
 
 class Embedding(Module):
@@ -29,7 +30,6 @@ class Embedding(Module):
     sparse: `grads["weight"]` is a `fastrnn.RowGradient`, the rows of the tokens seen, and so a training step costs what
         its tokens cost, however large V is. Optimisers then are lazy: they update those rows only, with the moments,
         momentum and weight decay of those rows; the count of steps, by which Adam corrects its means, is that of all.
-    freeze: the vectors stay as they are: no gradient, no weight decay.
     Raises TypeError for tokens that are no integers, IndexError that names a token out of range.
     """
 
@@ -42,7 +42,6 @@ class Embedding(Module):
         padding_idx: int | None = None,
         *,
         sparse: bool = False,
-        freeze: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -50,11 +49,11 @@ class Embedding(Module):
         self.num_embeddings = check_size("num_embeddings", num_embeddings)
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.padding_idx = _check_padding(padding_idx, self.num_embeddings)
-        self.sparse, self.freeze = check_boolean("sparse", sparse), check_boolean("freeze", freeze)
+        self.sparse = check_boolean("sparse", sparse)
         self.dtype = check_dtype("dtype", dtype)
         shape = (self.num_embeddings, self.embedding_dim)
-        weight = as_generator("rng", rng).standard_normal(shape, np.float64).astype(self.dtype)
-        self._set_weight(weight)
+        generator = self._generator(rng, *shape, kind="Embedding")
+        self._set_weight(generator.standard_normal(shape).astype(self.dtype))
         if self.padding_idx is not None:
             self._params["weight"][self.padding_idx] = 0
 
@@ -75,7 +74,7 @@ class Embedding(Module):
 
         vocabulary: the words of tokens 0, 1, ...: row k is then the vector of word k. Words without one start normally
         distributed with the deviation of the vectors' numbers; None takes the vectors in their own order.
-        freeze: True as in PyTorch. dtype: None for that of the vectors, float32 where they have another.
+        freeze: True as in PyTorch; `unfreeze()` undoes it. dtype: None for that of the vectors, float32 where they have another.
         Raises TypeError for vectors of no real numbers, ValueError for a wrong shape, and for a vocabulary beside a
         bare array or of which no word has a vector.
         """
@@ -92,19 +91,22 @@ class Embedding(Module):
         Module.__init__(layer)
         layer.num_embeddings, layer.embedding_dim = table.shape
         layer.padding_idx = _check_padding(padding_idx, len(table))
-        layer.sparse, layer.freeze = check_boolean("sparse", sparse), check_boolean("freeze", freeze)
+        layer.sparse = check_boolean("sparse", sparse)
         layer.dtype = check_dtype("dtype", dtype)
         layer._set_weight(np.array(table, layer.dtype, order="C"))
+        layer._start = Start(None, True, table.shape)  # a Sequential with an rng leaves the vectors as they are
+        if check_boolean("freeze", freeze):
+            layer.freeze()
         return layer
 
     def _set_weight(self, weight: Array) -> None:
         self.add_param("weight", weight)
-        if self.sparse or self.freeze:  # no rows, no update
+        if self.sparse:
             grads: dict[str, Any] = self._grads
             grads["weight"] = RowGradient(weight.shape, weight.dtype)
 
     def arguments(self) -> dict[str, Any]:
-        options = {"padding_idx": self.padding_idx, "sparse": self.sparse, "freeze": self.freeze}
+        options = {"padding_idx": self.padding_idx, "sparse": self.sparse}
         return {
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.embedding_dim,
@@ -135,8 +137,6 @@ class Embedding(Module):
         if dy.shape != shape:
             raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
         self._cache = None
-        if self.freeze:
-            return None, None
         rows = dy.reshape(-1, self.embedding_dim)
         if self.padding_idx is not None and (kept := tokens != self.padding_idx).sum() < len(tokens):
             tokens, rows = tokens[kept], rows[kept]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import losses
-from .._validate import as_generator, check_choice, check_probability, check_size
+from .._validate import as_generator, check_boolean, check_choice, check_probability, check_size
 from ..layers import GRU, LSTM, RNN, AdaptiveSoftmax, Dropout, Embedding, Linear, Sequential
 from ..words import Tokenizer, Vocabulary, streams
 from .sampling import Sampler
@@ -43,7 +43,8 @@ class LanguageModel(Sequential):
 
     vocabulary: of `fastrnn.words`, of characters or words. embedding_size: None for hidden_size. dropout: between all
     layers. cutoffs: for many words, an `AdaptiveSoftmax` with these in place of the Linear; the loss is then "nll", as
-    `model.loss` says. rng: seed or Generator of all layers' weights.
+    `model.loss` says. tie_weights: the output layer's weights are the embedding's vectors (Press and Wolf 2017), which
+    then start as small as those of a Linear; embedding_size has to be hidden_size. rng: seed or Generator of all layers' weights.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LanguageModel(Sequential):
         embedding_size: int | None = None,
         dropout: float = 0.0,
         cutoffs: Sequence[int] | None = None,
+        tie_weights: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -75,6 +77,14 @@ class LanguageModel(Sequential):
             *dropouts[1:],
             AdaptiveSoftmax(H, V, cutoffs, dtype=dtype, rng=rng) if cutoffs else Linear(H, V, dtype=dtype, rng=rng),
         )
+        if check_boolean("tie_weights", tie_weights):
+            if H != D or cutoffs:
+                got = f"embedding_size={D} and hidden_size={H}" if H != D else f"cutoffs={cutoffs}"
+                raise ValueError(
+                    f"tie_weights: expected False with {got}: the output layer has other weights, got True"
+                )
+            self.layers[0].params["weight"][...] *= H**-0.5
+            self.tie(f"{len(self.layers) - 1}.weight", to="0.weight")
         self.vocabulary = vocabulary
         self._options = {
             "cell": cell,
