@@ -20,6 +20,7 @@ LESS = {
         "epochs=6,": "epochs=1,",
         "epochs=15,": "epochs=1,",
         "dates(8000,": "dates(64,",
+        "epochs=60,": "epochs=2,",
     },
 }
 

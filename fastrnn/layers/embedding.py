@@ -74,7 +74,8 @@ class Embedding(Module):
 
         vocabulary: the words of tokens 0, 1, ...: row k is then the vector of word k. Words without one start normally
         distributed with the deviation of the vectors' numbers; None takes the vectors in their own order.
-        freeze: True as in PyTorch; `unfreeze()` undoes it. dtype: None for that of the vectors, float32 where they have another.
+        freeze: True as in PyTorch; `unfreeze()` undoes it. dtype: None for that of the vectors, float32 where they have
+        another.
         Raises TypeError for vectors of no real numbers, ValueError for a wrong shape, and for a vocabulary beside a
         bare array or of which no word has a vector.
         """

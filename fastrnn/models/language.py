@@ -44,7 +44,8 @@ class LanguageModel(Sequential):
     vocabulary: of `fastrnn.words`, of characters or words. embedding_size: None for hidden_size. dropout: between all
     layers. cutoffs: for many words, an `AdaptiveSoftmax` with these in place of the Linear; the loss is then "nll", as
     `model.loss` says. tie_weights: the output layer's weights are the embedding's vectors (Press and Wolf 2017), which
-    then start as small as those of a Linear; embedding_size has to be hidden_size. rng: seed or Generator of all layers' weights.
+    then start as small as those of a Linear; embedding_size has to be hidden_size. rng: seed or Generator of all
+    layers' weights.
     """
 
     def __init__(

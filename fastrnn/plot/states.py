@@ -54,7 +54,9 @@ def gates(
     for name, values in maps.items():
         if values.shape != first.shape:
             raise ValueError(f"trace[{name!r}]: expected shape {first.shape} like the others, got {values.shape}")
-    chosen = _telling_units(list(maps.values())[-1], 24) if units is None else np.asarray(units)
+    # Units that vary in all of the maps, however large the numbers of one are.
+    alike = [values / max(float(values.std(axis=0).max()), 1e-12) for values in maps.values()]
+    chosen = _telling_units(np.concatenate(alike), 24) if units is None else np.asarray(units)
     with page(0.4 + 1.15 * len(maps), dark=dark, path=path) as sheet:
         panels = sheet.figure.subplots(len(maps), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, values) in zip(panels, maps.items()):
