@@ -34,6 +34,9 @@ from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
 from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
+from .episodes import Episodes, InEpisodes
+from .episodes import backward as run_episodes_back
+from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
 from .layout import as_given, read_doutput, time_major
 from .merge import MERGES, merge_directions, split_directions
@@ -163,6 +166,13 @@ class RecurrentLayer(Stateful):
         state0, learned = self._first_state(state, N, batched)
         if not N:
             return self._of_no_rows(T, lengths, x is None, training)
+        episodes = self._episodes(reset_mask, lengths, T, N)
+        if episodes is not None:
+            x = None if x is None else y
+            y, parts, inner = run_episodes(self, x, state0, episodes, training)
+            if training:
+                self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
+            return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
         resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
@@ -200,7 +210,10 @@ class RecurrentLayer(Stateful):
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        caches, masks, halves, shape, batched, without_input, learned = self._kept()
+        kept = self._kept()
+        if isinstance(kept, InEpisodes):
+            return self._backward_in_episodes(kept, dy, dstate_n, need_dx)
+        caches, masks, halves, shape, batched, without_input, learned = kept
         N = shape[1]
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
@@ -223,8 +236,7 @@ class RecurrentLayer(Stateful):
             if masks[k] is not None:
                 dy *= masks[k]
             dx = dy
-        for part in learned:
-            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
+        self._add_learned(learned, dstate0)
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
@@ -256,6 +268,21 @@ class RecurrentLayer(Stateful):
             dx = dx if s else grads["x"]
         return dx
 
+    def _backward_in_episodes(self, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool) -> tuple[Any, Any]:
+        if dy is not None:
+            dy = read_doutput(dy, kept.shape, kept.batched, self.batch_first, self.dtype)
+        dstate = self._unpack("dstate_n", dstate_n, kept.shape[1], kept.batched)
+        self._cache = kept.cache
+        dx, dstate0 = run_episodes_back(self, dy, dstate, kept.episodes, need_dx)
+        self._add_learned(kept.learned, dstate0)
+        dx = None if dx is None else as_given(dx, kept.batched, self.batch_first)
+        return dx, self._as_state([a if kept.batched else a[:, 0] for a in dstate0])
+
+    def _add_learned(self, learned: list[int], dstate0: list[Array]) -> None:
+        """The gradient of the learned state, where sequences started from it: in these parts of the state."""
+        for part in learned:
+            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
+
     def _of_no_rows(self, T: int, lengths: Any, without_input: bool, training: bool) -> tuple[Array, Any]:
         """Of a batch of no sequences."""
         if lengths is not None:
@@ -265,6 +292,13 @@ class RecurrentLayer(Stateful):
         rows = self.num_layers * self._directions
         state_n = [np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()]
         return as_given(np.zeros((T, 0, self._width), self.dtype), True, self.batch_first), self._as_state(state_n)
+
+    def _episodes(self, reset_mask: Any, lengths: Any, T: int, N: int) -> Episodes | None:
+        """Where resets go to a learned state; None where there are none, or they go to zeros."""
+        if not self.learn_initial_state or check_reset_mask(reset_mask, T, N) is None:
+            return None
+        steps = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
+        return Episodes(reset_mask, steps) if (reset_mask & (np.arange(T)[:, None] < steps)).any() else None
 
     def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
