@@ -14,7 +14,7 @@ output, and gradients add up where they belong.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,11 +38,14 @@ from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, time_major
+from .layout import as_given, read_doutput, resets_of_directions, time_major
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
@@ -173,7 +176,7 @@ class RecurrentLayer(Stateful):
             if training:
                 self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
             return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
-        resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
+        resets = resets_of_directions(reset_mask, lengths, S, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
         masks: list[Array | None] = [None] * self.num_layers
@@ -300,18 +303,23 @@ class RecurrentLayer(Stateful):
         steps = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
         return Episodes(reset_mask, steps) if (reset_mask & (np.arange(T)[:, None] < steps)).any() else None
 
-    def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
-        """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
-        if not self.bidirectional:
-            return [reset_mask]
-        if check_reset_mask(reset_mask, T, N) is None:
-            return [None] * 2
-        reverse = np.zeros_like(reset_mask)
-        reverse[:-1] = reset_mask[1:]
-        if lengths is not None and T:
-            lengths = check_lengths(lengths, T, N)
-            reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
-        return [reset_mask, reverse]
+    def trace(
+        self,
+        x: Any,
+        state: State = None,
+        *,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        doutput: Any = None,
+        dstate_n: Any = None,
+    ) -> Trace:
+        """What happens inside a call in inference with these arguments: a `Trace` of gates and states at each step and,
+        with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking: it is slow, and changes
+        nothing on the layer."""
+        from .trace import Trace
+
+        trace = Trace(self, x, state, lengths, reset_mask)
+        return trace if doutput is None and dstate_n is None else trace.backward(doutput, dstate_n)
 
     def check_trainable(self, *, alone: bool = True) -> None:
         if alone:
