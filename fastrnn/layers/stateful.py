@@ -32,7 +32,7 @@ class Stateful(Module):
             final state is that of its last step, and a reverse direction starts there. Work follows sum(lengths).
         reset_mask: bool (T, N), with batch_first too: where True the state is zeroed before that step, as at the start
             of an episode, and no gradient flows back across. A reverse direction's state is zeroed at the same
-            boundary, after it has read that step.
+            boundary, after it has read that step. With a learned initial state resets go there, and their gradient.
         steps: with x None, how many steps to run without input, s_t = f(s_{t-1}). The batch is that of the state, one
             sequence where there is none.
         training: True keeps what `backward` needs.
