@@ -1,6 +1,8 @@
-"""What goes on inside: what gates do, how gradients shrink or grow on their way back, what a target depends on.
+"""What goes on inside: how gradients shrink or grow on their way back, and what a target depends on.
 
-`fastrnn.plot` draws what these return. Letters: T time steps, T' target steps, N batch, V vocabulary.
+`fastrnn.plot` draws what these return, and what `layer.trace(x)` does.
+
+Letters: T time steps, T' target steps, N batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,44 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from . import _state, reference
+from . import _state
 from ._validate import as_generator, check_size
-from .layers import GRU, LSTM, EncoderDecoder, Module
+from .layers import EncoderDecoder, Module
 from .layers.module import Array
 
-__all__ = ["alignment", "gates", "gradient_norms"]
-
-GATES = {
-    "LSTM": ("input i", "forget f", "candidate g", "output o", "cell c"),
-    "GRU": ("reset r", "update z", "candidate n"),
-}
-
-
-def gates(layer: LSTM | GRU, x: Any) -> dict[str, Array]:
-    """Name -> (T, N, H), what each gate of one LSTM or GRU layer lets through at each step, its cell state, and last
-    its state h, in float64 from the plain NumPy of `fastrnn.reference`. x: as the layer reads it, with a batch axis.
-
-    Raises TypeError for another layer, ValueError for several levels or directions."""
-    kind = type(layer).__name__
-    if not isinstance(layer, (LSTM, GRU)):
-        raise TypeError(f"layer: expected an LSTM or a GRU, got {kind}")
-    told, spec = layer.arguments(), layer.state_spec
-    if spec is None or spec.levels != 1 or spec.directions != 1:
-        raise ValueError("layer: expected one level and one direction, got more; look at each by itself")
-    x = np.asarray(x, np.float64)
-    weights = {name.removesuffix("_l0"): param.astype(np.float64) for name, param in layer.params.items()}
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_peephole")
-    options = {
-        name: told[name] for name in ("gate_activation", "activation", "cell_clip", "reset_after") if name in told
-    }
-    function: Any = reference.lstm_forward if kind == "LSTM" else reference.gru_forward
-    state: Any = (None,) * len(spec.names)
-    given = [weights.get(name) for name in names[:4]]
-    options |= {name: weights[name] for name in names[4:] if name in weights}
-    output, *_, cache = function(x.swapaxes(0, 1) if layer.batch_first else x, *state, *given, **options)
-    steps = [step for *_, step in cache.kept[2]]  # of each: the gates, in the reference's order
-    found = {name: np.stack([step[k] for step in steps]) for k, name in enumerate(GATES[kind])}
-    return found | {"state h": output}
+__all__ = ["alignment", "gradient_norms"]
 
 
 def gradient_norms(layer: Module, x: Any, dlast: Any = None) -> Array:

@@ -82,6 +82,15 @@ def test_gates_are_one_map_each_of_the_same_units():
     np.testing.assert_allclose(forget.images[0].get_array() * 2 - 1, cell.images[0].get_array())
 
 
+def test_gates_of_a_trace():
+    x = np.random.default_rng(0).standard_normal((1, 7, 3)).astype("f")
+    trace = LSTM(3, 5, batch_first=True, rng=0).trace(x).backward(np.ones((1, 7, 5), "f"))["l0"]
+    said = texts(plot.gates(trace))
+    for word in ("input i", "forget f", "candidate g", "output o", "cell c", "state h"):
+        assert word in said
+    assert "dh" not in said
+
+
 def test_alignment_is_a_map_from_0_to_the_largest_weight():
     weights = [[1.0, 3.0, 0.0], [0.0, 0.0, 0.5]]
     (axes,) = plot.alignment(weights, "abc", "xy").axes
@@ -153,26 +162,6 @@ def test_diagnose_gradient_norms_are_those_of_the_states(cell, batch_first):
     assert norms[-1] == pytest.approx(np.sqrt((dlast**2).sum(axis=1)).mean())
 
 
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_diagnose_gates(batch_first):
-    x = np.random.default_rng(0).standard_normal((6, 6, 3))
-    options = {"batch_first": batch_first, "dtype": "float64", "rng": 0}
-    layer = LSTM(3, 5, peephole=True, cell_clip=1.0, gate_activation="hard_sigmoid", **options)
-    found = diagnose.gates(layer, x)
-    assert list(found) == ["input i", "forget f", "candidate g", "output o", "cell c", "state h"]
-    i, f, g, o, c, h = found.values()
-    np.testing.assert_allclose(c[1:], f[1:] * c[:-1] + i[1:] * g[1:], atol=1e-12)
-    np.testing.assert_allclose(h, o * np.tanh(np.clip(c, -1, 1)), atol=1e-12)
-    y, (_, c_n) = layer(x)
-    np.testing.assert_allclose(h, y.swapaxes(0, 1) if batch_first else y, atol=1e-12)
-    np.testing.assert_allclose(c[-1], c_n[0], atol=1e-12)
-    layer = GRU(3, 5, reset_after=False, **options)
-    _, z, n, h = diagnose.gates(layer, x).values()
-    np.testing.assert_allclose(h[1:], (1 - z[1:]) * n[1:] + z[1:] * h[:-1], atol=1e-12)
-    y, _ = layer(x)
-    np.testing.assert_allclose(h, y.swapaxes(0, 1) if batch_first else y, atol=1e-12)
-
-
 def test_diagnose_shows_vanishing_and_long_memory():
     x = np.random.default_rng(0).standard_normal((60, 4, 8)).astype("f")
     plain, biased = (diagnose.gradient_norms(LSTM(8, 32, forget_bias=b, rng=0), x) for b in (None, 4.0))
@@ -231,8 +220,6 @@ SEQUENCE = np.zeros((3, 4))
         (lambda: plot.unfolded(Linear(2, 2)), ValueError, "model: expected a recurrent layer to unfold, got Linear"),
         (lambda: diagnose.gradient_norms(Linear(2, 2), SEQUENCE), ValueError, "layer: expected one with a state, got"),
         (lambda: diagnose.gradient_norms(GRU(4, 2), SEQUENCE), ValueError, "x: expected axes of time and batch"),
-        (lambda: diagnose.gates(RNN(4, 2), SEQUENCE), TypeError, "layer: expected an LSTM or a GRU, got RNN"),
-        (lambda: diagnose.gates(GRU(4, 2, 2), SEQUENCE), ValueError, "layer: expected one level and one direction"),
         (lambda: diagnose.alignment(GRU(4, 2), [1], [1]), TypeError, "model: expected an EncoderDecoder, got GRU"),
     ],
 )

@@ -14,6 +14,9 @@ import numpy as np
 from .figure import page, step_labels
 
 MOST_UNITS = 64
+GRADIENTS = ("dh", "dc")
+WORDS = {"i": "input i", "f": "forget f", "g": "candidate g", "o": "output o", "c": "cell c", "h": "state h"}
+WORDS |= {"r": "reset r", "z": "update z", "n": "candidate n"}
 
 
 def hidden_states(
@@ -45,9 +48,10 @@ def gates(
     units: Sequence[int] | None = None,
     dark: bool = False,
 ) -> Any:
-    """What the gates of a cell do: name -> (T, H) or (T, 1, H), one map below the other. Values from 0 to 1 are gates;
-    those with a sign are states and candidates. The same units in each, see `hidden_states`."""
-    maps = {name: _one_sequence(f"trace[{name!r}]", values) for name, values in trace.items()}
+    """What the gates of a cell do: name -> (T, H), or with a batch axis of 1, one map below the other, such as
+    `layer.trace(x)["l0"]`, whose gradients are not drawn. Values from 0 to 1 are gates; those with a sign are states
+    and candidates. The same units in each: `units`, or 24 that vary."""
+    maps = {name: _one_sequence(f"trace[{name!r}]", values) for name, values in trace.items() if name not in GRADIENTS}
     if not maps:
         raise ValueError("trace: expected at least one gate or state, got none")
     first = next(iter(maps.values()))
@@ -61,7 +65,7 @@ def gates(
         panels = sheet.figure.subplots(len(maps), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, values) in zip(panels, maps.items()):
             _map(sheet, axes, values[:, chosen].T, labels if axes is panels[-1] else None)
-            axes.set_ylabel(name)
+            axes.set_ylabel(WORDS.get(name, name))
             axes.set_yticks([])
             if axes is not panels[-1]:
                 axes.set_xlabel("")
@@ -117,8 +121,8 @@ def _map(sheet: Any, axes: Any, values: Any, labels: Any) -> None:
 
 def _one_sequence(name: str, values: Any) -> Any:
     values = np.asarray(values, float)
-    if values.ndim == 3 and values.shape[1] == 1:
-        values = values[:, 0]
+    if values.ndim == 3 and 1 in values.shape[:2]:
+        values = values.reshape(-1, values.shape[2])
     if values.ndim != 2 or not values.size:
         raise ValueError(f"{name}: expected one sequence (T, H) or (T, 1, H), got shape {values.shape}")
     return values
