@@ -33,7 +33,7 @@ except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
         sys.exit(2)
     raise
 
-from . import datasets, functional, losses, runtime
+from . import datasets, diagnose, functional, losses, models, runtime
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .functional.tree_batch import Trees
 from .gradcheck import GradientError, check_gradients
@@ -42,6 +42,7 @@ from .layers import (
     LSTM,
     RNN,
     Activation,
+    AdaptiveSoftmax,
     Cell,
     Dropout,
     Embedding,
@@ -58,7 +59,9 @@ from .layers import (
     TreeLSTM,
     TreeRNN,
 )
+from .models import LanguageModel
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
+from .row_gradient import RowGradient
 from .runtime import __version__, free_workspace, show_config
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
@@ -70,6 +73,7 @@ __all__ = [
     "Activation",
     "Adagrad",
     "Adam",
+    "AdaptiveSoftmax",
     "AdamW",
     "Callback",
     "Cell",
@@ -82,6 +86,7 @@ __all__ = [
     "History",
     "Jordan",
     "LSTM",
+    "LanguageModel",
     "LastStep",
     "LearningRateSchedule",
     "Linear",
@@ -94,6 +99,7 @@ __all__ = [
     "RNN",
     "Recurrent",
     "Repeat",
+    "RowGradient",
     "SGD",
     "Sequential",
     "Trainer",
@@ -105,11 +111,13 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "datasets",
+    "diagnose",
     "free_workspace",
     "functional",
     "get_matmul_precision",
     "get_num_threads",
     "losses",
+    "models",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",

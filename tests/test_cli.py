@@ -184,7 +184,7 @@ def test_python_dash_m_is_the_same_command(tmp_path):
     "arguments, said",
     [
         ([], "COMMAND"),
-        (["train"], "invalid choice: 'train'"),
+        (["tame"], "invalid choice: 'tame'"),
         (["demo", "--cell", "transformer"], "invalid choice: 'transformer'"),
         (["demo", "--epochs", "0"], "--epochs: expected a whole number of at least 1, got '0'"),
         (["demo", "--hidden-size", "1.5"], "--hidden-size: expected a whole number of at least 1, got '1.5'"),

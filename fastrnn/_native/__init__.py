@@ -3,7 +3,7 @@
 _runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
-_sequence   the loops over time                                 _loss, _optim
+_sequence   the loops over time                                 _loss, _optim, _token_rows
 """
 
 from ._loss import count_classes, cross_entropy, ctc
@@ -25,6 +25,7 @@ from ._runtime import (
 )
 from ._sequence import CompiledCell
 from ._stream import Chain
+from ._token_rows import sum_rows, take_rows
 from ._tree import TreeCache, tree_backward, tree_forward
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "optimizer_step",
     "set_matmul_precision",
     "set_num_threads",
+    "sum_rows",
+    "take_rows",
     "tree_backward",
     "tree_forward",
     "use_isa",

@@ -14,7 +14,7 @@ output, and gradients add up where they belong.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,13 +34,19 @@ from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
 from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
+from .episodes import Episodes, InEpisodes
+from .episodes import backward as run_episodes_back
+from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, time_major, time_major_mask
+from .layout import as_given, read_doutput, resets_of_directions, time_major, time_major_mask
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
@@ -170,7 +176,14 @@ class RecurrentLayer(Stateful):
         if not N:
             return self._of_no_rows(T, lengths, x is None, training)
         mask = time_major_mask(context.mask, T, N, batched, self.batch_first)
-        resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
+        episodes = self._episodes(reset_mask, lengths, T, N)
+        if episodes is not None:
+            x = None if x is None else y
+            y, parts, inner = run_episodes(self, x, state0, episodes, mask, training)
+            if training:
+                self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
+            return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
+        resets = resets_of_directions(reset_mask, lengths, S, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
         masks: list[Array | None] = [None] * self.num_layers
@@ -210,7 +223,10 @@ class RecurrentLayer(Stateful):
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        caches, masks, halves, shape, batched, without_input, learned = self._kept()
+        kept = self._kept()
+        if isinstance(kept, InEpisodes):
+            return self._backward_in_episodes(kept, dy, dstate_n, need_dx)
+        caches, masks, halves, shape, batched, without_input, learned = kept
         N = shape[1]
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
@@ -233,8 +249,7 @@ class RecurrentLayer(Stateful):
             if masks[k] is not None:
                 dy *= masks[k]
             dx = dy
-        for part in learned:
-            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
+        self._add_learned(learned, dstate0)
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
@@ -272,6 +287,21 @@ class RecurrentLayer(Stateful):
             return self.noise.draw(self._rng, T, N, widths, self.dtype)
         return self.noise.expectation(T, N, widths, self.dtype)
 
+    def _backward_in_episodes(self, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool) -> tuple[Any, Any]:
+        if dy is not None:
+            dy = read_doutput(dy, kept.shape, kept.batched, self.batch_first, self.dtype)
+        dstate = self._unpack("dstate_n", dstate_n, kept.shape[1], kept.batched)
+        self._cache = kept.cache
+        dx, dstate0 = run_episodes_back(self, dy, dstate, kept.episodes, need_dx)
+        self._add_learned(kept.learned, dstate0)
+        dx = None if dx is None else as_given(dx, kept.batched, self.batch_first)
+        return dx, self._as_state([a if kept.batched else a[:, 0] for a in dstate0])
+
+    def _add_learned(self, learned: list[int], dstate0: list[Array]) -> None:
+        """The gradient of the learned state, where sequences started from it: in these parts of the state."""
+        for part in learned:
+            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
+
     def _of_no_rows(self, T: int, lengths: Any, without_input: bool, training: bool) -> tuple[Array, Any]:
         """Of a batch of no sequences."""
         if lengths is not None:
@@ -282,18 +312,30 @@ class RecurrentLayer(Stateful):
         state_n = [np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()]
         return as_given(np.zeros((T, 0, self._width), self.dtype), True, self.batch_first), self._as_state(state_n)
 
-    def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
-        """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
-        if not self.bidirectional:
-            return [reset_mask]
-        if check_reset_mask(reset_mask, T, N) is None:
-            return [None] * 2
-        reverse = np.zeros_like(reset_mask)
-        reverse[:-1] = reset_mask[1:]
-        if lengths is not None and T:
-            lengths = check_lengths(lengths, T, N)
-            reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
-        return [reset_mask, reverse]
+    def _episodes(self, reset_mask: Any, lengths: Any, T: int, N: int) -> Episodes | None:
+        """Where resets go to a learned state; None where there are none, or they go to zeros."""
+        if not self.learn_initial_state or check_reset_mask(reset_mask, T, N) is None:
+            return None
+        steps = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
+        return Episodes(reset_mask, steps) if (reset_mask & (np.arange(T)[:, None] < steps)).any() else None
+
+    def trace(
+        self,
+        x: Any,
+        state: State = None,
+        *,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        doutput: Any = None,
+        dstate_n: Any = None,
+    ) -> Trace:
+        """What happens inside a call in inference with these arguments: a `Trace` of gates and states at each step and,
+        with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking: it is slow, and changes
+        nothing on the layer."""
+        from .trace import Trace
+
+        trace = Trace(self, x, state, lengths, reset_mask)
+        return trace if doutput is None and dstate_n is None else trace.backward(doutput, dstate_n)
 
     def check_trainable(self, *, alone: bool = True) -> None:
         if alone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,12 @@ class History(dict[str, "list[Any]"]):
         """The numbers of one epoch, counted from 0; -1 is the last."""
         numbers = {name: values[index] for name, values in self.items()}
         return {name: value for name, value in numbers.items() if value is not None}
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, dark: bool = False) -> Any:
+        """Learning curves as a figure of matplotlib: see `fastrnn.plot.learning_curve`."""
+        from ..plot import learning_curve
+
+        return learning_curve(self, path, dark=dark)
 
     def to_json(self) -> str:
         return json.dumps(self)

@@ -18,7 +18,9 @@ from .. import losses
 Array = NDArray[Any]
 Loss = Callable[[Array, Array], "tuple[float, Array]"]
 Metric = Callable[[Array, Array], float]
-LossName = Literal["cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse", "mae", "huber", "quantile", "ctc"]
+LossName = Literal[
+    "cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse", "mae", "huber", "quantile", "ctc", "nll"
+]
 MetricName = Literal["accuracy"]
 
 
