@@ -60,8 +60,8 @@ from .layers import (
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .runtime import __version__, show_config
-from .trainer import History, Trainer
-from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from .trainer import History, Trainer, metrics
+from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint, ReduceLROnPlateau
 
 runtime.bound_threads()
 runtime.register_threadpoolctl()
@@ -92,6 +92,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "RNN",
+    "ReduceLROnPlateau",
     "Recurrent",
     "Repeat",
     "SGD",
@@ -109,6 +110,7 @@ __all__ = [
     "get_matmul_precision",
     "get_num_threads",
     "losses",
+    "metrics",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",

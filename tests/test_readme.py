@@ -1,4 +1,4 @@
-"""README.md and docs/sequences.md: their Python runs from top to bottom in one namespace, with less training."""
+"""README.md, docs/sequences.md and docs/training.md: their Python runs from top to bottom in one namespace, with less training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ NEEDS = {
 
 @pytest.mark.skipif(not README.exists(), reason="no README.md beside tests/")
 def test_snippets(tmp_path, monkeypatch, capsys):
-    text = "".join(page.read_text(encoding="utf-8") for page in (README, README.parent / "docs" / "sequences.md"))
+    docs = README.parent / "docs"
+    text = "".join(page.read_text(encoding="utf-8") for page in (README, docs / "sequences.md", docs / "training.md"))
     for long, short in LESS.items():
         assert long in text
         text = text.replace(long, short)

@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .._validate import check_not_negative, check_size
+from .metrics import larger_is_better
+
 if TYPE_CHECKING:
     from . import Trainer
 
@@ -23,14 +26,27 @@ class Callback:
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None: ...
 
+    def on_batch_begin(self, trainer: Trainer, batch: int) -> None: ...
+
     def on_batch_end(self, trainer: Trainer, batch: int, logs: dict[str, float]) -> None: ...
+
+    def on_validation_begin(self, trainer: Trainer) -> None: ...
+
+    def on_validation_end(self, trainer: Trainer) -> None: ...
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None: ...
 
     def on_fit_end(self, trainer: Trainer) -> None: ...
 
+    def on_interrupt(self, trainer: Trainer) -> None:
+        """After the batch in which Ctrl-C came, where a callback has `saves_on_interrupt`."""
+
+    saves: bool = False
+    """True: it writes checkpoints, and so is called after all others."""
+    saves_on_interrupt: bool = False
+
     def state_dict(self) -> dict[str, Any]:
-        """What the callback knows, JSON-able, for `Trainer.save`."""
+        """What the callback knows, for `Trainer.save`: JSON-able, and dicts of arrays."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -39,7 +55,7 @@ class Callback:
 
 class _Monitor(Callback):
     """Follows one number of the logs and tells when it is the best so far. mode: "min", "max", or "auto", which means
-    "max" for what ends in "accuracy" and "min" for all else."""
+    what the metric of this name says, "max" for what ends in "accuracy" and "min" for all else."""
 
     def __init__(self, monitor: str, mode: Mode, min_delta: float = 0.0) -> None:
         if mode not in get_args(Mode):
@@ -49,7 +65,7 @@ class _Monitor(Callback):
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
-        self._sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith("accuracy")) else 1
+        self._sign = -1 if mode == "max" or (mode == "auto" and larger_is_better(monitor)) else 1
         self.best = self._sign * math.inf
         self.best_epoch: int | None = None
 
@@ -109,13 +125,22 @@ class EarlyStopping(_Monitor):
             raise ValueError(f"patience: expected at least 1 epoch, got {patience!r}")
         self.patience = patience
         self.restore_best = restore_best
+        self._waited = 0
         self._best_params: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"waited": self._waited, "params": self._best_params}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._waited, self._best_params = state.get("waited", 0), state.get("params")
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         super().on_fit_begin(trainer)
-        self._forget()
-        self._waited = 0
-        self._best_params = None
+        if not trainer.resuming:
+            self._forget()
+            self._waited = 0
+            self._best_params = None
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         if self._improved(epoch, logs):
@@ -137,6 +162,8 @@ class ModelCheckpoint(_Monitor):
 
     `path` is replaced as a whole, so there is a complete checkpoint in it at all times.
     """
+
+    saves = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, save: Save = "best", monitor: str = "val_loss", mode: Mode = "auto"
@@ -161,6 +188,50 @@ class ModelCheckpoint(_Monitor):
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         if self.save == "last" or self._improved(epoch, logs):
             trainer.save(self.path)
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Multiply the learning rate by `factor` once `monitor` has not improved by more than `min_delta` for `patience`
+    epochs in a row, down to `min_lr`; then wait `cooldown` epochs before counting again. As in Keras."""
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        mode: Mode = "auto",
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.factor = check_not_negative("factor", factor, below=1.0)
+        self.patience = check_size("patience", patience)
+        self.cooldown = check_size("cooldown", cooldown, least=0)
+        self.min_lr = check_not_negative("min_lr", min_lr)
+        self._waited = self._cooling = 0
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        super().on_fit_begin(trainer)
+        if not trainer.resuming:
+            self._forget()
+            self._waited = self._cooling = 0
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+        better = self._improved(epoch, logs)
+        self._cooling = max(self._cooling - 1, 0)
+        self._waited = 0 if better or self._cooling else self._waited + 1
+        if self._waited >= self.patience and trainer.optimizer.lr > self.min_lr:
+            trainer.optimizer.lr = max(trainer.optimizer.lr * self.factor, self.min_lr)
+            self._waited, self._cooling = 0, self.cooldown
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"waited": self._waited, "cooling": self._cooling}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._waited, self._cooling = state["waited"], state["cooling"]
 
 
 class LearningRateSchedule(Callback):
