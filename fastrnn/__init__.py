@@ -60,8 +60,11 @@ from .layers import (
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .runtime import __version__, show_config
-from .trainer import History, Trainer, metrics
+from .trainer import History, Trainer, metrics, schedules
+from .trainer.averaging import EMA, SWA
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint, ReduceLROnPlateau
+from .trainer.checkpoints import Checkpoints
+from .trainer.tensorboard import TensorBoard
 
 runtime.bound_threads()
 runtime.register_threadpoolctl()
@@ -73,7 +76,9 @@ __all__ = [
     "AdamW",
     "Callback",
     "Cell",
+    "Checkpoints",
     "Dropout",
+    "EMA",
     "EarlyStopping",
     "Embedding",
     "EncoderDecoder",
@@ -96,7 +101,9 @@ __all__ = [
     "Recurrent",
     "Repeat",
     "SGD",
+    "SWA",
     "Sequential",
+    "TensorBoard",
     "Trainer",
     "TreeLSTM",
     "TreeRNN",
@@ -111,6 +118,7 @@ __all__ = [
     "get_num_threads",
     "losses",
     "metrics",
+    "schedules",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",

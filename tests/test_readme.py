@@ -1,4 +1,4 @@
-"""README.md, docs/sequences.md and docs/training.md: their Python runs from top to bottom in one namespace, with less training."""
+"""README.md, docs/sequences.md and docs/training.md: their Python runs in one namespace, with less training."""
 
 from __future__ import annotations
 

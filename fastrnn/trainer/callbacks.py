@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .._validate import check_not_negative, check_size
+from .._validate import check_choice, check_not_negative, check_size
 from .metrics import larger_is_better
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Callback:
         """The other way round, in `Trainer.load`."""
 
 
-class _Monitor(Callback):
+class Monitor(Callback):
     """Follows one number of the logs and tells when it is the best so far. mode: "min", "max", or "auto", which means
     what the metric of this name says, "max" for what ends in "accuracy" and "min" for all else."""
 
@@ -65,14 +65,14 @@ class _Monitor(Callback):
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
-        self._sign = -1 if mode == "max" or (mode == "auto" and larger_is_better(monitor)) else 1
-        self.best = self._sign * math.inf
+        self.sign = -1 if mode == "max" or (mode == "auto" and larger_is_better(monitor)) else 1
+        self.best = self.sign * math.inf
         self.best_epoch: int | None = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Refuse a number that no epoch will report, unless a callback of the user's own may add it."""
         own = any(type(callback).__module__ != __name__ for callback in trainer.callbacks)
-        if self.monitor in trainer.log_names or own or not self._follows():
+        if self.monitor in trainer.log_names or own or not self.follows():
             return
         if self.monitor.startswith("val_") and not any(name.startswith("val_") for name in trainer.log_names):
             raise ValueError(
@@ -81,7 +81,7 @@ class _Monitor(Callback):
             )
         raise ValueError(f"monitor: expected one of {', '.join(trainer.log_names)}, got {self.monitor!r}")
 
-    def _follows(self) -> bool:
+    def follows(self) -> bool:
         """Whether the number matters."""
         return True
 
@@ -92,19 +92,22 @@ class _Monitor(Callback):
         self.best, self.best_epoch = state["best"], state["best_epoch"]
 
     def _forget(self) -> None:
-        self.best, self.best_epoch = self._sign * math.inf, None
+        self.best, self.best_epoch = self.sign * math.inf, None
 
-    def _improved(self, epoch: int, logs: dict[str, float]) -> bool:
+    def value(self, logs: dict[str, float]) -> float:
         if self.monitor not in logs:
             raise ValueError(f"monitor: expected one of {', '.join(logs)}, got {self.monitor!r}")
-        value = logs[self.monitor]
-        better = self._sign * (self.best - value) > self.min_delta  # False for nan
+        return logs[self.monitor]
+
+    def _improved(self, epoch: int, logs: dict[str, float]) -> bool:
+        value = self.value(logs)
+        better = self.sign * (self.best - value) > self.min_delta  # False for nan
         if better:
             self.best, self.best_epoch = value, epoch
         return better
 
 
-class EarlyStopping(_Monitor):
+class EarlyStopping(Monitor):
     """Stop once `monitor` has not improved by more than `min_delta` for `patience` epochs in a row.
 
     With restore_best the parameters go back, at the end of fit, to those of the best epoch; the optimiser's state
@@ -157,7 +160,7 @@ class EarlyStopping(_Monitor):
             trainer.model.load_state_dict(self._best_params)
 
 
-class ModelCheckpoint(_Monitor):
+class ModelCheckpoint(Monitor):
     """Save the trainer to `path` after each epoch: save="best" when `monitor` is the best so far, save="last" always.
 
     `path` is replaced as a whole, so there is a complete checkpoint in it at all times.
@@ -174,7 +177,7 @@ class ModelCheckpoint(_Monitor):
         self.path = path
         self.save = save
 
-    def _follows(self) -> bool:
+    def follows(self) -> bool:
         return self.save == "best"
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -190,7 +193,7 @@ class ModelCheckpoint(_Monitor):
             trainer.save(self.path)
 
 
-class ReduceLROnPlateau(_Monitor):
+class ReduceLROnPlateau(Monitor):
     """Multiply the learning rate by `factor` once `monitor` has not improved by more than `min_delta` for `patience`
     epochs in a row, down to `min_lr`; then wait `cooldown` epochs before counting again. As in Keras."""
 
@@ -235,10 +238,18 @@ class ReduceLROnPlateau(_Monitor):
 
 
 class LearningRateSchedule(Callback):
-    """Set the optimiser's learning rate to schedule(epoch) at the beginning of each epoch, counted from 0."""
+    """Set the optimiser's learning rate to schedule(count), before each epoch by the number of epochs before it, or
+    with per="update" before each batch by the number of updates before it, both through all calls of `fit`.
+    `fastrnn.schedules` has some."""
 
-    def __init__(self, schedule: Callable[[int], float]) -> None:
+    def __init__(self, schedule: Callable[[int], float], *, per: Literal["epoch", "update"] = "epoch") -> None:
         self.schedule = schedule
+        self.per = check_choice("per", per, ("epoch", "update"))
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        trainer.optimizer.lr = self.schedule(epoch)
+        if self.per == "epoch":
+            trainer.optimizer.lr = self.schedule(epoch)
+
+    def on_batch_begin(self, trainer: Trainer, batch: int) -> None:
+        if self.per == "update":
+            trainer.optimizer.lr = self.schedule(trainer.optimizer.steps)

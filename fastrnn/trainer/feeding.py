@@ -90,7 +90,8 @@ class Feeding:
         return data.rows(slice(0, first)), rest
 
     def validation(self, given: Any) -> Data | Stream:
-        if is_stream(given, None) and not isinstance(given, (tuple, dict)):
+        pair = isinstance(given, tuple) and not all(isinstance(part, Mapping) for part in given)
+        if is_stream(given, None) and not pair and not isinstance(given, Mapping):
             return self.stream(given, 2, None, None, ONE_EACH)
         if isinstance(given, Mapping):
             given = tuple(given.get(name) for name in ("x", "y", "lengths", "sample_weight"))

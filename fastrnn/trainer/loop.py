@@ -72,15 +72,19 @@ class Loop:
         trainer.log_names = names_of_logs(trainer.objective, self.plan.validation is not None)
         for callback in self.callbacks:
             callback.on_fit_begin(trainer)
+        trainer.completed, trainer._running = False, True
+        trainer._bptt.gathered.close()  # what an interrupted fit has left
         try:
             with self._signals():
                 self._epochs()
+            trainer.completed = self.stopped_by is None
         finally:  # after Ctrl-C too: EarlyStopping then restores the best weights
             trainer._running = False
             for callback in self.callbacks:
                 callback.on_fit_end(trainer)
         if self.stopped_by == signal.SIGINT:
-            raise KeyboardInterrupt
+            at = f"epoch {self.position.epoch + 1}, batch {self.position.batch}"
+            raise KeyboardInterrupt(f"stopped after {at}; Trainer.load and fit(..., resume=True) go on from there")
         if self.stopped_by is not None:
             raise SystemExit(128 + self.stopped_by)
 
@@ -145,7 +149,7 @@ class Loop:
             logs = given.result()
             for callback in self.callbacks:
                 callback.on_batch_end(trainer, index, logs)
-            if self.stopped_by is not None and trainer._at_update:
+            if self.stopped_by is not None and trainer.at_update:
                 self._save()
                 return {}
         trainer._finish_update()

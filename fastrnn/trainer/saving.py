@@ -140,9 +140,12 @@ def load(
         trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
         trainer._rng.bit_generator.state = saved["rng"]
         trainer.history = History(saved["history"])
-        for callback, (name, known) in zip(trainer.callbacks, saved.get("callbacks", ())):
-            if type(callback).__name__ == name:
-                callback.load_state_dict(_rich(known, arrays))
+        remembered = list(saved.get("callbacks", ()))
+        for callback in trainer.callbacks:  # the first of a class takes what the first of that class knew, and so on
+            own = next((entry for entry in remembered if entry[0] == type(callback).__name__), None)
+            if own is not None:
+                remembered.remove(own)
+                callback.load_state_dict(_rich(own[1], arrays))
         trainer._carried.state = serialization.rebuild_state(arrays, saved["state"])
         trainer._carried.rows = saved["rows"]
         trainer._window.samples = list(arrays.get("window", ()))

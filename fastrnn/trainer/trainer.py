@@ -20,6 +20,7 @@ from .bptt import BPTT
 from .callbacks import Callback
 from .carried import CarriedState
 from .checkpointing import CheckpointedBPTT
+from .checkpoints import newest
 from .checks import (
     check_callbacks,
     check_every,
@@ -118,6 +119,7 @@ class Trainer:
         self.resuming = False  # whether a fit under way goes on with an earlier one
         self._position: Position | None = None  # of the last fit
         self._run_options: dict[str, Any] = {}
+        self.completed = False  # whether the last fit has come to its end
         self._running = False
         every = check_every(checkpoint_every)
         check_pieces(model, self.stateful, self.tbptt, every, self.objective)
@@ -202,7 +204,6 @@ class Trainer:
         self.stop_training = False
         plan = Plan(source, epochs, batch_size, shuffle, bucket, validation, progress)
         self._position = position = self._begin(plan, resume)
-        self._running = True
         Loop(self, plan, position).run()
         return self.history.since(position.first)
 
@@ -250,7 +251,7 @@ class Trainer:
             self._update()
 
     @property
-    def _at_update(self) -> bool:
+    def at_update(self) -> bool:
         """Whether no gradients wait for an update."""
         return not self._bptt.gathered.batches
 
@@ -364,9 +365,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         metrics: Sequence[MetricName | Metric] | None = None,
     ) -> Trainer:
-        """The trainer that `save` wrote. `loss` and `metrics` are needed where the saved ones were your own functions.
+        """The trainer that `save` wrote, or of a folder of `Checkpoints` the newest. `loss` and `metrics` are needed
+        where the saved ones were your own functions.
 
         Raises FileNotFoundError if there is no such file, and ValueError that names the file if it is damaged, another
         program's, or has a layer whose class is not defined.
         """
-        return saving.load(cls, path, loss, callbacks, metrics)
+        return saving.load(cls, newest(path), loss, callbacks, metrics)
