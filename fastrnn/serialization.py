@@ -56,9 +56,13 @@ def load_model(path: str | os.PathLike[str]) -> Module:
 
 
 def describe_model(model: Module) -> tuple[dict[str, Array], dict[str, Any]]:
-    arrays = {f"model.{name}": param for name, param in model.params.items()}
+    first: dict[int, str] = {}
+    for name, param in model.params.items():
+        first.setdefault(id(param), name)  # an array under several names is written once
+    arrays = {f"model.{name}": model.params[name] for name in first.values()}
+    tied = {name: first[id(param)] for name, param in model.params.items() if first[id(param)] != name}
     generators = {name: rng.bit_generator.state for name, rng in model.generators()}
-    return arrays, {"model": model.config(), "generators": generators}
+    return arrays, {"model": model.config(), "generators": generators} | ({"tied": tied} if tied else {})
 
 
 def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Module:
@@ -68,7 +72,8 @@ def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Mod
         model = build(config["model"])
     except (AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"model: expected the description of a layer, got {type(error).__name__}: {error}") from error
-    model.load_state_dict(select(arrays, "model."))
+    values = select(arrays, "model.")
+    model.load_state_dict(values | {name: values[of] for name, of in config.get("tied", {}).items()})
     for name, rng in model.generators():
         set_generator(rng, config["generators"][name])
     return model

@@ -471,3 +471,34 @@ def test_data_for_weights_is_checked():
             *[sign_of_sum(6)[0], np.full((6, 2), 0.5)], class_weight={0: 1.0}, progress=False
         )
     assert len(Data(np.zeros((3, 2)), np.zeros(3)).rows(slice(1, 3))) == 2
+
+
+def test_labels_that_are_words_are_refused_with_a_hint():
+    with pytest.raises(TypeError, match="y: expected numbers, got <U3; number the classes from 0, or take an estimator"):
+        Trainer(classifier()).fit(sign_of_sum(2)[0], ["yes", "no"])
+
+
+# tied parameters ---------------------------------------------------------------------------------------------
+
+
+def test_an_array_under_two_names_is_written_and_averaged_as_one(tmp_path):
+    def tied():
+        model = Sequential(Embedding(5, 5, rng=0), GRU(5, 5, rng=1), Linear(5, 5, bias=False, rng=2))
+        model[2]._params["weight"] = model[0].params["weight"]
+        return model
+
+    x, y = np.arange(20).reshape(4, 5) % 5, np.ones((4, 5), int)
+    trainer = Trainer(tied(), optimizer=Adam(0.1), callbacks=[fastrnn.EMA(0.5, at_end=False)])
+    before = trainer.model.state_dict()["0.weight"]
+    fit(trainer, x, y, epochs=2, validation_data=(x, y))
+    assert trainer.model.params["0.weight"] is trainer.model.params["2.weight"]
+    assert not np.array_equal(before, trainer.model.params["0.weight"])
+    trainer.save(tmp_path / "tied.safetensors")
+    arrays, config = fastrnn.serialization.read(tmp_path / "tied.safetensors")
+    assert "model.0.weight" in arrays and "model.2.weight" not in arrays
+    assert config["tied"] == {"2.weight": "0.weight"}
+    assert [name for name in arrays if name.startswith("optimizer.exp_avg.") and name.endswith(".weight")] == [
+        "optimizer.exp_avg.0.weight"
+    ]
+    again = Trainer.load(tmp_path / "tied.safetensors")
+    np.testing.assert_array_equal(again.model.params["2.weight"], trainer.model.params["0.weight"])

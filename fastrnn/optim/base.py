@@ -129,6 +129,8 @@ class Optimizer:
         return {"couple": weight_decay, "shrink": 1.0}
 
     def _left_out(self, params: Mapping[str, Array], frozen: Collection[str]) -> set[str]:
+        if not (self.groups or frozen) and self.decay_biases:
+            return set()
         if (self.groups or not self.decay_biases) and self._settings.keys() != params.keys():
             self.resolve(params)
         return {name for name, own in self._settings.items() if own.frozen} | {

@@ -68,8 +68,7 @@ class BPTT:
         """The backward of a run in training; whether there was something to learn."""
         learns = check_loss(values)
         if learns:
-            with np.errstate(all="ignore"):
-                self.model.run_backward(self.gathered.begin(values["loss"].count, doutputs), need_dx=False)
+            self.model.run_backward(self.gathered.begin(values["loss"].count, doutputs), need_dx=False)
         return learns
 
     def run(
@@ -89,15 +88,14 @@ class BPTT:
         if wanted and layers is self.model and batch.has_targets:  # a piece of it does not put out what targets are of
             y = batch.y(start, stop, steps=layers.time.in_y)
             fed["targets"] = y.swapaxes(0, 1) if layers.batch_first is False and layers.time.in_y else y
-        with np.errstate(all="ignore"):  # of the caller: an exp that underflows is no error
-            return layers.run(
-                self.from_samples_first(batch.x(start, stop)),
-                state,
-                lengths=lengths if "lengths" in layers.accepts else None,
-                reset_mask=batch.reset_mask(start, stop),
-                training=training,
-                **fed,
-            )
+        return layers.run(
+            self.from_samples_first(batch.x(start, stop)),
+            state,
+            lengths=lengths if "lengths" in layers.accepts else None,
+            reset_mask=batch.reset_mask(start, stop),
+            training=training,
+            **fed,
+        )
 
     def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
         """The objective's values for the last steps of `outputs`, those from start to stop, and the gradient of all."""

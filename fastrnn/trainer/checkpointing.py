@@ -97,8 +97,7 @@ class CheckpointedBPTT:
                 _restore(generators, drawn[index])
                 y, _ = run(self.body, batch, states[index] + behind, *segments[index], training=True)
             dy = loss.gradient(index, y)
-            with np.errstate(all="ignore"):
-                _, dstate = self.body.run_backward(dy, dstate, need_dx=False)
+            _, dstate = self.body.run_backward(dy, dstate, need_dx=False)
         _restore(generators, finished)
         yield loss.values(), check_loss(loss.values())
 

@@ -96,6 +96,11 @@ class Data:
                     )
             return y
         y = _one_per_sample("y", np.asarray(y), len(self))
+        if y.dtype.kind in "OSU":
+            raise TypeError(
+                f"y: expected numbers, got {y.dtype}; number the classes from 0, or take an estimator of "
+                "fastrnn.sklearn, which takes labels of any kind"
+            )
         if steps and self.lengths is not None and y.shape[1:2] != (self.T,):
             raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), got shape {y.shape}")
         return y

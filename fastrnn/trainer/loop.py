@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .checks import names_of_logs
 from .data import Batch, Data
 from .progress import Bar
@@ -36,7 +38,7 @@ class Position:
     batch: int = 0
     order: Any = None
     begin: Any = None
-    means: dict[str, Any] = field(default_factory=dict)
+    means: Means | dict[str, Any] = field(default_factory=dict)  # as a dict, where it comes from a file
     seconds: float = 0.0
 
 
@@ -128,7 +130,9 @@ class Loop:
         trainer, position = self.trainer, self.position
         means = Means()
         if position.batch:
-            means.load_state_dict(position.means, trainer.objective.finish)
+            before_it = position.means
+            state = before_it.state_dict() if isinstance(before_it, Means) else before_it
+            means.load_state_dict(state, trainer.objective.finish)
         begin, before = time.perf_counter(), position.seconds
         samples = 0
         for index, batch in self._batches():
@@ -136,17 +140,18 @@ class Loop:
                 callback.on_batch_begin(trainer, index)
             given = Means()
             try:
-                for values in trainer._train_batch(batch):
-                    means.add(values)
-                    given.add(values)
+                with np.errstate(all="ignore"):  # of the caller: an exp that underflows is no error
+                    for values in trainer._train_batch(batch):
+                        means.add(values)
+                        given.add(values)
             except FloatingPointError as error:
                 of = "" if bar.total is None else f"/{bar.total}"
                 raise FloatingPointError(f"{error} in {title}, batch {index + 1}{of}") from None
             samples += len(batch)
             bar.advance(means)
-            position.batch, position.means = index + 1, means.state_dict()
+            position.batch, position.means = index + 1, means
             position.seconds = before + time.perf_counter() - begin
-            logs = given.result()
+            logs = given.result() if self.callbacks else {}
             for callback in self.callbacks:
                 callback.on_batch_end(trainer, index, logs)
             if self.stopped_by is not None and trainer.at_update:

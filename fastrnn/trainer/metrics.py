@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .. import losses
 from .._validate import check_choice, check_size
+from .tally import ratio
 
 Array = NDArray[Any]
 Average = Literal["auto", "binary", "macro", "micro", "weighted"]
@@ -36,10 +37,10 @@ class Metric:
         """What a history calls it."""
         return self.name
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         raise NotImplementedError
 
-    def finish(self, sums: Array) -> float:
+    def finish(self, sums: Any) -> float:
         raise NotImplementedError
 
     def __call__(self, outputs: Array, targets: Array, sample_weight: Any = None) -> float:
@@ -53,16 +54,13 @@ class Metric:
         return {"name": self.name, "options": options} if options else self.name
 
 
-def _mean(values: Array, weights: Array | None) -> Array:
+def _mean(values: Array, weights: Array | None) -> tuple[float, float]:
     """Sum of values (...) and of their weights."""
     if weights is None:
-        return np.array([np.sum(values, dtype=np.float64), values.size])
+        sums = np.count_nonzero(values) if values.dtype == bool else values.sum(dtype=np.float64)
+        return float(sums), float(values.size)
     full = np.broadcast_to(weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim)), values.shape)
-    return np.array([np.sum(values * full, dtype=np.float64), full.sum()])
-
-
-def _ratio(sums: Array) -> float:
-    return float(sums[0]) / float(sums[1]) if sums[1] else math.nan
+    return float(np.sum(values * full, dtype=np.float64)), float(full.sum())
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,11 @@ class Accuracy(Metric):
 
     name = "accuracy"
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         predicted, wanted, _ = _classes(outputs, targets)
         return _mean(predicted == wanted, weights)
 
-    def finish(self, sums: Array) -> float:
-        return _ratio(sums)
+    finish = staticmethod(ratio)
 
 
 @dataclass(frozen=True)
@@ -93,14 +90,13 @@ class TopKAccuracy(Metric):
     def label(self) -> str:
         return self.name if self.k == 5 else f"top_{self.k}_accuracy"
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         if outputs.shape[:-1] != targets.shape:
             raise ValueError(f"targets: expected classes of shape {outputs.shape[:-1]}, got shape {targets.shape}")
         own = np.take_along_axis(outputs, targets[..., None], axis=-1)
         return _mean((outputs > own).sum(axis=-1) < self.k, weights)
 
-    def finish(self, sums: Array) -> float:
-        return _ratio(sums)
+    finish = staticmethod(ratio)
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ class _OfCounts(Metric):
     def __post_init__(self) -> None:
         check_choice("average", self.average, ("auto", "binary", "macro", "micro", "weighted"))
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         """(M, 3): right ones, wrongly said, missed."""
         predicted, wanted, M = _classes(outputs, targets)
         w = np.ones(wanted.shape) if weights is None else weights
@@ -130,7 +126,7 @@ class _OfCounts(Metric):
             axis=-1,
         )
 
-    def finish(self, sums: Array) -> float:
+    def finish(self, sums: Any) -> float:
         average = ("binary" if len(sums) == 2 else "macro") if self.average == "auto" else self.average
         if average == "binary":
             return float(self._of(sums[1:2])[0])
@@ -178,11 +174,10 @@ class Recall(_OfCounts):
 class _OfErrors(Metric):
     larger_is_better = False
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         return _mean(self._of(_numbers(outputs, targets)[0] - targets.reshape(_shape(outputs, targets))), weights)
 
-    def finish(self, sums: Array) -> float:
-        return _ratio(sums)
+    finish = staticmethod(ratio)
 
     def _of(self, error: Array) -> Array:
         return np.square(error)
@@ -211,8 +206,8 @@ class RMSE(_OfErrors):
 
     name = "rmse"
 
-    def finish(self, sums: Array) -> float:
-        return math.sqrt(_ratio(sums))
+    def finish(self, sums: Any) -> float:
+        return math.sqrt(ratio(sums))
 
 
 @dataclass(frozen=True)
@@ -221,7 +216,7 @@ class R2(Metric):
 
     name = "r2"
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         """(4, M): weights, targets, their squares, squared errors."""
         y, t = _numbers(outputs, targets)
         single = (weights is not None and y.ndim == weights.ndim) or y.ndim == 1
@@ -234,7 +229,7 @@ class R2(Metric):
             w = full.reshape(-1, 1)
         return np.stack([(w * one).sum(axis=0) for one in (np.ones_like(t), t, np.square(t), np.square(t - y))])
 
-    def finish(self, sums: Array) -> float:
+    def finish(self, sums: Any) -> float:
         weight, first, second, errors = sums
         spread = second - np.square(first) / weight
         with np.errstate(all="ignore"):
@@ -249,12 +244,12 @@ class Perplexity(Metric):
     name = "perplexity"
     larger_is_better = False
 
-    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def sums(self, outputs: Array, targets: Array, weights: Array | None) -> Any:
         each, _ = losses.cross_entropy(outputs, targets, reduction="none")
         return _mean(each, weights)
 
-    def finish(self, sums: Array) -> float:
-        exponent = _ratio(sums)
+    def finish(self, sums: Any) -> float:
+        exponent = ratio(sums)
         return math.exp(exponent) if exponent < 700 else exponent * math.inf
 
 

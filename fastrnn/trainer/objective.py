@@ -42,6 +42,12 @@ class Objective:
     def __init__(self, loss: LossName | Loss, metrics: Sequence[MetricName | Metric] | None = None) -> None:
         self.loss = losses.get(loss)
         self._function, self._options = _parts(self.loss)
+        # Whether the loss is one of `fastrnn.losses`, so that it takes lengths and weights.
+        self.is_known = _is_known(self._function)
+        # Whether a known loss is a mean over what counts, so that pieces of it add up by their weights.
+        self.is_mean = self._options.get("reduction", "mean") == "mean"
+        # Whether weights are numbers of targets also where there are no lengths.
+        self.counts_targets = self._function is losses.cross_entropy
         if metrics is None:
             classifies = self._function in (losses.cross_entropy, losses.binary_cross_entropy_with_logits)
             metrics = ("accuracy",) if classifies else ()
@@ -109,8 +115,7 @@ class Objective:
             outputs, targets = outputs[keep], targets[keep]
         for name, metric in self.metrics.items():
             if isinstance(metric, KnownMetric):
-                with np.errstate(all="ignore"):
-                    values[name] = Tally(metric.sums(outputs, targets, weights), metric.finish)
+                values[name] = Tally(metric.sums(outputs, targets, weights), metric.finish)
             else:
                 some = slice(None) if weights is None or weights.ndim > targets.ndim else weights > 0
                 values[name] = mean(float(metric(outputs[some], targets[some])), counted)
@@ -120,11 +125,6 @@ class Objective:
         """The function that makes of a tally's sums the loss or the metric of this name."""
         metric = self.metrics.get(name)
         return metric.finish if isinstance(metric, KnownMetric) else ratio
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the loss is one of `fastrnn.losses`, so that it takes lengths and weights."""
-        return _is_known(self._function)
 
     @property
     def in_pieces(self) -> bool:
@@ -142,19 +142,9 @@ class Objective:
         return self.is_known and self._function not in (losses.cross_entropy, losses.ctc)
 
     @property
-    def counts_targets(self) -> bool:
-        """Whether weights are numbers of targets also where there are no lengths."""
-        return self._function is losses.cross_entropy
-
-    @property
     def ignored(self) -> int | None:
         """The target that counts nothing."""
         return self._options.get("ignore_index", -100) if self.counts_targets else None
-
-    @property
-    def is_mean(self) -> bool:
-        """Whether a known loss is a mean over what counts, so that pieces of it add up by their weights."""
-        return self._options.get("reduction", "mean") == "mean"
 
     @property
     def is_sum(self) -> bool:

@@ -41,8 +41,7 @@ class OnlineWindow:
         model = propagation.model
         x, y = self._sample(np.array(x), np.asarray(y))  # a copy: the window outlives the call
         samples = [*self.samples, x]
-        with np.errstate(all="ignore"):
-            outputs, state_n = model.run(_stack(samples, model), self.carried.state, training=True)
+        outputs, state_n = model.run(_stack(samples, model), self.carried.state, training=True)
         newest = propagation.time_major(outputs)[-1:] if model.time.in_y else outputs
         if model.time.in_y:
             weighting, y = weighting.map(lambda w: w[None]), y[None]
@@ -54,8 +53,7 @@ class OnlineWindow:
                 all_steps[-1:] = doutputs
                 doutputs = propagation.time_major(all_steps)
             model.zero_grad()
-            with np.errstate(all="ignore"):
-                model.run_backward(doutputs, need_dx=False)
+            model.run_backward(doutputs, need_dx=False)
         state = self.carried.state
         if len(samples) == self.k:  # the oldest leaves
             random = any(model.generators())

@@ -16,6 +16,7 @@ from .callbacks import Callback
 from .history import History
 from .loop import Position
 from .objective import Loss, LossName, Metric, MetricName, Objective
+from .tally import Means
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -81,6 +82,8 @@ def check_savable(trainer: Trainer) -> None:
 
 def _describe_position(position: Position, arrays: dict[str, Any]) -> dict[str, Any]:
     described = {field.name: getattr(position, field.name) for field in fields(position)}
+    if isinstance(position.means, Means):
+        described["means"] = position.means.state_dict()
     return described | {"begin": serialization.describe_state(position.begin, arrays, "begin")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,22 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Finish = Callable[[Array], float]
+Finish = Callable[[Any], float]
 
 
 class Tally:
-    """Sums in float64, and the function that makes a number of them.
+    """Sums, a few numbers or an array in float64, and the function that makes a number of them.
 
     count: of a loss, how much its gradient is to count beside those of other batches in one update.
     """
 
+    __slots__ = ("count", "finish", "sums")
+
     def __init__(self, sums: Any, finish: Finish, count: float = 0.0) -> None:
-        self.sums: Array = np.asarray(sums, np.float64)
-        self.finish = finish
-        self.count = count
+        self.sums, self.finish, self.count = sums, finish, count
 
     def plus(self, other: Tally) -> Tally:
-        return Tally(self.sums + other.sums, self.finish, self.count + other.count)
+        if isinstance(self.sums, tuple):  # quicker than an array of two
+            sums: Any = tuple(map(operator.add, self.sums, other.sums))
+        else:
+            sums = self.sums + other.sums
+        return Tally(sums, self.finish, self.count + other.count)
 
     def result(self) -> float:
         return self.finish(self.sums)
@@ -39,14 +44,14 @@ class Tally:
 Values = dict[str, Tally]
 
 
-def ratio(sums: Array) -> float:
+def ratio(sums: Any) -> float:
     """The first sum over the second: a mean; nan where nothing counted."""
     return float(sums[0]) / float(sums[1]) if sums[1] else math.nan
 
 
 def mean(value: float, weight: float, count: float = 0.0) -> Tally:
     """A mean whose weight is the number of what it is over."""
-    return Tally([value * weight if weight else 0.0, weight], ratio, count)
+    return Tally((value * weight if weight else 0.0, float(weight)), ratio, count)
 
 
 class Means:
@@ -65,7 +70,10 @@ class Means:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {name: tally.sums.tolist() for name, tally in self.tallies.items()}
+        return {name: np.asarray(tally.sums).tolist() for name, tally in self.tallies.items()}
 
     def load_state_dict(self, state: dict[str, Any], finish: Callable[[str], Finish]) -> None:
-        self.tallies = {name: Tally(sums, finish(name)) for name, sums in state.items()}
+        self.tallies = {}
+        for name, saved in state.items():
+            sums = tuple(saved) if finish(name) is ratio else np.array(saved, np.float64)
+            self.tallies[name] = Tally(sums, finish(name))

@@ -277,9 +277,10 @@ class Trainer:
         """
         check_learns_online(self.model, self.objective)
         weighting = weigh_sample(y_t, sample_weight, class_weight)
-        values, learns = self._window.learn(self._bptt, x_t, y_t, weighting)
-        if learns:
-            self._update()
+        with np.errstate(all="ignore"):
+            values, learns = self._window.learn(self._bptt, x_t, y_t, weighting)
+            if learns:
+                self._update()
         means = Means()
         means.add(values)
         return means.result()
@@ -315,8 +316,9 @@ class Trainer:
 
     def _evaluate(self, data: Data | Stream, batch_size: int) -> dict[str, float]:
         means = Means()
-        for batch, outputs in self._outputs(data, batch_size):
-            means.add(self._bptt.score(outputs, batch)[0])
+        with np.errstate(all="ignore"):
+            for batch, outputs in self._outputs(data, batch_size):
+                means.add(self._bptt.score(outputs, batch)[0])
         return means.result()
 
     @overload
@@ -331,7 +333,8 @@ class Trainer:
         """The model's outputs, samples first: (N, M), or (N, T, M) where it has one at each step, with zeros past the
         lengths; for a list of sequences then a list of arrays (T_i, M). batch_size as for `evaluate`."""
         data = self._feeding.data(x, None, lengths, reset_mask)
-        outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
+        with np.errstate(all="ignore"):
+            outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
         return data.joined(outputs, steps=self.model.time.in_y)
 
     def _outputs(self, data: Data | Stream, batch_size: int) -> Iterator[tuple[Batch, Array]]:
