@@ -63,8 +63,11 @@ from .models import LanguageModel
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .row_gradient import RowGradient
 from .runtime import __version__, free_workspace, show_config
-from .trainer import History, Trainer
-from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from .trainer import History, Trainer, metrics, schedules
+from .trainer.averaging import EMA, SWA
+from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint, ReduceLROnPlateau
+from .trainer.checkpoints import Checkpoints
+from .trainer.tensorboard import TensorBoard
 
 runtime.bound_threads()
 runtime.register_threadpoolctl()
@@ -77,7 +80,9 @@ __all__ = [
     "AdamW",
     "Callback",
     "Cell",
+    "Checkpoints",
     "Dropout",
+    "EMA",
     "EarlyStopping",
     "Embedding",
     "EncoderDecoder",
@@ -97,11 +102,14 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "RNN",
+    "ReduceLROnPlateau",
     "Recurrent",
     "Repeat",
     "RowGradient",
     "SGD",
+    "SWA",
     "Sequential",
+    "TensorBoard",
     "Trainer",
     "TreeLSTM",
     "TreeRNN",
@@ -117,7 +125,9 @@ __all__ = [
     "get_matmul_precision",
     "get_num_threads",
     "losses",
+    "metrics",
     "models",
+    "schedules",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",

@@ -131,6 +131,8 @@ class Optimizer:
         return {"l2_weight_decay": weight_decay, "decoupled_weight_decay": 0.0}
 
     def _left_out(self, params: Mapping[str, Array], frozen: Collection[str]) -> set[str]:
+        if not (self.groups or frozen) and self.decay_biases:
+            return set()
         if (self.groups or not self.decay_biases) and self._settings.keys() != params.keys():
             self.resolve(params)
         return {name for name, own in self._settings.items() if own.frozen} | {
