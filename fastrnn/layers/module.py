@@ -10,6 +10,7 @@ from .own import adapt
 from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
 from .registry import build, class_name, register
+from .summary import summarize
 from .weights import Array, Weights
 
 __all__ = ["Array", "Context", "Layout", "Module", "StateSpec", "Time", "build", "check_entries", "class_name"]
@@ -242,6 +243,11 @@ class Module(Weights):
     def tie(self, name: str, *, to: str) -> None:
         """See `Sequential`: one layer has no parameters to tie."""
         raise ValueError(f"name: expected a layer made of others, got {type(self).__name__}")
+
+    def summary(self, x: Any = None) -> str:
+        """A table to print: each layer's output shape, N batch and T time steps, its parameters, whether they train,
+        and what they take in memory. x: an example of what the model reads, for one whose first layer does not say."""
+        return summarize(self, x)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Module:
