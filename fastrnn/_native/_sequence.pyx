@@ -157,6 +157,7 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     cdef const fr_sequence *q = &call.sequence
     cdef int packing = not call.packed
     if call.threads == 1:
+        call.work.stopped = 0
         run_parallel(1, forward_alone, call)
         return
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
@@ -210,12 +211,17 @@ cdef void forward_body(void *arg, int id) noexcept nogil:
         forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
 
 
-cdef void forward_alone(void *arg, int _id) noexcept nogil:
+cdef void forward_alone(void *arg, int id) noexcept nogil:
     """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
     cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_piece task
+    cdef fr_watch own = start_watch(call, id, &task)
+    cdef fr_watch *watch = &own if call.may_stop else NULL
     cdef long phase
     for phase in range((not call.packed) + step_phases(call)):
-        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0))
+        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0), watch)
+        if call.work.stopped:
+            return
 
 
 cdef void run_backward(SequenceCall *call) noexcept nogil:
