@@ -65,7 +65,9 @@ class BuildKernels(build_ext):
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        jobs = [(f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "dispatch")]
+        jobs = [
+            (f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "checksum", "dispatch")
+        ]
         jobs += [
             ("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
             for isa, flags in ISAS.items()

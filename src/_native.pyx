@@ -19,7 +19,7 @@ import numpy as np
 cimport numpy as cnp
 from kernels cimport *
 from libc.math cimport INFINITY, exp, isfinite, sqrt
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
@@ -173,10 +173,11 @@ cdef class Tape:
         raise TypeError("a forward pass' cache cannot be pickled")
 
 
+include "lengths.pxi"
 include "arguments.pxi"
 
 
-cdef long _zeros_row(const fr_kernels *k, const fr_sequence *q) noexcept:
+cdef long _zeros_row(const fr_kernels *k, const fr_sequence *q) noexcept nogil:
     return max(k.gates_row(q), k.padded(q.H), k.padded(q.R))
 
 
@@ -374,6 +375,8 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     return gradients
 
 
+include "infer.pxi"
+include "stack.pxi"
 include "stream.pxi"
 
 CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}

@@ -50,7 +50,8 @@ cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, w
 
 cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse) except -1:
     """Lengths and resets into `q.rows`; with lengths q.T becomes the longest, and steps past a length are zeros."""
-    cdef cnp.ndarray order, sorted_, active, packed, mask
+    cdef cnp.ndarray values, mask
+    cdef int itemsize = cnp.PyArray_ITEMSIZE(<cnp.ndarray>held[1])
     q.rows.reverse = reverse
     if reset_mask is not None:
         if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
@@ -70,18 +71,18 @@ cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if lengths.shape != (q.N,):
         raise ValueError(f"lengths: expected shape ({q.N},) = (N,), got {lengths.shape}")
-    low, high = lengths.min(), lengths.max()
-    if low < 0 or high > q.T:
-        raise ValueError(f"lengths: expected values from 0 to {q.T}, got {low if low < 0 else high}")
-    if low == q.T:
+    values = np.ascontiguousarray(lengths, np.int_)
+    cdef const long *at = <const long *>cnp.PyArray_DATA(values)
+    cdef long n, T = q.T, low = T, high = 0
+    for n in range(q.N):
+        low, high = min(low, at[n]), max(high, at[n])
+    if low < 0 or high > T:
+        raise ValueError(f"lengths: expected values from 0 to {T}, got {low if low < 0 else high}")
+    if low == T:
         return 0
-    held[1].fill(0)
-    order = np.argsort(-lengths.astype(np.int_), kind="stable").astype(np.int_)
-    sorted_ = np.ascontiguousarray(lengths.astype(np.int_)[order])
+    cdef Block block = _block(2 * (q.N + high + 1) * sizeof(long))
+    plan_rows(&q.rows, <long *>block.at, at, q.N, high)
+    zeros_past_lengths(q.output, T, q.N, q.R * itemsize, itemsize, &q.rows)
     q.T = high
-    active = np.searchsorted(-sorted_, -np.arange(q.T + 1, dtype=np.int_), side="left").astype(np.int_)
-    packed = np.concatenate([np.zeros(1, np.int_), np.cumsum(active[:q.T], dtype=np.int_)])
-    q.rows.order, q.rows.lengths = <const long *>cnp.PyArray_DATA(order), <const long *>cnp.PyArray_DATA(sorted_)
-    q.rows.active, q.rows.packed = <const long *>cnp.PyArray_DATA(active), <const long *>cnp.PyArray_DATA(packed)
-    held.extend((order, sorted_, active, packed))
+    held.append(block)
     return 0

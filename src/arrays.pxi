@@ -99,7 +99,7 @@ cdef inline void *_data(cnp.ndarray a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(a)
 
 
-cdef size_t _room(size_t *total, long elements, int itemsize) noexcept:
+cdef size_t _room(size_t *total, long elements, int itemsize) noexcept nogil:
     """Where the next buffer starts in a block of workspace. Starts are staggered: buffers that are walked side by side
     would fall into the same cache sets if all of them began on a page."""
     cdef size_t start = total[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._native import Stack
 from .._validate import check_dtype
 from ..streaming.stream import ChainBuilder, Stream, open_stream
 from .own import adapt
@@ -64,6 +65,7 @@ class Module:
         self._cache: Any = None
         self._rng: np.random.Generator | None = None
         self._prepared: Prepared | None = None
+        self._stack: Stack | None = None
 
     # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
 
@@ -193,20 +195,35 @@ class Module:
     # --- packed weights ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Pack the weights once for all short calls to come, instead of in each: for inference a few steps at a time.
+        """Pack the weights now, and take them for unchanged from here on, without a look.
 
-        Results are the same bits. Parameters are read-only until the model is trained on, or `load_state_dict` or
-        `release` is called. Views of parameters that were taken before stay writable: do not write through them.
-        Raises ValueError for a model without a compiled stream, with a bidirectional layer or layers of your own.
+        Calls in inference keep packed weights by themselves, and results are the same bits. A prepared model saves the
+        first call the packing, and each call the checksum where somebody holds an array of its parameters. These are
+        read-only until the model is trained on, or `load_state_dict` or `release` is called. Views of parameters that
+        were taken before stay writable: do not write through them.
         """
         if self._prepared is None or self._prepared.model is not self:
             self.release()
             Prepared(self)
 
     def release(self) -> None:
-        """Undo `prepare`."""
+        """Undo `prepare`, and let go of all packed weights; the next call packs anew. Of use to save memory, and after
+        a write to a weight past NumPy, through its bare address."""
         if self._prepared is not None:
             self._prepared.release()
+        for layer in self.flatten():
+            if layer._stack is not None:
+                layer._stack.forget()
+
+    def open_stack(self) -> Stack | None:
+        """The compiled form in which the layer runs in inference, with its weights packed; None without one."""
+        if self._stack is None:
+            self._stack = self.make_stack()
+        return self._stack
+
+    def make_stack(self) -> Stack | None:
+        """A new one, see `open_stack`."""
+        return None
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -252,6 +269,7 @@ class Module:
     @property
     def params(self) -> dict[str, Array]:
         """Name -> parameter. The arrays are those the layer computes with: change them in place."""
+        self._params.reads += 1  # whoever reads may write
         return self._params
 
     @property
@@ -330,7 +348,7 @@ class Module:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and deep copies go without the cache, which belongs to a call under way."""
-        return self.__dict__ | {"_kept_cache": None, "_prepared": None}
+        return self.__dict__ | {"_kept_cache": None, "_prepared": None, "_stack": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """joblib hands its workers arrays mapped from a file, read-only: a model trains on copies of them."""

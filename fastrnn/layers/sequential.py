@@ -89,13 +89,8 @@ class Sequential(Container):
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
         """y, state_n; the state is a tuple with one entry per layer, None for a layer without state or for zeros."""
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
+        if training and self._prepared is not None:
+            self.release()
         inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
         last, state_n = self.layers[-1], []
         for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .._native import Stack
 from .._validate import (
     as_generator,
     as_real,
@@ -139,13 +140,12 @@ class RecurrentLayer(Stateful):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
+        if not training:
+            found = self._infer(x, state, context)
+            if found is not None:
+                return found
+        elif self._prepared is not None:
+            self.release()
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
@@ -188,6 +188,23 @@ class RecurrentLayer(Stateful):
         if training:
             self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
+
+    def _infer(self, x: Any, state: Any, context: Context) -> tuple[Array, Any] | None:
+        """The whole forward without training as one compiled call, from packed weights; None for what that does not
+        take: no input, and what has to be refused."""
+        if x is None or context.steps is not None:
+            return None
+        stack = self._stack or self.open_stack()
+        assert stack is not None
+        if state is None and self.learn_initial_state:
+            N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
+            learned = [self._params[f"initial_{name}"] for name in self.states]
+            state = self._as_state(learned if N is None else [np.repeat(a[:, None], N, axis=1) for a in learned])
+        told = state, context.lengths, context.reset_mask, self.batch_first
+        return stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
+
+    def make_stack(self) -> Stack:
+        return Stack(self._params, self._names, self._directions, self.spec.kernel)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         caches, masks, shape, batched, without_input, starts_learned = self._kept()
