@@ -1,9 +1,9 @@
 """Builds the extension module; everything else about the project is in pyproject.toml.
 
-kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module that picks at
-import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled in parallel.
-No -march=native and no -ffast-math: the wheel runs on every x86-64, and
-denormals and NaN stay what they are.
+src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module
+that picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled
+in parallel. No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they
+are.
 """
 
 import glob
@@ -32,6 +32,7 @@ SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")  # address, undefined or threa
 SANITIZERS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else []
 FLAGS += SANITIZERS
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
+INCLUDES = ["src/include", "src/kernels", "src/runtime"]
 AMX = ["-mamx-tile", "-mamx-bf16"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
@@ -65,11 +66,10 @@ class BuildKernels(build_ext):
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        jobs = [
-            (f"src/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "checksum", "dispatch")
-        ]
+        plain = ("pool", "work", "workspace", "checksum", "cpu")
+        jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in plain]
         jobs += [
-            ("src/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"fr_{isa}_{dtype}"), *macros])
+            ("src/kernels/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"{isa}_{dtype}"), *macros])
             for isa, flags in ISAS.items()
             for dtype, macros in DTYPES.items()
         ]
@@ -78,10 +78,10 @@ class BuildKernels(build_ext):
             tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
         jobs += [
             (
-                "src/kernels.c",
+                "src/kernels/kernels.c",
                 f"{kind}_{precision}",
                 flags,
-                [("FR_BUILD", f"fr_{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros],
+                [("FR_BUILD", f"{kind}_{precision}"), ("FR_AMX_TERMS", terms), *macros],
             )
             for kind, (flags, macros) in tiles.items()
             for precision, terms in TERMS.items()
@@ -93,8 +93,9 @@ class BuildKernels(build_ext):
                 [source],
                 output_dir=os.path.join(self.build_temp, name),
                 macros=macros,
+                include_dirs=INCLUDES,
                 extra_postargs=flags,
-                depends=glob.glob("src/*.h"),
+                depends=glob.glob("src/*/*.h"),
             )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -105,10 +106,10 @@ class BuildKernels(build_ext):
 native = Extension(
     "fastrnn._native",
     ["src/_native.pyx"],
-    include_dirs=["src", numpy.get_include()],
+    include_dirs=["src", *INCLUDES, numpy.get_include()],
     extra_link_args=["-pthread", *SANITIZERS],
     extra_compile_args=["-O2", "-g0", *SANITIZERS],
-    depends=["setup.py", *(path for path in glob.glob("src/*") if not path.endswith("_native.c"))],
+    depends=["setup.py", *glob.glob("src/*.p*"), *glob.glob("src/*/*.[ch]")],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 )
 directives = {

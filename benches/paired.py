@@ -15,6 +15,8 @@ Letters: T time steps, N batch, D input_size, H hidden_size.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import math
 import os
@@ -73,7 +75,8 @@ def work() -> None:
     for line in sys.stdin:
         kind, *question = json.loads(line)
         if kind == "about":
-            answer: Any = {"folder": os.path.dirname(fastrnn.__file__), **fastrnn.show_config()}
+            with contextlib.redirect_stdout(io.StringIO()):  # which is for answers alone
+                answer: Any = {"folder": os.path.dirname(fastrnn.__file__), **fastrnn.show_config()}
         else:
             key = json.dumps(question)
             if key not in calls:

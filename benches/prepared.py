@@ -20,15 +20,17 @@ import numpy as np
 
 import fastrnn
 
-ROUNDS, CALLS = 31, 10
+ROUNDS, BLOCK = 31, 3e-4  # seconds of a turn: longer ones are interrupted where the machine has other work
 
 
 def seconds(call: Any) -> float:
     call()  # who had the turn before has the caches
-    begin = time.perf_counter()
-    for _ in range(CALLS):
+    count, begin = 0, time.perf_counter()
+    while True:
         call()
-    return (time.perf_counter() - begin) / CALLS
+        count, now = count + 1, time.perf_counter()
+        if now - begin > BLOCK:
+            return (now - begin) / count
 
 
 def contenders(cell: str, T: int, N: int, H: int) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(threads)
-    print(f"{fastrnn.show_config()['cpu']}, {threads} thread(s); best of {ROUNDS} rounds, us a call; below, over kept's")
+    cpu = fastrnn.runtime.config()["cpu"]
+    print(f"{cpu}, {threads} thread(s); best of {ROUNDS} rounds, us a call; below, over kept's")
     names = ("kept", "held", "prepared", "packing", "torch")
     print(f"{'cell':5} {'T':>3} {'N':>3} {'H':>4}  {'':3}" + "".join(f"{name:>10}" for name in names))
     for cell in ("LSTM", "GRU", "RNN"):

@@ -13,16 +13,22 @@ plain NumPy, `fastrnn.datasets` real data to start with.
 try:
     from . import _native  # noqa: F401
 except ImportError as error:  # never fall back to the reference in silence
+    if any(words in str(error) for words in ("one interpreter per process", "subinterpreter", "more than once per")):
+        raise ImportError(
+            "fastrnn: expected the process' first interpreter that imports it, got another one; sub-interpreters are "
+            "not supported, use processes or threads"
+        ) from error
     raise ImportError(
         "fastrnn's compiled kernels could not be imported, so it cannot compute anything. Install the package with "
         "`pip install .` (or, to work inside its folder, `python setup.py build_ext --inplace`). The import said: "
         f"{error}"
     ) from error
 except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
-    import os
     import sys
 
-    if os.path.basename(sys.argv[0]) in ("fastrnn", "-m"):  # the command says what is wrong in one line
+    from . import _command
+
+    if _command.runs():  # the command says what is wrong in one line
         sys.stderr.write(f"fastrnn: error: {error}\n")
         sys.exit(2)
     raise
@@ -57,6 +63,7 @@ from .runtime import __version__, show_config
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
+runtime.bound_threads()
 runtime.register_threadpoolctl()
 
 __all__ = [

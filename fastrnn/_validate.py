@@ -174,7 +174,8 @@ def as_real(name: str, a: Any, dtype: np.dtype[Any]) -> Array:
     if a.dtype.kind not in "fiub":
         hint = "; encode words or classes as numbers" if a.dtype.kind in "OSU" else ""
         raise TypeError(f"{name}: expected real numbers, got {a.dtype}{hint}")
-    converted: Array = a.astype(dtype, copy=False)
+    with np.errstate(under="ignore"):  # what is too small for float32 is 0
+        converted: Array = a.astype(dtype, copy=False)
     return converted
 
 

@@ -3,30 +3,75 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 from typing import Any
 
 from . import _native
+from ._cgroup import cpu_quota
 
 __version__ = "0.1.0"
 FILENAME_PREFIX = "_native"  # of the compiled module that has the threads
 
+_default_threads = _native.get_num_threads(), ""
+"""The number at import, and where it is from."""
+
 
 def show_config() -> dict[str, Any]:
-    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call, and
-    the precision of products: what was asked for, and what runs.
+    """Print what `fastrnn info` prints of fastrnn and this machine, and return it as `config` does."""
+    found = config()
+    print("\n".join(config_lines(found)))
+    return found
+
+
+def config() -> dict[str, Any]:
+    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call and
+    where their number is from, and the precision of products: what was asked for, and what runs.
 
     `FASTRNN_ISA` (baseline, avx2 or avx512) and `FASTRNN_NUM_THREADS` set instruction set and threads at import.
+    Without the latter there are as many threads as CPUs that the process may run on, but no more than a control group's
+    quota of CPU time (a container's limit) feeds, rounded up.
     """
+    number, origin = _native.get_num_threads(), _default_threads[1]
     return {
         "version": __version__,
         "cpu": _cpu_name(),
         "isa": _native.isa(),
         "isa_available": _native.isas(),
-        "num_threads": _native.get_num_threads(),
+        "num_threads": number,
+        "num_threads_from": origin if number == _default_threads[0] else "a call of set_num_threads or threadpoolctl",
         "matmul_precision": _precision_in_words(),
         "python": platform.python_version(),
     }
+
+
+def config_lines(found: dict[str, Any]) -> list[str]:
+    """What `config` found, in lines for people."""
+    words = {
+        "fastrnn": found["version"],
+        "CPU": found["cpu"],
+        "instruction set": f"{found['isa']} (available: {', '.join(found['isa_available'])})",
+        "threads": found["num_threads"],
+        "threads from": found["num_threads_from"],
+        "precision": found["matmul_precision"],
+        "Python": found["python"],
+    }
+    return [f"{name + ':':17}{value}" for name, value in words.items()]
+
+
+def bound_threads() -> None:
+    """At import: choose the number of threads that the environment has not chosen."""
+    global _default_threads
+    number = _native.get_num_threads()
+    if os.environ.get("FASTRNN_NUM_THREADS"):
+        _default_threads = number, "the environment variable FASTRNN_NUM_THREADS"
+        return
+    quota = cpu_quota()
+    if quota is None or quota.threads() >= number:
+        _default_threads = number, f"the CPUs that this process may run on: {number}"
+        return
+    _native.set_num_threads(quota.threads())
+    _default_threads = quota.threads(), f"a quota of {quota.cpus:g} CPUs in {quota.file}"
 
 
 def _precision_in_words() -> str:

@@ -17,11 +17,13 @@ import contextlib
 import glob
 import json
 import os
+import re
 import shutil
+import stat
 import uuid
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ def load_model(path: str | os.PathLike[str]) -> Module:
     arrays, config = read(path)
     try:
         return rebuild_model(arrays, config)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
@@ -60,15 +62,24 @@ def describe_model(model: Module) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Module:
-    _check_sizes(config["model"], sum(array.size for array in arrays.values()))
-    model = build(config["model"])
+    """The model that `describe_model` described. Raises KeyError, TypeError or ValueError for what does not fit."""
+    try:
+        _check_sizes(config["model"], sum(array.size for array in select(arrays, "model.").values()))
+        model = build(config["model"])
+    except (AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"model: expected the description of a layer, got {type(error).__name__}: {error}") from error
     model.load_state_dict(select(arrays, "model."))
     for name, rng in model.generators():
-        try:
-            rng.bit_generator.state = config["generators"][name]
-        except OverflowError as error:
-            raise ValueError(f"generators: expected the state of a generator, got {error}") from error
+        set_generator(rng, config["generators"][name])
     return model
+
+
+def set_generator(rng: np.random.Generator, state: Any) -> None:
+    """Put a generator into a saved state."""
+    try:
+        rng.bit_generator.state = state
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"generators: expected the state of a generator, got {error}") from error
 
 
 def select(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
@@ -85,32 +96,46 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Map
     text = json.dumps(config)
     header = {"version": VERSION, "crc32": _checksum(text, arrays), "config": text}
     data = save(arrays, metadata={"fastrnn": json.dumps(header)})
-    path = os.path.realpath(path)  # through a link, to the file it stands for
-    if os.path.exists(path) and not os.path.isfile(path):
+    path = os.path.realpath(os.fsdecode(path))  # through a link, to the file it stands for
+    replaced = os.path.exists(path)
+    if replaced and not os.path.isfile(path):
         raise OSError(f"{path}: expected a place for a file, got a folder, a device or a pipe")
     _remove_unfinished(path)
     unfinished = f"{path}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    _writing.add(unfinished)
     try:
-        with open(unfinished, "xb") as file:
+        # Nobody who may not read the file that is replaced may read the new one, not for a moment either.
+        with open(unfinished, "xb", opener=_private if replaced else None) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if os.path.exists(path):
+        if replaced:
             shutil.copymode(path, unfinished)
         os.replace(unfinished, path)
     except BaseException:
         if os.path.exists(unfinished):
             os.unlink(unfinished)
         raise
+    finally:
+        _writing.discard(unfinished)
+
+
+_writing: set[str] = set()
+"""What saves of this process are at. In a container each run may be process 1, so an old file may have its number."""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _remove_unfinished(path: str) -> None:
     """Remove what saves of processes that were killed left beside `path`."""
     for found in glob.glob(f"{glob.escape(path)}.*-*.tmp"):
         process = found[len(path) + 1 :].partition("-")[0]
-        if process.isdigit() and int(process) != os.getpid() and not _runs(int(process)):
-            with contextlib.suppress(FileNotFoundError):  # another save was faster
-                os.unlink(found)
+        if not process.isdigit() or found in _writing or (int(process) != os.getpid() and _runs(int(process))):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another save was faster
+            os.unlink(found)
 
 
 def _runs(process: int) -> bool:
@@ -128,7 +153,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     been cut or changed."""
     from safetensors import SafetensorError, safe_open
 
-    name = os.fspath(path)
+    name = os.fsdecode(path)
+    if not stat.S_ISREG(os.stat(name).st_mode) and not os.path.isdir(name):
+        raise OSError(f"{name}: expected a file, got a device or a pipe")
     with open(name, "rb"):
         pass  # a missing or unreadable file raises its OSError here
     try:
@@ -161,42 +188,88 @@ def _whose(name: str) -> str:
     """Which program's file this is, and what loads it; "" for one that is not known."""
     with open(name, "rb") as file:
         head = file.read(64)
+    for begin, words in _FORMATS.items():
+        if head.startswith(begin):
+            return words
     if head.startswith(b"PK\x03\x04"):
         with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(name) as archive:
             names = archive.namelist()
             if "model.weights.h5" in names:
                 return "a Keras model, which fastrnn.interop.keras.load reads"
+            if any(entry.endswith("/constants.pkl") for entry in names):
+                return (
+                    "a TorchScript module; layer.load_state_dict(torch.jit.load(path).state_dict()) takes its weights"
+                )
             if any(entry.endswith("data.pkl") for entry in names):
-                return "a PyTorch file; layer.load_state_dict(torch.load(path, weights_only=True)) takes its weights"
+                return f"a PyTorch file; {_FROM_TORCH}"
             if any(entry.endswith(".npy") for entry in names):
                 return "a NumPy archive; layer.load_state_dict(numpy.load(path)) takes its arrays"
-    if head.startswith(b"\x89HDF\r\n"):
-        return "an HDF5 file, which fastrnn.interop.keras.load reads if Keras wrote it"
-    if head.startswith(b"\x08") and (b"onnx" in head or b"pytorch" in head or name.endswith(".onnx")):
+    # A message of protobuf: field 1, the version of ONNX's format, below 32; then a field of a model.
+    if name.endswith(".onnx") or re.match(rb"\x08[\x01-\x1f][\x12\x1a:B]", head):
         return "an ONNX model, whose layers fastrnn.interop.onnx.load_layers reads"
     return ""
 
 
-def _check_sizes(config: Any, elements: int) -> None:
-    """Refuse a description of layers that are larger than all arrays of the file, before anything is made."""
+_FROM_TORCH = "layer.load_state_dict(torch.load(path, weights_only=True)) takes its weights"
+_FORMATS = {
+    b"\x89HDF\r\n": "an HDF5 file, which fastrnn.interop.keras.load reads if Keras wrote it",
+    b"\x93NUMPY": "an array of NumPy, which numpy.load reads",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19": f"a file of PyTorch before 1.6; {_FROM_TORCH}",
+    b"\x80": "a pickle, which can run any code and is not loaded here; pickle.load or joblib.load does",
+    b"\x1f\x8b": "a gzip file; unpack it first",
+}
+
+
+def _check_sizes(config: Any, numbers: int) -> None:
+    """Refuse a description of layers that have more numbers than the file, before anything is made."""
+    needed = 0
+    for layer in _layers(config):
+        least = _least_numbers(layer)
+        if least > numbers:
+            sizes = {key: value for key, value in layer.items() if isinstance(value, int)}
+            name = max(sizes, key=lambda key: sizes[key])
+            raise ValueError(
+                f"{name}: expected a {layer['class']} of at most the {numbers} numbers in the file, got {sizes[name]}"
+            )
+        needed += least
+    if needed > 2 * numbers:  # layers may share theirs
+        raise ValueError(f"layers: expected at most the {numbers} numbers in the file, got {needed} in all")
+
+
+def _layers(config: Any) -> Iterator[dict[str, Any]]:
+    """All descriptions of layers within `config`."""
+    if isinstance(config, dict):
+        if "class" in config:
+            yield config
+        config = list(config.values())
     if isinstance(config, list):
-        for entry in config:
-            _check_sizes(entry, elements)
-    if not isinstance(config, dict):
-        return
-    sizes = {key: value for key, value in config.items() if isinstance(value, int) and not isinstance(value, bool)}
-    weights = 1
-    for key, value in sizes.items():
-        if key.endswith(("_size", "_features", "_dim")) or key.startswith("num_"):
-            if value > elements:
-                raise ValueError(f"{key}: expected at most the {elements} numbers in the file, got {value}")
-            weights *= max(value, 1) if key in ("num_layers", "hidden_size", "num_embeddings", "embedding_dim") else 1
-    if weights > elements:
-        raise ValueError(f"layers: expected at most the {elements} numbers in the file, got a layer of {weights}")
-    if sizes.get("hidden_size", 0) ** 2 > elements and "num_layers" in sizes and not sizes.get("proj_size"):
-        raise ValueError(f"hidden_size: expected weights among the {elements} numbers in the file, got {sizes}")
-    for entry in config.values():
-        _check_sizes(entry, elements)
+        for part in config:
+            yield from _layers(part)
+
+
+def _least_numbers(layer: Mapping[str, Any]) -> int:
+    """How many parameters a layer of fastrnn has at the least; 0 for one of the user's own, whose words are not known.
+
+    Letters: D and M inputs and outputs, H hidden size, P width of h, V vocabulary, L levels, C children.
+    """
+
+    def size(name: str, otherwise: int = 1) -> int:
+        value = layer.get(name)  # its class refuses what is no size
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
+
+    D, H = size("input_size"), size("hidden_size")
+    match layer["class"]:
+        case "RNN" | "GRU" | "LSTM":
+            return H * D + size("num_layers") * H * size("proj_size", H)
+        case "Jordan":
+            return H * (D + 2 * size("output_size"))
+        case "TreeRNN" | "TreeLSTM":
+            return H * (D + size("children") * H)
+        case "Linear":
+            return size("in_features") * size("out_features")
+        case "Embedding":
+            return size("num_embeddings") * size("embedding_dim")
+    return 0
 
 
 def _checksum(text: str, arrays: Mapping[str, Array]) -> int:

@@ -33,7 +33,7 @@ include "arrays.pxi"
 
 cdef struct Job:
     fr_sequence sequence
-    const fr_kernels *kernels
+    const fr_sequence_kernels *kernels
     int passes, by_units, packed
     long chunk  # steps of a piece of rows; steps whose inputs are projected together
     int weight_shares  # how many ways the gradients of weights are cut
@@ -41,8 +41,8 @@ cdef struct Job:
     fr_work work
 
 
-cdef fr_share share_of(const Job *job, int id, int count, int worker) noexcept nogil:
-    cdef fr_share share
+cdef fr_partition share_of(const Job *job, int id, int count, int worker) noexcept nogil:
+    cdef fr_partition share
     share.id, share.count, share.worker, share.by_units = id, count, worker, job.by_units
     share.pointers = job.pointers + worker * FR_POINTERS * job.sequence.N
     return share
@@ -58,14 +58,14 @@ cdef void plan_forward(Job *job, int shares) noexcept nogil:
     cdef const fr_sequence *q = &job.sequence
     cdef int packing = not job.packed
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
-    cdef bint meet = job.by_units or (not q.fused and q.rows.order)
+    cdef bint meet = job.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
     fr_plan_work(&job.work, packing + step_phases(job), shares, job.by_units)
     job.work.meet_until = job.work.phases if meet else packing
 
 
-cdef void forward_piece(const Job *job, fr_sequence *q, long phase, fr_share share) noexcept nogil:
+cdef void forward_piece(const Job *job, fr_sequence *q, long phase, fr_partition share) noexcept nogil:
     """One piece of a forward pass over the whole sequence. q: a copy of job.sequence, as threads are at different chunks."""
-    cdef const fr_kernels *k = job.kernels
+    cdef const fr_sequence_kernels *k = job.kernels
     cdef long s = 0, begin, end
     cdef int p
     if not job.packed:
@@ -78,8 +78,8 @@ cdef void forward_piece(const Job *job, fr_sequence *q, long phase, fr_share sha
         s = phase // job.passes
         begin = s - s % job.chunk
     end = min(begin + job.chunk, q.T)
-    if not q.fused:
-        q.inputs_start = fr_packed(q, begin)
+    if q.input_projection == FR_AHEAD:
+        q.scratch.inputs_start = fr_packed(q, begin)
         if not job.by_units or phase == begin * job.passes:
             k.project(q, begin, end, share)
     if job.by_units:
@@ -107,18 +107,18 @@ cdef void plan_backward(Job *job, int shares) noexcept nogil:
     job.work.meet_until, job.work.meet_at = steps if job.by_units else 1, steps + 1
 
 
-cdef void backward_piece(const Job *job, long phase, fr_share share) noexcept nogil:
+cdef void backward_piece(const Job *job, long phase, fr_partition share) noexcept nogil:
     """One piece of backpropagation through time, and of the gradients that follow from it."""
-    cdef const fr_kernels *k = job.kernels
+    cdef const fr_sequence_kernels *k = job.kernels
     cdef const fr_sequence *q = &job.sequence
     cdef long s, steps = step_phases(job), begin
     cdef int p
     if phase == 0:
         k.pack_backward(q, share)
     elif phase > steps + 1:
-        if q.dx.data:
+        if q.args.dx.data:
             k.grad_input(q, share)
-        if q.dh0:
+        if q.args.dh0:
             k.grad_state(q, share)
     elif phase > steps:
         share.count = job.weight_shares
@@ -163,7 +163,7 @@ cdef Block _block(size_t size):
 cdef class Tape:
     """What a forward pass with training=True leaves for its backward pass; used once."""
     cdef fr_sequence sequence
-    cdef const fr_kernels *kernels
+    cdef const fr_sequence_kernels *kernels
     cdef int typenum
     cdef Block states
     cdef tuple arrays
@@ -177,8 +177,8 @@ include "lengths.pxi"
 include "arguments.pxi"
 
 
-cdef long _zeros_row(const fr_kernels *k, const fr_sequence *q) noexcept nogil:
-    return max(k.gates_row(q), k.padded(q.H), k.padded(q.R))
+cdef long _zeros_row(const fr_sequence_kernels *k, const fr_sequence *q) noexcept nogil:
+    return max(k.gates_row(q), k.padded(q.H), k.padded(q.P))
 
 
 def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, out, bint training, *,
@@ -187,7 +187,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, Tape or None)."""
     cdef int typenum = _real_type(weight_ih, "weight_ih")
     cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
-    cdef const fr_kernels *k
+    cdef const fr_sequence_kernels *k
     cdef Job job
     cdef fr_sequence *q = &job.sequence
     memset(&job, 0, sizeof(job))
@@ -197,10 +197,10 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     q.cell, q.activation, q.gate_activation, q.output_activation = cell, activation, gate_activation, output_activation
     q.clip = 0 if clip is None else clip
     cdef list held = []
-    _read_arguments(q, fr_kernels_for(_isa, itemsize).gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh,
+    _read_arguments(q, fr_build_for(_isa, itemsize).sequence.gates(cell), typenum, held, x, h0, weight_ih, weight_hh, bias_ih, bias_hh,
                     weight_hr, bias_hr, weight_peephole, out, training)
     job.kernels = k = sequence_kernels(q, itemsize)
-    cdef bint is_lstm = cell == FR_LSTM, has_inner = k.has_inner(q), recurrent = q.weight_hh != NULL
+    cdef bint is_lstm = cell == FR_LSTM, has_inner = k.has_inner(q), recurrent = q.args.weight_hh != NULL
     cdef cnp.ndarray output = held[1], h_n = None, c_n = None, c0_ = None
     if c0 is not None:
         c0_ = _dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
@@ -208,15 +208,16 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
         reset_mask = reset_mask.copy()  # backward reads it again
     _read_rows(q, held, lengths, reset_mask, reverse)
     if recurrent:
-        h_n = _new(typenum, q.N, q.R, -1, False)
+        h_n = _new(typenum, q.N, q.P, -1, False)
     if is_lstm:
         c_n = _new(typenum, q.N, q.H, -1, False)
 
     cdef Plan plan = choose_plan(q, k)
     cdef long slots_Hp = k.gates_row(q), row = k.inputs_row(q), Hp = k.padded(q.H)
     cdef long kept = fr_packed(q, q.T) if training else q.N
-    q.fused, job.by_units, job.passes = plan.fused, plan.by_units, k.passes(q)
-    q.keeps = training
+    q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
+    job.by_units, job.passes = plan.by_units, k.passes(q)
+    q.training = training
     job.chunk = plan.chunk if plan.fused else max(1, min(plan.chunk, (1 << 20) // (q.N * row * itemsize)))
     if (<double>kept + q.N) * (slots_Hp + 2 * Hp) * itemsize > <double>(1 << 62):
         raise MemoryError(f"no memory for states of a sequence of shape {x.shape}")
@@ -231,21 +232,21 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
     cdef size_t zeros_at = _room(&of_states, _zeros_row(k, q), itemsize)
     cdef size_t panels_at = _room(&of_call, k.panels_size(q), itemsize)
     cdef size_t inputs_at = _room(&of_call, 0 if plan.fused else job.chunk * q.N * row, itemsize)
-    cdef size_t operand_at = _room(&of_call, k.operand_size(q, False), itemsize)
+    cdef size_t operand_at = _room(&of_call, k.operands_size(q, False), itemsize)
     cdef size_t pointers_at = _room(&of_call, plan.threads * FR_POINTERS * q.N, sizeof(void *))
     cdef Block states = _block(of_states), call = _block(of_call)
-    q.panels, q.bias, q.inputs = call.at + panels_at, states.at + bias_at, call.at + inputs_at
-    q.operand = call.at + operand_at
-    q.zeros = states.at + zeros_at
-    memset(q.zeros, 0, _zeros_row(k, q) * itemsize)
+    q.scratch.panels, q.workspace.bias, q.scratch.inputs = call.at + panels_at, states.at + bias_at, call.at + inputs_at
+    q.scratch.operands = call.at + operand_at
+    q.workspace.zeros = states.at + zeros_at
+    memset(q.workspace.zeros, 0, _zeros_row(k, q) * itemsize)
     job.pointers = <void **>(call.at + pointers_at)
     if needs_gates:
-        q.gates = states.at + gates_at
+        q.workspace.gates = states.at + gates_at
     if has_inner:
-        q.inner = states.at + inner_at
+        q.workspace.inner = states.at + inner_at
     if is_lstm:
-        q.c = states.at + c_at
-        k.enter_state(q, q.c, _data(c0_))
+        q.workspace.c = states.at + c_at
+        k.pack_state(q, q.workspace.c, _data(c0_))
     if q.T:
         with nogil:
             plan_forward(&job, plan.shares)
@@ -255,7 +256,7 @@ def forward(int cell, int activation, x, h0, c0, weight_ih, weight_hh, bias_ih, 
         return output, h_n, c_n, None
     cdef Tape tape = Tape.__new__(Tape)
     tape.sequence, tape.kernels, tape.typenum, tape.states, tape.arrays = job.sequence, k, typenum, states, tuple(held)
-    tape.owner = "linear_forward" if not recurrent else "jordan_forward" if cell == FR_RNN and q.weight_hr else ""
+    tape.owner = "linear_forward" if not recurrent else "jordan_forward" if cell == FR_RNN and q.args.weight_hr else ""
     return output, h_n, c_n, tape
 
 
@@ -288,15 +289,15 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
         raise RuntimeError(f"cache: already consumed by an earlier backward; run {owner} again")
     cdef Job job
     cdef fr_sequence *q = &job.sequence
-    cdef const fr_kernels *k = tape.kernels
+    cdef const fr_sequence_kernels *k = tape.kernels
     cdef int typenum = tape.typenum, itemsize = k.itemsize, G = k.gates(tape.sequence.cell)
     memset(&job, 0, sizeof(job))
     job.sequence, job.kernels = tape.sequence, k
-    cdef bint is_lstm = q.cell == FR_LSTM, recurrent = q.weight_hh != NULL, has_lengths = q.rows.order != NULL
+    cdef bint is_lstm = q.cell == FR_LSTM, recurrent = q.args.weight_hh != NULL, has_lengths = q.rows.order != NULL
     names = ["x", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "bias_hr", "weight_peephole"]
-    for name, there in (("c0", is_lstm), ("bias_ih", q.bias_ih != NULL), ("bias_hh", q.bias_hh != NULL),
-                        ("weight_hr", q.weight_hr != NULL), ("bias_hr", q.bias_hr != NULL),
-                        ("weight_peephole", q.weight_peephole != NULL)):
+    for name, there in (("c0", is_lstm), ("bias_ih", q.args.bias_ih != NULL), ("bias_hh", q.args.bias_hh != NULL),
+                        ("weight_hr", q.args.weight_hr != NULL), ("bias_hr", q.args.bias_hr != NULL),
+                        ("weight_peephole", q.args.weight_peephole != NULL)):
         if not there:
             names.remove(name)
     for name in into or ():
@@ -306,13 +307,13 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     cdef cnp.ndarray doutput_ = None, dh_n_ = None, dc_n_ = None
     cdef long T = cnp.PyArray_DIM(<cnp.ndarray>tape.arrays[1], 0)  # q.T ends with the longest sequence
     if doutput is not None:
-        doutput_ = _read_series(doutput, "doutput", typenum, "TNH" if q.R == q.H else "TNP", T, q.N, q.R)
-        q.doutput = _series(doutput_)
+        doutput_ = _read_series(doutput, "doutput", typenum, "TNH" if q.P == q.H else "TNP", T, q.N, q.P)
+        q.args.doutput = _series(doutput_)
     if dh_n is not None:
-        dh_n_ = _dense(dh_n, "dh_n", typenum, "NH" if q.R == q.H else "NP", 2, q.N, q.R)
+        dh_n_ = _dense(dh_n, "dh_n", typenum, "NH" if q.P == q.H else "NP", 2, q.N, q.P)
     if dc_n is not None:
         dc_n_ = _dense(dc_n, "dc_n", typenum, "NH", 2, q.N, q.H)
-    q.dh_n = _data(dh_n_)
+    q.args.dh_n = _data(dh_n_)
 
     # Parameter gradients are added to, states and x are written, unless they are the caller's: then added too.
     cdef cnp.ndarray dx = None, dh0 = None, dc0 = None
@@ -320,45 +321,45 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     if into is None or "x" not in into:
         dx = _new(typenum, T, q.N, q.D, has_lengths)
     elif given is not None:  # None: nobody wants it
-        dx, q.dx_add = _written_series(given, "into['x']", typenum, "TND", T, q.N, q.D), True
+        dx, q.args.dx_add = _written_series(given, "into['x']", typenum, "TND", T, q.N, q.D), True
     if dx is not None:
-        q.dx = _series(dx)
+        q.args.dx = _series(dx)
     gradients = {"x": dx, "h0": None}
     state_sums = {}
     if recurrent:
-        dh0 = gradients["h0"] = _new(typenum, q.N, q.R, -1, False)
-        for name, width in (("h0", q.R), ("c0", q.H)) if into is not None else ():
+        dh0 = gradients["h0"] = _new(typenum, q.N, q.P, -1, False)
+        for name, width in (("h0", q.P), ("c0", q.H)) if into is not None else ():
             if into.get(name) is not None:
                 state_sums[name] = _gradient(into, name, typenum, "NH", 2, q.N, width)
     if is_lstm:
         dc0 = gradients["c0"] = _new(typenum, q.N, q.H, -1, False)
-    q.dh0 = _data(dh0)
+    q.args.dh0 = _data(dh0)
     cdef dict sums = dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh"))  # keys that are there in any case
-    q.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, G * q.H, q.D, True)
-    q.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, G * q.H, q.R, recurrent)
-    q.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, G * q.H, -1, q.bias_ih != NULL)
-    q.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, G * q.H, -1, q.bias_hh != NULL)
-    q.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.R, q.H, q.weight_hr != NULL)
-    q.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.R, -1, q.bias_hr != NULL)
-    q.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.weight_peephole != NULL)
+    q.args.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, G * q.H, q.D, True)
+    q.args.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, G * q.H, q.P, recurrent)
+    q.args.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, G * q.H, -1, q.args.bias_ih != NULL)
+    q.args.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, G * q.H, -1, q.args.bias_hh != NULL)
+    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.P, q.H, q.args.weight_hr != NULL)
+    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.P, -1, q.args.bias_hr != NULL)
+    q.args.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.args.weight_peephole != NULL)
 
     cdef Plan plan = choose_plan(q, k)
     job.by_units, job.passes, job.chunk = plan.by_units, k.passes(q), plan.chunk
     job.weight_shares = share_out_weights(&plan, q.H / k.lanes)
     cdef size_t size = 0
     cdef size_t carry_at = _room(&size, q.N * k.padded(q.H), itemsize)
-    cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q) if q.dx.data else 0, itemsize)
-    cdef size_t operand_at = _room(&size, k.operand_size(q, True), itemsize)
-    cdef size_t scratch_at = _room(&size, k.scratch_size(q, plan.threads), itemsize)
-    cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.R) if q.weight_hr else 0, itemsize)
+    cdef size_t h_at = _room(&size, k.panels_h_size(q), itemsize), x_at = _room(&size, k.panels_x_size(q) if q.args.dx.data else 0, itemsize)
+    cdef size_t operand_at = _room(&size, k.operands_size(q, True), itemsize)
+    cdef size_t scratch_at = _room(&size, k.gradients_size(q, plan.threads), itemsize)
+    cdef size_t projected_at = _room(&size, fr_packed(q, q.T) * k.padded(q.P) if q.args.weight_hr else 0, itemsize)
     cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
     cdef Block call = _block(size), states = tape.states  # no-cython-lint: alive until the end
     arrays = tape.arrays  # no-cython-lint: alive until the end
     tape.states, tape.arrays = None, None  # used up from here on
-    q.carry, q.panels_h, q.panels_x, q.scratch = call.at + carry_at, call.at + h_at, call.at + x_at, call.at + scratch_at
-    q.operand = call.at + operand_at
-    q.dprojected, job.pointers = call.at + projected_at, <void **>(call.at + pointers_at)
-    k.enter_state(q, q.carry, _data(dc_n_))
+    q.scratch.dstate, q.scratch.panels_h, q.scratch.panels_x, q.scratch.gradients = call.at + carry_at, call.at + h_at, call.at + x_at, call.at + scratch_at
+    q.scratch.operands = call.at + operand_at
+    q.scratch.dprojected, job.pointers = call.at + projected_at, <void **>(call.at + pointers_at)
+    k.pack_state(q, q.scratch.dstate, _data(dc_n_))
     if q.T:
         with nogil:
             plan_backward(&job, plan.shares)
@@ -366,7 +367,7 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
     elif recurrent:
         dh0[...] = 0 if dh_n is None else dh_n
     if is_lstm:
-        k.leave_state(q, cnp.PyArray_DATA(dc0), q.carry)
+        k.unpack_state(q, cnp.PyArray_DATA(dc0), q.scratch.dstate)
     for name, total in state_sums.items():
         with np.errstate(all="ignore"):
             total += gradients[name]

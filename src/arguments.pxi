@@ -17,33 +17,33 @@ cdef int _read_arguments(fr_sequence *q, int G, int typenum, list held, x, h0, w
             cnp.PyArray_DIM(w_ih, 1) == 0 and (np.ndim(x) == 0 or np.shape(x)[np.ndim(x) - 1] != 0)):
         raise ValueError(f"weight_ih: expected shape ({'' if G == 1 else f'{G}*'}H, D), got {_shape_of(w_ih)}")
     q.H, q.D = cnp.PyArray_DIM(w_ih, 0) // G, cnp.PyArray_DIM(w_ih, 1)
-    q.R = q.H
-    q.weight_hr = _weight(held, weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
+    q.P = q.H
+    q.args.weight_hr = _weight(held, weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
     if weight_hr is not None:
-        q.R = cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
+        q.P = cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
     x_ = _read_series(x, "x", typenum, "TND", -1, -1, q.D)
     q.T, q.N = cnp.PyArray_DIM(x_, 0), cnp.PyArray_DIM(x_, 1)
     if q.N < 1:
         raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, got {x.shape}")
-    q.weight_ih = _weight(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
-    q.weight_hh = _weight(held, weight_hh, "weight_hh", typenum, "GH" if q.R == q.H else "GP", 2, G * q.H, q.R)
-    q.bias_ih = _weight(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
-    q.bias_hh = _weight(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
-    q.bias_hr = _weight(held, bias_hr, "bias_hr", typenum, "R", 1, q.R, -1)
-    q.weight_peephole = _weight(held, weight_peephole, "weight_peephole", typenum, "H", 1, 3 * q.H, -1)
+    q.args.weight_ih = _weight(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
+    q.args.weight_hh = _weight(held, weight_hh, "weight_hh", typenum, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
+    q.args.bias_ih = _weight(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
+    q.args.bias_hh = _weight(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
+    q.args.bias_hr = _weight(held, bias_hr, "bias_hr", typenum, "R", 1, q.P, -1)
+    q.args.weight_peephole = _weight(held, weight_peephole, "weight_peephole", typenum, "H", 1, 3 * q.H, -1)
     if h0 is not None:
-        h0_ = _dense(h0, "h0", typenum, "NH" if q.R == q.H else "NP", 2, q.N, q.R)
+        h0_ = _dense(h0, "h0", typenum, "NH" if q.P == q.H else "NP", 2, q.N, q.P)
         if h0_ is h0 and (training or out is not None):
             h0_ = h0_.copy()  # often a view of the output of the call before, which may be written again
     if out is None:
-        output = _new(typenum, q.T, q.N, q.R, False)
+        output = _new(typenum, q.T, q.N, q.P, False)
     else:
-        output = _written_series(out, "out", typenum, "TNH" if q.R == q.H else "TNP", q.T, q.N, q.R)
+        output = _written_series(out, "out", typenum, "TNH" if q.P == q.H else "TNP", q.T, q.N, q.P)
         for array in (x_, *held):
             if np.may_share_memory(output, array) and np.shares_memory(output, array):
                 name = "x" if array is x_ else "the weights"
                 raise ValueError(f"out: expected an array apart from {name}, got one that overlaps it")
-    q.x, q.output, q.h0 = _series(x_), _series(output), _data(h0_)
+    q.args.x, q.args.output, q.args.h0 = _series(x_), _series(output), _data(h0_)
     held[:0] = (x_, output, h0_)
     return 0
 
@@ -82,7 +82,7 @@ cdef int _read_rows(fr_sequence *q, list held, lengths, reset_mask, bint reverse
         return 0
     cdef Block block = _block(2 * (q.N + high + 1) * sizeof(long))
     plan_rows(&q.rows, <long *>block.at, at, q.N, high)
-    zeros_past_lengths(q.output, T, q.N, q.R * itemsize, itemsize, &q.rows)
+    zeros_past_lengths(q.args.output, T, q.N, q.P * itemsize, itemsize, &q.rows)
     q.T = high
     held.append(block)
     return 0

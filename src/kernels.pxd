@@ -2,9 +2,16 @@
 
 from libc.stdint cimport int64_t
 
-cdef extern from "fastrnn.h" nogil:
+cdef extern from "build.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
+
+    ctypedef struct fr_partition:
+        int id, count, by_units, worker
+        void **pointers
+    enum: FR_POINTERS
+
+    # ---- Sequences ----
 
     ctypedef struct fr_series:
         void *data
@@ -19,12 +26,9 @@ cdef extern from "fastrnn.h" nogil:
         long reset_step, reset_row
         int reverse
 
-    ctypedef struct fr_sequence:
-        long T, N, D, H, R
-        int cell, activation, gate_activation, output_activation
-        double clip
-        int fused, in_turn
-        fr_rows rows
+    enum: FR_FUSED, FR_SEQUENTIAL, FR_AHEAD
+
+    ctypedef struct fr_sequence_arguments:
         fr_series x, output
         const void *h0
         const void *weight_ih
@@ -34,16 +38,6 @@ cdef extern from "fastrnn.h" nogil:
         const void *weight_hr
         const void *bias_hr
         const void *weight_peephole
-        void *panels
-        void *bias
-        void *inputs
-        long inputs_start
-        void *zeros
-        void *gates
-        void *c
-        void *inner
-        void *operand
-        int keeps
         fr_series doutput
         const void *dh_n
         fr_series dx
@@ -56,11 +50,65 @@ cdef extern from "fastrnn.h" nogil:
         void *dweight_hr
         void *dbias_hr
         void *dweight_peephole
-        void *carry
+
+    ctypedef struct fr_sequence_workspace:
+        void *bias
+        void *zeros
+        void *gates
+        void *c
+        void *inner
+
+    ctypedef struct fr_sequence_scratch:
+        void *panels
+        void *inputs
+        long inputs_start
+        void *operands
+        void *dstate
         void *dprojected
         void *panels_h
         void *panels_x
-        void *scratch
+        void *gradients
+
+    ctypedef struct fr_sequence:
+        long T, N, D, H, P
+        int cell, activation, gate_activation, output_activation
+        double clip
+        int input_projection, as_one_row, training
+        fr_rows rows
+        fr_sequence_arguments args
+        fr_sequence_workspace workspace
+        fr_sequence_scratch scratch
+
+    ctypedef struct fr_sequence_kernels:
+        int lanes, itemsize, projects_ahead
+        long (*row_blocks)(long n) noexcept nogil
+        long (*padded)(long width) noexcept nogil
+        int (*gates)(int cell) noexcept nogil
+        int (*passes)(const fr_sequence *) noexcept nogil
+        int (*has_inner)(const fr_sequence *) noexcept nogil
+        long (*gates_row)(const fr_sequence *) noexcept nogil
+        long (*panels_size)(const fr_sequence *) noexcept nogil
+        long (*bias_size)(const fr_sequence *) noexcept nogil
+        long (*inputs_row)(const fr_sequence *) noexcept nogil
+        long (*operands_size)(const fr_sequence *, int backward) noexcept nogil
+        long (*panels_h_size)(const fr_sequence *) noexcept nogil
+        long (*panels_x_size)(const fr_sequence *) noexcept nogil
+        long (*gradients_size)(const fr_sequence *, int threads) noexcept nogil
+        void (*pack_forward)(const fr_sequence *, fr_partition) noexcept nogil
+        void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition) noexcept nogil
+        void (*step_forward)(const fr_sequence *, int step_pass, long s, fr_partition) noexcept nogil
+        void (*pack_backward)(const fr_sequence *, fr_partition) noexcept nogil
+        void (*step_backward)(const fr_sequence *, int step_pass, long s, fr_partition) noexcept nogil
+        void (*grad_state)(const fr_sequence *, fr_partition) noexcept nogil
+        void (*grad_input)(const fr_sequence *, fr_partition) noexcept nogil
+        void (*grad_weights)(const fr_sequence *, fr_partition) noexcept nogil
+        void (*pack_state)(const fr_sequence *, void *padded, const void *plain) noexcept nogil
+        void (*unpack_state)(const fr_sequence *, void *plain, const void *padded) noexcept nogil
+        void (*last_states)(const fr_sequence *, void *h_n, void *c_n) noexcept nogil
+
+    long fr_packed(const fr_sequence *, long s)
+
+    # ---- Trees ----
 
     enum: FR_TREE_FEW
     ctypedef struct fr_trees:
@@ -98,64 +146,51 @@ cdef extern from "fastrnn.h" nogil:
         void *dh
         void *dc
         void *doperand
-        void *scratch
+        void *gradients
 
-    ctypedef struct fr_share:
-        int id, count, by_units, worker
-        void **pointers
-    enum: FR_POINTERS
+    ctypedef struct fr_tree_kernels:
+        int lanes, itemsize
+        long (*row_blocks)(long n) noexcept nogil
+        long (*padded)(long width) noexcept nogil
+        long (*gradients_size)(const fr_trees *, int threads) noexcept nogil
+        void (*pack_forward)(const fr_trees *, fr_partition) noexcept nogil
+        void (*project)(const fr_trees *, long begin, long end, fr_partition) noexcept nogil
+        void (*forward)(const fr_trees *, long level, int phase, fr_partition) noexcept nogil
+        void (*pack_backward)(const fr_trees *, fr_partition) noexcept nogil
+        void (*backward)(const fr_trees *, long level, int phase, fr_partition) noexcept nogil
+        void (*grad_input)(const fr_trees *, fr_partition) noexcept nogil
+        void (*grad_weights)(const fr_trees *, fr_partition) noexcept nogil
+
+    # ---- Optimisers and losses ----
 
     enum: FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM
     ctypedef struct fr_update:
         int rule, nesterov
-        double scale, limit, couple, shrink, rate, momentum, decay, decay_squares, eps
+        double scale, limit, l2_weight_decay, decoupled_weight_decay, rate, momentum, decay, decay_squares, eps
 
-    ctypedef struct fr_kernels:
-        int lanes, itemsize
-        long (*row_blocks)(long n) noexcept nogil
-        int (*gates)(int cell) noexcept nogil
-        int (*passes)(const fr_sequence *) noexcept nogil
-        int (*has_inner)(const fr_sequence *) noexcept nogil
-        long (*padded)(long width) noexcept nogil
-        long (*gates_row)(const fr_sequence *) noexcept nogil
-        long (*panels_size)(const fr_sequence *) noexcept nogil
-        long (*bias_size)(const fr_sequence *) noexcept nogil
-        long (*inputs_row)(const fr_sequence *) noexcept nogil
-        long (*operand_size)(const fr_sequence *, int backward) noexcept nogil
-        long (*panels_h_size)(const fr_sequence *) noexcept nogil
-        long (*panels_x_size)(const fr_sequence *) noexcept nogil
-        long (*scratch_size)(const fr_sequence *, int threads) noexcept nogil
-        void (*pack_forward)(const fr_sequence *, fr_share) noexcept nogil
-        void (*project)(const fr_sequence *, long s_begin, long s_end, fr_share) noexcept nogil
-        void (*step_forward)(const fr_sequence *, int step_pass, long s, fr_share) noexcept nogil
-        void (*pack_backward)(const fr_sequence *, fr_share) noexcept nogil
-        void (*step_backward)(const fr_sequence *, int step_pass, long s, fr_share) noexcept nogil
-        void (*grad_state)(const fr_sequence *, fr_share) noexcept nogil
-        void (*grad_input)(const fr_sequence *, fr_share) noexcept nogil
-        void (*grad_weights)(const fr_sequence *, fr_share) noexcept nogil
-        void (*enter_state)(const fr_sequence *, void *padded, const void *plain) noexcept nogil
-        void (*leave_state)(const fr_sequence *, void *plain, const void *padded) noexcept nogil
-        void (*last_states)(const fr_sequence *, void *h_n, void *c_n) noexcept nogil
+    ctypedef struct fr_update_kernels:
+        int itemsize
         void (*update)(const fr_update *, void *param, const void *grad, void *slot0, void *slot1, long count) noexcept nogil
         double (*sum_of_squares)(const void *grad, long count) noexcept nogil
         void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
-        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
-                              void *losses, void *dlogits) noexcept nogil
-        void (*tree_pack_forward)(const fr_trees *, fr_share) noexcept nogil
-        void (*tree_project)(const fr_trees *, long begin, long end, fr_share) noexcept nogil
-        void (*tree_forward)(const fr_trees *, long level, int phase, fr_share) noexcept nogil
-        void (*tree_pack_backward)(const fr_trees *, fr_share) noexcept nogil
-        void (*tree_backward)(const fr_trees *, long level, int phase, fr_share) noexcept nogil
-        void (*tree_grad_input)(const fr_trees *, fr_share) noexcept nogil
-        void (*tree_grad_weights)(const fr_trees *, fr_share) noexcept nogil
 
-    long fr_row_blocks(long n)
-    long fr_packed(const fr_sequence *, long s)
+    ctypedef struct fr_loss_kernels:
+        int itemsize
+        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double weight,
+                              void *losses, void *dlogits) noexcept nogil
+
+    # ---- Builds ----
+
+    ctypedef struct fr_build:
+        const fr_sequence_kernels *sequence
+        const fr_tree_kernels *tree
+        const fr_update_kernels *update
+        const fr_loss_kernels *loss
     int fr_isa_count()
     const char *fr_isa_name(int index)
     int fr_isa_supported(int index)
-    const fr_kernels *fr_kernels_for(int index, int itemsize)
-    const fr_kernels *fr_amx_kernels(int terms, int emulated)
+    const fr_build *fr_build_for(int index, int itemsize)
+    const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
     const char *fr_amx_missing()
 
 cdef extern from "pool.h" nogil:

@@ -1,7 +1,7 @@
 # Part of _native.pyx: losses. N rows, M classes.
 
 cdef struct Rows:
-    const fr_kernels *kernels
+    const fr_loss_kernels *kernels
     char *logits
     char *losses
     char *dlogits
@@ -43,7 +43,7 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
     if not cnp.PyArray_ISCARRAY_RO(logits) or classes.shape[0] != rows.N or count_classes(classes, rows.M, ignored) < 0:
         raise ValueError(f"logits, classes: expected C-contiguous (N, M) and N classes, got {_shape_of(logits)}")
     cdef cnp.ndarray losses = _new(typenum, rows.N, -1, -1, False), dlogits = _new(typenum, rows.N, rows.M, -1, False)
-    rows.kernels = fr_kernels_for(_isa, cnp.PyArray_ITEMSIZE(logits))
+    rows.kernels = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(logits)).loss
     rows.logits, rows.losses = <char *>cnp.PyArray_DATA(logits), <char *>cnp.PyArray_DATA(losses)
     rows.dlogits, rows.classes = <char *>cnp.PyArray_DATA(dlogits), <int64_t *>cnp.PyArray_DATA(classes)
     rows.ignored, rows.share = ignored, share

@@ -6,7 +6,7 @@
 cdef enum Task: TASK_UPDATE, TASK_SUM, TASK_CLIP
 
 cdef struct Piece:  # one array
-    const fr_kernels *kernels
+    const fr_update_kernels *kernels
     char *param
     char *grad
     char *slot0
@@ -88,7 +88,7 @@ cdef Block _room_for_sweep(Sweep *sweep, int count, long block):
 cdef int _add_piece(Sweep *sweep, cnp.ndarray grad) except -1:
     cdef Piece *p = &sweep.pieces[sweep.count]
     memset(p, 0, sizeof(Piece))
-    p.kernels = fr_kernels_for(_isa, cnp.PyArray_ITEMSIZE(grad))
+    p.kernels = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(grad)).update
     p.grad, p.size = <char *>cnp.PyArray_DATA(grad), cnp.PyArray_SIZE(grad)
     sweep.count += 1
     sweep.blocks += (p.size + sweep.block - 1) // sweep.block
@@ -196,7 +196,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_value is not None:
         sweep.update.limit = clip_value
     sweep.update.rule, sweep.update.nesterov, sweep.update.rate = rule, nesterov, rate
-    sweep.update.couple, sweep.update.shrink, sweep.update.momentum = couple, shrink, momentum
+    sweep.update.l2_weight_decay, sweep.update.decoupled_weight_decay, sweep.update.momentum = couple, shrink, momentum
     sweep.update.decay, sweep.update.decay_squares, sweep.update.eps = decay, decay_squares, eps
     _run(&sweep, TASK_UPDATE)
     return norm

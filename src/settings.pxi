@@ -69,7 +69,7 @@ def get_matmul_precision():
     return _precision
 
 
-cdef const fr_kernels *_tiles() noexcept:
+cdef const fr_sequence_kernels *_tiles() noexcept:
     """The kernels that the precision asks for, NULL where it is float32."""
     if not _terms or (not _emulated and _isa != fr_isa_count() - 1):  # AMX goes with AVX-512, the last
         return NULL
@@ -92,12 +92,12 @@ def emulate_amx(bint emulate, bint at_any_size=True):
     _emulated, _at_any_size = emulate, emulate and at_any_size
 
 
-cdef const fr_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noexcept:
+cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noexcept:
     """Tiles from 16 rows and 32 units on: below, most of a tile, 16 rows by 32 terms of a sum, would be padding."""
-    cdef const fr_kernels *tiles = NULL
+    cdef const fr_sequence_kernels *tiles = NULL
     if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= 32)):
         tiles = _tiles()
-    return tiles if tiles != NULL else fr_kernels_for(_isa, itemsize)
+    return tiles if tiles != NULL else fr_build_for(_isa, itemsize).sequence
 
 
 def set_num_threads(n):
@@ -165,7 +165,7 @@ def force_plan(threads=None, by_units=None, fused=None, shares=None, chunk=None)
     _forced_shares, _forced_chunk = shares or 0, chunk or 0
 
 
-cdef Plan choose_plan(const fr_sequence *q, const fr_kernels *k) noexcept nogil:
+cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k) noexcept nogil:
     """How to share the work out. Ratios are torch's time over ours on a 2-core Zen 4 (T, N, D, H as named).
 
     Project first, for N <= 4: the recurrence alone streams W_hh from L2 for one row, while the projection of all steps
@@ -180,18 +180,18 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_kernels *k) noexcept nogil:
     H = 256 one step at a time, 1 Mflop each: 62-79 us a step alone, 55-130 with two threads (2-core Zen 3).
     """
     cdef Plan plan
-    cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.R)
+    cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.P)
     cdef double weights = products * k.itemsize, step = 2.0 * products * q.N
-    plan.fused = q.N > 4 or weights <= 1 << 15 or q.weight_hh == NULL
-    plan.by_units = q.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
+    plan.fused = q.N > 4 or weights <= 1 << 15 or q.args.weight_hh == NULL
+    plan.by_units = q.args.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
     plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 6e4) else fr_get_num_threads()
     if _forced_threads:
         plan.threads = _forced_threads
     if _forced_by_units >= 0:
         plan.by_units = _forced_by_units
-    if _forced_fused >= 0 and q.weight_hh != NULL:
+    if _forced_fused >= 0 and q.args.weight_hh != NULL:
         plan.fused = _forced_fused
-    plan.fused = plan.fused or k.project == NULL  # tiles are for many rows, where fused is as fast or faster
+    plan.fused = plan.fused or not k.projects_ahead  # tiles are for many rows, where fused is as fast or faster
     plan.threads = min(plan.threads, FR_MAX_SHARES)
     plan.shares, plan.chunk = plan.threads, max(q.T, 1)
     plan.by_units = plan.by_units and plan.threads > 1

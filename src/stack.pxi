@@ -32,7 +32,7 @@ cdef tuple WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr
 cdef class Packed:
     """Packed weights of a stack for one build of the kernels; constant once `ready`."""
     cdef Block block
-    cdef const fr_kernels *kernels
+    cdef const fr_sequence_kernels *kernels
     cdef void **at  # [2 * index] panels, [2 * index + 1] bias
     cdef bint ready, claimed
 
@@ -139,7 +139,7 @@ cdef class Stack:
             return 0
         self.typenum = cnp.PyArray_TYPE(<cnp.ndarray>first)
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
-        self.G = fr_kernels_for(_isa, self.itemsize).gates(self.cell)
+        self.G = fr_build_for(_isa, self.itemsize).sequence.gates(self.cell)
         for index in range(self.count):
             q = &self.layers[index]
             memset(found, 0, sizeof(found))
@@ -159,20 +159,20 @@ cdef class Stack:
             if found[0] == NULL or rows[0] == 0 or rows[0] % self.G or columns[0] == 0:
                 return 0
             q.H, q.D = rows[0] // self.G, columns[0]
-            q.R = rows[4] if found[4] != NULL else q.H
-            if (found[1] != NULL and (rows[1] != rows[0] or columns[1] != q.R)) or (found[2] != NULL and rows[2] != rows[0]) or (
+            q.P = rows[4] if found[4] != NULL else q.H
+            if (found[1] != NULL and (rows[1] != rows[0] or columns[1] != q.P)) or (found[2] != NULL and rows[2] != rows[0]) or (
                     found[3] != NULL and rows[3] != rows[0]) or (found[4] != NULL and columns[4] != q.H) or (
-                    found[5] != NULL and rows[5] != q.R) or (found[6] != NULL and rows[6] != 3 * q.H):
+                    found[5] != NULL and rows[5] != q.P) or (found[6] != NULL and rows[6] != 3 * q.H):
                 return 0
-            q.weight_ih, q.weight_hh, q.bias_ih, q.bias_hh = found[0], found[1], found[2], found[3]
-            q.weight_hr, q.bias_hr, q.weight_peephole = found[4], found[5], found[6]
-            if q.H != self.layers[0].H or q.R != self.layers[0].R or (
-                    q.D != (self.layers[0].D if index < self.directions else self.directions * q.R)):
+            q.args.weight_ih, q.args.weight_hh, q.args.bias_ih, q.args.bias_hh = found[0], found[1], found[2], found[3]
+            q.args.weight_hr, q.args.bias_hr, q.args.weight_peephole = found[4], found[5], found[6]
+            if q.H != self.layers[0].H or q.P != self.layers[0].P or (
+                    q.D != (self.layers[0].D if index < self.directions else self.directions * q.P)):
                 return 0
         self.usable = True
         return 0
 
-    cdef Packed _packed(self, const fr_kernels *k):
+    cdef Packed _packed(self, const fr_sequence_kernels *k):
         """The packed weights for these kernels, or where to pack them."""
         cdef Packed packed
         cdef int index
@@ -197,17 +197,17 @@ cdef class Stack:
         self.generation += 1
         return packed
 
-    cdef Packed _pack(self, const fr_kernels *k):
+    cdef Packed _pack(self, const fr_sequence_kernels *k):
         """Weights packed for these kernels, now."""
         cdef Packed packed = self._packed(k)
-        cdef fr_share share
+        cdef fr_partition share
         cdef fr_sequence q
         memset(&share, 0, sizeof(share))
         share.count = 1
         if not packed.ready:
             for index in range(self.count):
                 q = self.layers[index]
-                q.panels, q.bias = packed.at[2 * index], packed.at[2 * index + 1]
+                q.scratch.panels, q.workspace.bias = packed.at[2 * index], packed.at[2 * index + 1]
                 k.pack_forward(&q, share)
             packed.ready = True
         return packed
@@ -218,7 +218,7 @@ cdef class Stack:
         if frozen:
             self._look()
             if self.usable:
-                self._pack(fr_kernels_for(_isa, self.itemsize))
+                self._pack(fr_build_for(_isa, self.itemsize).sequence)
         self.frozen = frozen
 
     def forget(self):
@@ -228,7 +228,7 @@ cdef class Stack:
     def kept_bytes(self):
         """Bytes of packed weights."""
         cdef Packed packed
-        cdef const fr_kernels *k
+        cdef const fr_sequence_kernels *k
         cdef long total = 0
         for packed in self.packed:
             for index in range(self.count):
@@ -267,7 +267,7 @@ cdef class Stack:
                 if not self._fits(c0, ndim, N, self.layers[0].H):
                     return None
                 c0_ = c0
-            if not self._fits(h0, ndim, N, self.layers[0].R):
+            if not self._fits(h0, ndim, N, self.layers[0].P):
                 return None
             h0_ = h0
         q.T, q.N = T, N
@@ -278,10 +278,10 @@ cdef class Stack:
             if held is None:
                 return None
 
-        width = S * self.layers[0].R
+        width = S * self.layers[0].P
         y = _new(self.typenum, T, N if ndim == 3 else width, width if ndim == 3 else -1, False)
         ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), N * width, width
-        h_n = self._new_state(ndim, N, self.layers[0].R)
+        h_n = self._new_state(ndim, N, self.layers[0].P)
         if is_lstm:
             c_n = self._new_state(ndim, N, self.layers[0].H)
         cdef Block between = None
@@ -324,12 +324,12 @@ cdef class Stack:
                 not cnp.PyArray_ISCARRAY_RO(x_)) or cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D:
             return None
         memcpy(shape, cnp.PyArray_DIMS(x_), ndim * sizeof(cnp.npy_intp))
-        shape[ndim - 1] = self.layers[0].R
+        shape[ndim - 1] = self.layers[0].P
         y = cnp.PyArray_EMPTY(ndim, shape, self.typenum, 0)
         q.T, q.N = 1, cnp.PyArray_SIZE(x_) // self.layers[0].D
         memset(&q.rows, 0, sizeof(fr_rows))
         xs.data, xs.step, xs.row = cnp.PyArray_DATA(x_), 0, self.layers[0].D
-        ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), 0, self.layers[0].R
+        ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), 0, self.layers[0].P
         self._run(&q, xs, ys, 1, NULL, NULL, NULL, NULL, NULL)
         return y
 
@@ -342,18 +342,18 @@ cdef class Stack:
         cdef fr_series read = x, written = y
         cdef void *turns[2]
         q.T, q.N = like.T, like.N
-        cdef const fr_kernels *k = sequence_kernels(&q, self.itemsize)
+        cdef const fr_sequence_kernels *k = sequence_kernels(&q, self.itemsize)
         cdef Packed packed = self._packed(k)
         cdef bint ready = packed.ready
         cdef fr_sequence *layers = self.layers
         if not ready:
             packed.claimed = True  # another thread that comes now packs for itself
-        h_size, c_size = q.N * q.R * self.itemsize, q.N * q.H * self.itemsize
-        turns[0], turns[1] = between, <char *>between + T * q.N * S * q.R * self.itemsize + 64
+        h_size, c_size = q.N * q.P * self.itemsize, q.N * q.H * self.itemsize
+        turns[0], turns[1] = between, <char *>between + T * q.N * S * q.P * self.itemsize + 64
         cdef int itemsize = self.itemsize, count = self.count
         with nogil:
             if like.rows.order != NULL:
-                zeros_past_lengths(y, T, like.N, S * q.R * itemsize, itemsize, &like.rows)
+                zeros_past_lengths(y, T, like.N, S * q.P * itemsize, itemsize, &like.rows)
             for index in range(count):
                 q = layers[index]
                 if index % S == 0:
@@ -362,16 +362,16 @@ cdef class Stack:
                     written = y
                     if index < last:
                         written.data = turns[index // S % 2]
-                        written.step, written.row = like.N * S * q.R, S * q.R
+                        written.step, written.row = like.N * S * q.P, S * q.P
                 reverse = q.rows.reverse
                 q.T, q.N, q.rows = like.T, like.N, like.rows
                 q.rows.reverse = reverse
                 if reverse and q.rows.reset_mask != NULL:  # the mask for who comes from the end follows
                     q.rows.reset_mask += like.rows.reset_step * T
-                q.x, q.output = read, written
-                q.output.data = <char *>q.output.data + (index % S) * q.R * itemsize
-                q.h0 = NULL if h0 == NULL else <char *>h0 + index * h_size
-                q.panels, q.bias = packed.at[2 * index], packed.at[2 * index + 1]
+                q.args.x, q.args.output = read, written
+                q.args.output.data = <char *>q.args.output.data + (index % S) * q.P * itemsize
+                q.args.h0 = NULL if h0 == NULL else <char *>h0 + index * h_size
+                q.scratch.panels, q.workspace.bias = packed.at[2 * index], packed.at[2 * index + 1]
                 failed = infer(&q, k, ready, NULL if c0 == NULL else <char *>c0 + index * c_size,
                                NULL if h_n == NULL else <char *>h_n + index * h_size,
                                NULL if c_n == NULL else <char *>c_n + index * c_size)

@@ -42,7 +42,7 @@ cdef class Chain:
             q = &self.links[index].job.sequence
             if index and q.D != self.R:
                 raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
-            self.R = q.R
+            self.R = q.P
             self.count += 1
         self.D = self.links[0].job.sequence.D
         if embedding is not None:
@@ -57,7 +57,7 @@ cdef class Chain:
         """Read one layer, give it room and pack its weights."""
         cdef Job *job = &link.job
         cdef fr_sequence *q = &job.sequence
-        cdef const fr_kernels *k = fr_kernels_for(_isa, self.itemsize)
+        cdef const fr_sequence_kernels *k = fr_build_for(_isa, self.itemsize).sequence
         cdef list held = []
         job.kernels = k
         q.cell, q.activation, q.gate_activation, q.clip, q.output_activation = cell, activation, gate_activation, clip, FR_IDENTITY
@@ -75,23 +75,23 @@ cdef class Chain:
         cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
         cdef Block block = _block(size)
         link.projects = not plan.fused
-        q.fused, q.in_turn, job.chunk = True, link.projects, 1
+        q.input_projection, job.chunk = FR_SEQUENTIAL if link.projects else FR_FUSED, 1
         job.by_units, job.passes, job.packed = plan.by_units, k.passes(q), True
-        q.panels, q.bias, q.zeros = block.at + panels_at, block.at + bias_at, block.at + zeros_at
+        q.scratch.panels, q.workspace.bias, q.workspace.zeros = block.at + panels_at, block.at + bias_at, block.at + zeros_at
         job.pointers = <void **>(block.at + pointers_at)
-        memset(q.zeros, 0, _zeros_row(k, q) * self.itemsize)
+        memset(q.workspace.zeros, 0, _zeros_row(k, q) * self.itemsize)
         if cell == FR_GRU_RESET_BEFORE:
-            q.gates = block.at + gates_at
+            q.workspace.gates = block.at + gates_at
         if k.has_inner(q):
-            q.inner = block.at + inner_at
+            q.workspace.inner = block.at + inner_at
         if cell == FR_LSTM:
-            q.c = block.at + c_at
-            k.enter_state(q, q.c, NULL)
-        cdef cnp.ndarray h = _new(self.typenum, q.N, q.R, -1, True)
+            q.workspace.c = block.at + c_at
+            k.pack_state(q, q.workspace.c, NULL)
+        cdef cnp.ndarray h = _new(self.typenum, q.N, q.P, -1, True)
         if weight_hh is not None:
             link.h = cnp.PyArray_DATA(h)
-        link.y, link.threads, link.shares = q.output.data, plan.threads, plan.shares
-        cdef fr_share share = share_of(job, 0, 1, 0)
+        link.y, link.threads, link.shares = q.args.output.data, plan.threads, plan.shares
+        cdef fr_partition share = share_of(job, 0, 1, 0)
         share.by_units = 0
         with nogil:
             k.pack_forward(q, share)
@@ -116,14 +116,14 @@ cdef class Chain:
         for index in range(self.count):
             link = &self.links[index]
             q = &link.job.sequence
-            between.data, between.row, between.step = link.y if T == 1 else link.wide, q.R, q.N * q.R
-            q.T, q.x, q.h0 = T, x, link.h
-            q.output = out if index == self.count - 1 else between
+            between.data, between.row, between.step = link.y if T == 1 else link.wide, q.P, q.N * q.P
+            q.T, q.args.x, q.args.h0 = T, x, link.h
+            q.args.output = out if index == self.count - 1 else between
             plan_forward(&link.job, link.shares)
             fr_parallel(link.threads, forward_body, &link.job)
             if link.h != NULL:
                 link.job.kernels.last_states(q, link.h, NULL)
-            x = q.output
+            x = q.args.output
 
     def step(self, x, cnp.ndarray out=None):
         """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
@@ -187,15 +187,15 @@ cdef class Chain:
             for index in range(self.count):
                 link = &self.links[index]
                 q = &link.job.sequence
-                wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.R, False)
+                wide = _new(self.typenum, T if index + 1 < self.count else 0, q.N, q.P, False)
                 kept.append(wide)
                 link.wide = cnp.PyArray_DATA(<cnp.ndarray>wide)
                 if link.projects:
-                    q.fused = q.in_turn = False
+                    q.input_projection = FR_AHEAD
                     chunk = max(1, min(T, (1 << 20) // (q.N * link.job.kernels.inputs_row(q) * self.itemsize)))
                     inputs = _block(chunk * q.N * link.job.kernels.inputs_row(q) * self.itemsize)
                     kept.append(inputs)
-                    q.inputs, link.job.chunk = (<Block>inputs).at, chunk
+                    q.scratch.inputs, link.job.chunk = (<Block>inputs).at, chunk
                 else:
                     link.job.chunk = T
             with nogil:
@@ -203,7 +203,8 @@ cdef class Chain:
         finally:  # memory may have run out halfway
             for index in range(self.count):
                 link = &self.links[index]
-                link.job.chunk, link.job.sequence.fused, link.job.sequence.in_turn = 1, True, link.projects
+                link.job.chunk = 1
+                link.job.sequence.input_projection = FR_SEQUENTIAL if link.projects else FR_FUSED
             self.running = False
         return out
 
@@ -236,13 +237,13 @@ cdef class Chain:
             if link.h == NULL:
                 result.append(None)
                 continue
-            h = _new(self.typenum, q.N, q.R, -1, False)
-            memcpy(cnp.PyArray_DATA(h), link.h, q.N * q.R * self.itemsize)
+            h = _new(self.typenum, q.N, q.P, -1, False)
+            memcpy(cnp.PyArray_DATA(h), link.h, q.N * q.P * self.itemsize)
             if q.cell != FR_LSTM:
                 result.append((h,))
                 continue
             c = _new(self.typenum, q.N, q.H, -1, False)
-            link.job.kernels.leave_state(q, cnp.PyArray_DATA(c), q.c)
+            link.job.kernels.unpack_state(q, cnp.PyArray_DATA(c), q.workspace.c)
             result.append((h, c))
         return result
 
@@ -261,15 +262,15 @@ cdef class Chain:
             if (entry is None) != (link.h == NULL):
                 raise ValueError(f"state: expected {'None' if link.h == NULL else 'arrays'} for layer {index}")
             if entry is not None:
-                h = _dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.R)
+                h = _dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
                 c = _dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
         for index, h, c in checked:
             link = &self.links[index]
             q = &link.job.sequence
-            memcpy(link.h, cnp.PyArray_DATA(h), q.N * q.R * self.itemsize)
+            memcpy(link.h, cnp.PyArray_DATA(h), q.N * q.P * self.itemsize)
             if c is not None:
-                link.job.kernels.enter_state(q, q.c, cnp.PyArray_DATA(c))
+                link.job.kernels.pack_state(q, q.workspace.c, cnp.PyArray_DATA(c))
 
     # ---- Generation ----
 

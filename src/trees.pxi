@@ -2,17 +2,17 @@
 
 cdef struct TreeJob:
     fr_trees trees
-    const fr_kernels *kernels
+    const fr_tree_kernels *kernels
     long levels
     fr_work work
 
 
-cdef fr_share tree_share(const TreeJob *job, const fr_piece *piece, int worker, long level) noexcept nogil:
+cdef fr_partition tree_share(const TreeJob *job, const fr_piece *piece, int worker, long level) noexcept nogil:
     """level: the one that is worked on, -1: none. One of few rows is shared out by units."""
-    cdef fr_share share
+    cdef fr_partition share
     cdef const long *start = job.trees.level
     share.id, share.count, share.worker, share.pointers = piece.share, job.work.shares, worker, NULL
-    share.by_units = level >= 0 and fr_row_blocks(start[level + 1] - start[level]) < share.count
+    share.by_units = level >= 0 and job.kernels.row_blocks(start[level + 1] - start[level]) < share.count
     return share
 
 
@@ -22,9 +22,9 @@ cdef enum: TREE_FORWARD = 3, TREE_BACKWARD = 2  # phases of a level, of which th
 cdef void tree_forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass: packing, inputs, then from the leaves to the roots."""
     cdef TreeJob *job = <TreeJob *>arg
-    cdef const fr_kernels *k = job.kernels
+    cdef const fr_tree_kernels *k = job.kernels
     cdef const fr_trees *t = &job.trees
-    cdef fr_share share
+    cdef fr_partition share
     cdef fr_piece piece
     cdef long level
     memset(&piece, 0, sizeof(piece))
@@ -32,20 +32,20 @@ cdef void tree_forward_body(void *arg, int id) noexcept nogil:
         level = (piece.phase - 2) // TREE_FORWARD if piece.phase >= 2 else -1
         share = tree_share(job, &piece, id, level)
         if piece.phase == 0:
-            k.tree_pack_forward(t, share)
+            k.pack_forward(t, share)
         elif piece.phase == 1:
             if t.projected < t.inputs:
-                k.tree_project(t, t.projected, t.inputs, share)
+                k.project(t, t.projected, t.inputs, share)
         elif share.by_units or (piece.phase - 2) % TREE_FORWARD == 0:
-            k.tree_forward(t, level, (piece.phase - 2) % TREE_FORWARD, share)
+            k.forward(t, level, (piece.phase - 2) % TREE_FORWARD, share)
 
 
 cdef void tree_backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights."""
     cdef TreeJob *job = <TreeJob *>arg
-    cdef const fr_kernels *k = job.kernels
+    cdef const fr_tree_kernels *k = job.kernels
     cdef const fr_trees *t = &job.trees
-    cdef fr_share share
+    cdef fr_partition share
     cdef fr_piece piece
     cdef long level
     memset(&piece, 0, sizeof(piece))
@@ -53,20 +53,20 @@ cdef void tree_backward_body(void *arg, int id) noexcept nogil:
         level = job.levels - 1 - (piece.phase - 1) // TREE_BACKWARD if piece.phase else -1
         share = tree_share(job, &piece, id, level)
         if piece.phase == 0:
-            k.tree_pack_backward(t, share)
+            k.pack_backward(t, share)
         elif level >= 0:
             if share.by_units or (piece.phase - 1) % TREE_BACKWARD == 0:
-                k.tree_backward(t, level, (piece.phase - 1) % TREE_BACKWARD, share)
+                k.backward(t, level, (piece.phase - 1) % TREE_BACKWARD, share)
         else:
             if t.dx:
-                k.tree_grad_input(t, share)
-            k.tree_grad_weights(t, share)
+                k.grad_input(t, share)
+            k.grad_weights(t, share)
 
 
 cdef class TreeTape:
     """What a forward pass over trees with training=True leaves for its backward pass; used once."""
     cdef fr_trees trees
-    cdef const fr_kernels *kernels
+    cdef const fr_tree_kernels *kernels
     cdef int typenum
     cdef Block states
     cdef tuple arrays
@@ -87,7 +87,7 @@ cdef long _tree_rows(const fr_trees *t, bint of_weight_hh) noexcept nogil:
     return 1 if not t.lstm else 3 + max(t.children, 1) if of_weight_hh else 4
 
 
-cdef size_t _tree_states(const fr_trees *t, const fr_kernels *k, long Hp, size_t room[5]) noexcept:
+cdef size_t _tree_states(const fr_trees *t, const fr_tree_kernels *k, long Hp, size_t room[5]) noexcept:
     """Room for what backward needs: slots, h, c, x in level order, the children's operand."""
     cdef size_t size = 0
     cdef long slots = 4 + max(t.children, 1) if t.lstm else 1
@@ -112,7 +112,7 @@ def tree_forward(bint lstm, int activation, long children, x, levels, long num_t
     or None); the caller has checked that no node has more than `children` children, unless it is 0."""
     cdef int typenum = _real_type(weight_ih, "weight_ih")
     cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
-    cdef const fr_kernels *k = fr_kernels_for(_isa, itemsize)
+    cdef const fr_tree_kernels *k = fr_build_for(_isa, itemsize).tree
     cdef TreeJob job
     cdef fr_trees *t = &job.trees
     memset(&job, 0, sizeof(job))
@@ -183,7 +183,7 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
         raise RuntimeError(f"cache: already consumed by an earlier backward; run {owner} again")
     cdef TreeJob job
     cdef fr_trees *t = &job.trees
-    cdef const fr_kernels *k = tape.kernels
+    cdef const fr_tree_kernels *k = tape.kernels
     cdef int typenum = tape.typenum, itemsize = k.itemsize
     memset(&job, 0, sizeof(job))
     job.trees, job.kernels = tape.trees, k
@@ -211,9 +211,6 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
         db = _gradient(into, "bias", typenum, "G", 1, G * t.H, -1)
     t.dx, t.dweight_ih, t.dweight_hh, t.dbias = _data(dx), _data(dw_ih), _data(dw_hh), _data(db)
 
-    cdef fr_sequence slot  # as which the kernels see one slot's weights
-    memset(&slot, 0, sizeof(slot))
-    slot.H, slot.R, slot.cell = t.H, t.H, FR_RNN
     cdef int threads = _tree_threads(t, job.levels)
     cdef bint apart = lstm and t.children == 0
     cdef size_t size = 0
@@ -222,11 +219,11 @@ def tree_backward(str owner, bint lstm, cache, dh, dh_root, dc_root, into):
     cdef size_t operand_at = _room(&size, (t.nodes - t.leaves) * W, itemsize)
     cdef size_t x_at = _room(&size, G * t.H * (t.D + k.lanes), itemsize)
     cdef size_t h_at = _room(&size, rows * t.H * (W + k.lanes), itemsize), f_at = _room(&size, t.H * Hp, itemsize)
-    cdef size_t scratch_at = _room(&size, k.scratch_size(&slot, threads), itemsize)
+    cdef size_t scratch_at = _room(&size, k.gradients_size(t, threads), itemsize)
     cdef Block call = _block(size), states = tape.states
     arrays = tape.arrays  # alive until the end
     tape.states, tape.arrays = None, None  # used up from here on
-    t.dh, t.dc, t.doperand, t.scratch = call.at + dh_at, call.at + dc_at, call.at + operand_at, call.at + scratch_at
+    t.dh, t.dc, t.doperand, t.gradients = call.at + dh_at, call.at + dc_at, call.at + operand_at, call.at + scratch_at
     t.panels_x, t.panels_h, t.panels_f = call.at + x_at, call.at + h_at, call.at + f_at
     fr_plan_work(&job.work, 2 + TREE_BACKWARD * job.levels, threads, threads > 1)
     with nogil:

@@ -46,7 +46,7 @@ def make(dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
 def block(request, monkeypatch):
     """Parameters cut into many blocks, some ending inside an array, and all in one."""
     if request.param is not None:
-        monkeypatch.setattr(optim, "BLOCK", request.param)
+        monkeypatch.setattr(optim.flat_state, "BLOCK", request.param)
 
 
 # by hand -----------------------------------------------------------------------------------------------------
@@ -184,8 +184,8 @@ def test_clip_grad_value():
 @every_variant
 def test_blocks_do_not_matter(cls, options, monkeypatch):
     ways = []
-    for size in (optim.BLOCK, 7, 1):
-        monkeypatch.setattr(optim, "BLOCK", size)
+    for size in (optim.flat_state.BLOCK, 7, 1):
+        monkeypatch.setattr(optim.flat_state, "BLOCK", size)
         params, optimizer = make("float32"), cls(**options)
         for step in range(3):
             optimizer.step(params, make("float32", seed=step))

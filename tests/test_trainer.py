@@ -443,8 +443,8 @@ def test_the_optimizer_is_not_shared():
 
 
 def test_names_that_type_checkers_know_are_those_that_there_are():
-    assert set(get_args(LossName)) == set(losses._LOSSES)
-    assert set(get_args(OptimizerName)) == set(optim._OPTIMIZERS)
+    assert set(get_args(LossName)) == set(losses.registry.LOSSES)
+    assert set(get_args(OptimizerName)) == set(optim.rules._OPTIMIZERS)
     assert set(get_args(MetricName)) == set(_METRICS)
 
 

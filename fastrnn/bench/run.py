@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 import fastrnn
+from fastrnn import runtime
 from fastrnn.bench.gemm import GEMM, LIBRARIES, large_gflops, products_call
 from fastrnn.bench.measure import FULL, Plan, measure
 from fastrnn.bench.memory import peak_memory
@@ -85,7 +86,7 @@ def start(peers: Iterable[str], command: str = "") -> tuple[Report, list[type[Pe
     num_threads = fastrnn.get_num_threads()
     unlimited = {contender.name: contender.set_num_threads(num_threads) for contender in contenders}
     report = Report(
-        config=dict(fastrnn.show_config()),
+        config=runtime.config(),
         versions=_versions(contenders),
         num_threads=num_threads,
         peers=[contender.name for contender in contenders],

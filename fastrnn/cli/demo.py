@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
             progress=not args.no_progress,
         )
     except OSError as error:
+        if error.filename is None:  # not of a file in the folder: main knows what to do
+            raise
         raise UserError(f"--output: {error}") from error
     except FloatingPointError as error:
         raise UserError(f"{error}; a smaller --lr may help") from error

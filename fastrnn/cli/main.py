@@ -6,6 +6,7 @@ Whatever a user got wrong ends in one line on stderr and exit code 2; a tracebac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,22 +20,37 @@ from .arguments import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own). Returns 0, or ends with SystemExit as argparse does."""
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 for the rest of the process
     parser = build_parser()
-    args = parser.parse_args(argv)
-    args.typed = sys.argv[1:] if argv is None else list(argv)
     try:
+        args = parser.parse_args(argv)
+        args.typed = sys.argv[1:] if argv is None else list(argv)
         args.run(args)
         sys.stdout.flush()
     except UserError as error:
-        parser.exit(2, f"fastrnn {args.command}: error: {error}\n")
+        _end(parser, f"{args.command}: error: {error}")
     except MemoryError as error:
         said = str(error) or "out of memory"
-        parser.exit(2, f"fastrnn {args.command}: error: not enough memory for these sizes: {said}\n")
+        _end(parser, f"{args.command}: error: not enough memory for these sizes: {said}")
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
+    except OSError as error:  # a full disk
+        _leave_stdout()
+        _end(parser, f"{args.command}: error: {error}")
     except KeyboardInterrupt:
         parser.exit(130, f"\nfastrnn {args.command}: interrupted\n")
     return 0
+
+
+def _end(parser: argparse.ArgumentParser, words: str) -> NoReturn:
+    parser.exit(2, f"fastrnn {words}\n")
+
+
+def _leave_stdout() -> None:
+    """Let what is still to be written, at the end of the process too, go nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # one of a test, or of a notebook, that has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -101,7 +101,7 @@ def _split(images: Source, labels: Source) -> tuple[Split, Split]:
     train = len(x) - len(x) // TEST_PART
     if train == len(x):
         raise ValueError(f"{images}: expected at least {TEST_PART} images to keep a part for testing, got {len(x)}")
-    return (x[:train], y[:train]), (x[train:], y[train:])
+    return (x[:train], y[:train]), (x[train:].copy(), y[train:].copy())  # a view would keep the large part in memory
 
 
 def _load(images: Source, labels: Source) -> Split:

@@ -46,7 +46,8 @@ class Dropout(Module):
             return x, None
         mask = dropout_mask(self._rng, x.shape, self.p, x.dtype)
         self._cache = mask
-        return x * mask, None
+        with np.errstate(under="ignore"):
+            return x * mask, None
 
     def compile_into(self, builder: ChainBuilder) -> bool:
         return True  # nothing to do: streams do not train
@@ -60,4 +61,5 @@ class Dropout(Module):
         if dy.shape != mask.shape:
             raise ValueError(f"dy: expected shape {mask.shape}, got {dy.shape}")
         self._cache = None
-        return dy * mask, None
+        with np.errstate(under="ignore"):
+            return dy * mask, None

@@ -313,8 +313,9 @@ class Module:
                 raise ValueError(f"{name}: expected shape {params[name].shape}, got {value.shape}")
         for layer in self.flatten():
             layer.release()
-        for name, value in values.items():
-            params[name][...] = value
+        with np.errstate(under="ignore"):  # what is too small for float32 is 0
+            for name, value in values.items():
+                params[name][...] = value
         getattr(params, "changed", int)()  # not of a user's cell, whose parameters are a plain dict
 
     # --- what training keeps ------------------------------------------------------------------------------------------

@@ -43,5 +43,6 @@ class JoinedParams(Params):
         value = np.asarray(value)
         if value.shape != self[name].shape:
             raise ValueError(f"{name}: expected shape {self[name].shape}, got {value.shape}")
-        self[name][...] = value
+        with np.errstate(under="ignore"):
+            self[name][...] = value
         self.changed()

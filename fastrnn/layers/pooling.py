@@ -120,16 +120,23 @@ class LastStep(Pool):
         return _chosen(parts, [np.broadcast_to((count > 0)[:, None], y.shape) for y, count in zip(parts, counts)])
 
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
-        where = -1 if lengths is None else (lengths - 1, np.arange(len(lengths)))
+        if lengths is None:
+            return steps[-1].copy(), -1  # a view would keep all steps in memory
+        where = (lengths - 1, np.arange(len(lengths)))
         return steps[where], where
 
     def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
         steps[kept] = dy
 
 
+# Means that round to zero are no error, whatever the caller's np.seterr.
+_quiet = np.errstate(under="ignore")
+
+
 class MeanPool(Pool):
     """The mean over the time steps of each sequence, summed in float64."""
 
+    @_quiet
     def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:
         steps = np.maximum(sum(counts), 1)
         shares = [(count / steps)[:, None] for count in counts]
@@ -138,15 +145,18 @@ class MeanPool(Pool):
             y += part * share
         return y.astype(parts[0].dtype, copy=False), shares
 
+    @_quiet
     def split(self, dy: Array, share: Array) -> Array:
         return (dy * share).astype(dy.dtype, copy=False)
 
+    @_quiet
     def _pool(self, steps: Array, lengths: Array | None) -> tuple[Array, Any]:
         if lengths is None:
             return steps.mean(axis=0, dtype=np.float64).astype(steps.dtype), None
         total = np.sum(steps, axis=0, dtype=np.float64, where=_within(lengths, steps))
         return (total / np.maximum(lengths, 1)[:, None]).astype(steps.dtype), None
 
+    @_quiet
     def _spread(self, dy: Array, steps: Array, lengths: Array | None, kept: Any) -> None:
         if lengths is None:
             steps[...] = dy / len(steps)

@@ -9,8 +9,9 @@ import numpy as np
 
 from .._validate import Array, Maybe, check_array
 
-# Infinities and NaN follow IEEE arithmetic without a warning, as in the compiled kernels.
-ieee = np.errstate(over="ignore", invalid="ignore")
+# Infinities, NaN and numbers that round to zero follow IEEE arithmetic without a warning, as in the compiled kernels,
+# whatever the caller's np.seterr.
+ieee = np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
 class Cache:

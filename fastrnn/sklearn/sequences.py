@@ -235,6 +235,7 @@ def _weights(sample_weight: Any, data: Any) -> Array:
     return np.asarray(_check_sample_weight(sample_weight, np.empty((len(data), 1)), dtype=np.float64))
 
 
+@np.errstate(under="ignore")
 def _weighted_cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
     """targets (N, 2): class and weight. The mean of the weighted losses over the batch."""
     classes, weights = targets[:, 0].astype(np.int64), targets[:, 1] / len(targets)
@@ -242,6 +243,7 @@ def _weighted_cross_entropy(logits: Array, targets: Array) -> tuple[float, Array
     return float(values @ weights), (dlogits * weights[:, None]).astype(logits.dtype)
 
 
+@np.errstate(under="ignore")
 def _weighted_mse(prediction: Array, targets: Array) -> tuple[float, Array]:
     """targets (N, M + 1), of which the last is the weight. The mean of the weighted squared errors over batch and M."""
     weights = targets[:, -1:] / prediction.size

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .._state import take_rows
 from .._validate import check_size
-from ..functional.activations import ACTIVATIONS
+from ..functional.activations import ACTIVATIONS, ieee
 
 Array = NDArray[Any]
 Step = Callable[[Array, Any], "tuple[Array, Any]"]
@@ -25,6 +25,7 @@ def greedy(logits: Array) -> Array:
     return logits.argmax(axis=1)
 
 
+@ieee
 def sample(logits: Array, uniform: Array, temperature: float = 1.0, top_k: int | None = None) -> Array:
     """One token for each row of logits (N, V), drawn from softmax(logits / temperature) over the top_k largest logits,
     None for all, by a random number of [0, 1) for each row, uniform (N,). Temperature 0 is the limit, greedy."""
@@ -37,6 +38,7 @@ def sample(logits: Array, uniform: Array, temperature: float = 1.0, top_k: int |
     return np.minimum((p <= uniform[:, None] * p[:, -1:]).sum(axis=1), a.shape[1] - 1)
 
 
+@ieee
 def beam_search(
     step: Step, start: Array, state: Any, steps: int, *, beam_size: int, end: int | None, length_penalty: float = 1.0
 ) -> tuple[Array, Array]:
@@ -91,6 +93,7 @@ def beam_search(
     return best_tokens, best
 
 
+@ieee
 def log_softmax(logits: Array) -> Array:
     a = logits.astype(np.float64)
     a -= a.max(axis=-1, keepdims=True)

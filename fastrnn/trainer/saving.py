@@ -70,7 +70,7 @@ def load(
         trainer.objective = objective
         state = serialization.select(arrays, "optimizer.")
         trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
-        trainer._rng.bit_generator.state = saved["rng"]
+        serialization.set_generator(trainer._rng, saved["rng"])
         trainer.history = History(saved["history"])
         for callback, (name, known) in zip(trainer.callbacks, saved.get("callbacks", ())):
             if type(callback).__name__ == name:

@@ -1,5 +1,6 @@
-/* Tiles: AMX's eight registers of 16 rows of 64 bytes, and bfloat16 numbers to fill them with. Twin of tile.h and pack.h
- * in the builds for set_matmul_precision; FR_AMX_TERMS is the number of bfloat16 terms that a float32 factor is split into.
+/* AMX's tiles: eight registers of 16 rows of 64 bytes, and bfloat16 numbers to fill them with; for set_matmul_precision.
+ * Included by tile.h, which says what each function is for. FR_AMX_TERMS is the number of bfloat16 terms that a float32
+ * factor is split into.
  *
  * # Design:
  * a) A tile product is c (16, 16) += a (16, 32) b (32, 16), in bfloat16, summed in float32. `a` and `b` hold the 32 terms of
@@ -14,13 +15,15 @@
  * e) All but the instructions themselves is the same where they are emulated (FR_EMULATED), so that it can be tested on any
  *    CPU; sums are in the order of the instruction's manual, even and odd terms apart.
  */
-#ifndef FASTRNN_AMX_H
-#define FASTRNN_AMX_H
+#ifndef FASTRNN_TILE_AMX_H
+#define FASTRNN_TILE_AMX_H
 
-#include "pack.h"
+/* A block of rows is two tiles, which read their panels once; of a batch of no more than that each tile is a block, for two
+ * threads. Tiles are for many rows, where projecting ahead would not be faster. */
+enum { ROW_BLOCK = 32, ROW_BLOCK_ALONE = 16, PROJECTS_AHEAD = 0 };
 
 /* Floats of a tile; k's of a tile; terms per factor; floats of all terms of a tile. */
-enum { TILE = 256, PAIR = 2 * VL, TERMS = FR_AMX_TERMS, CHUNK_SIZE = TERMS * TILE };
+enum { TILE = 256, PAIR = 2 * VL, TERMS = FR_AMX_TERMS, TILE_TERMS = TERMS * TILE };
 
 /* ---- The instructions: registers are numbered by constants, rows are `stride` floats apart, 0: all are the same ---- */
 
@@ -34,8 +37,8 @@ INLINE veci *emulated_tile(int t) {
     if (!emulated_configured) __builtin_trap();
     return emulated_tiles[t];
 }
-INLINE void tiles_begin(void) { emulated_configured = 1; }
-INLINE void tiles_end(void) { emulated_configured = 0; }
+INLINE void multiply_begin(void) { emulated_configured = 1; }
+INLINE void multiply_end(void) { emulated_configured = 0; }
 INLINE void tile_zero(int t) { memset(emulated_tile(t), 0, TILE * sizeof(real)); }
 INLINE void tile_load(int t, const real *from, long stride) {
     for (int m = 0; m < 16; m++) emulated_tile(t)[m] = (veci)load(from + m * stride);
@@ -67,8 +70,8 @@ static const struct {
 
 /* The configuration belongs to the thread: from the beginning of a piece of work to its end. Between the two, loads are not
  * known to the compiler to read memory: what they read has to be written out before (memory_is_written). */
-INLINE void tiles_begin(void) { _tile_loadconfig(&whole_tiles); }
-INLINE void tiles_end(void) { _tile_release(); }
+INLINE void multiply_begin(void) { _tile_loadconfig(&whole_tiles); }
+INLINE void multiply_end(void) { _tile_release(); }
 #define tile_zero(t) _tile_zero(t)
 #define tile_load(t, from, stride) _tile_loadd(t, from, (stride) * 4)
 #define tile_store(t, to, stride) _tile_stored(t, to, (stride) * 4)
@@ -101,10 +104,12 @@ INLINE vec vector_at(const real *row, long k, long K) { return k < K ? load_part
 
 /* ---- Left operands: blocks of up to two tiles of rows, (chunks of 32 k's, 2, TERMS, 16, 16) ---- */
 
+#define OPERANDS_APART 1
+
 INLINE long chunks_of(long K) { return (K + PAIR - 1) / PAIR; }
-INLINE long operand_block(long K) { return chunks_of(K) * 2 * CHUNK_SIZE; }
+INLINE long operand_block(long K) { return chunks_of(K) * 2 * TILE_TERMS; }
 /* Where the terms of row m of a block start. */
-INLINE real *operand_line(real *block, long m) { return block + m / 16 * CHUNK_SIZE + m % 16 * VL; }
+INLINE real *operand_line(real *block, long m) { return block + m / 16 * TILE_TERMS + m % 16 * VL; }
 
 INLINE_FAST void put_operand(real *line, vec x, vec y) {
     vec terms[TERMS];
@@ -114,7 +119,7 @@ INLINE_FAST void put_operand(real *line, vec x, vec y) {
 
 /* K elements of a row of the user's. */
 static void put_row(real *line, const real *row, long K) {
-    for (long k = 0; k < K; k += PAIR, line += 2 * CHUNK_SIZE)
+    for (long k = 0; k < K; k += PAIR, line += 2 * TILE_TERMS)
         put_operand(line, vector_at(row, k, K), vector_at(row, k + VL, K));
 }
 
@@ -123,7 +128,7 @@ static void put_gates(real *line, const real *row, int slots, int first, int cou
     const long vectors = vectors_in(H) * count;
     long block = 0;
     int slot = 0;
-    for (long v = 0; v < vectors; v += 2, line += 2 * CHUNK_SIZE) {
+    for (long v = 0; v < vectors; v += 2, line += 2 * TILE_TERMS) {
         vec pair[2];
         UNROLL for (int i = 0; i < 2; i++) {
             pair[i] = v + i < vectors ? load_part(row + (block * slots + first + slot) * VL, H - block * VL) : (vec){0};
@@ -137,12 +142,12 @@ static void put_gates(real *line, const real *row, int slots, int first, int cou
 
 /* Floats of a panel per column. */
 INLINE long panel_depth(long K) { return chunks_of(K) * VL * TERMS; }
-INLINE long gates_depth(long slots, long H) { return panel_depth(slots * vectors_in(H) * VL); }
+INLINE long gates_depth(long slots, long H) { return panel_depth(slots * padded(H)); }
 
 /* Vector v of the panel: columns are `lanes` rows of a matrix, from `rows`, `row` elements apart; the rest is 0. */
 static void pack_transposed(real *panel, int NV, int v, const real *rows, long row, long lanes, long K) {
-    real *to = panel + v * CHUNK_SIZE;
-    for (long k = 0; k < K; k += PAIR, to += NV * CHUNK_SIZE) {
+    real *to = panel + v * TILE_TERMS;
+    for (long k = 0; k < K; k += PAIR, to += NV * TILE_TERMS) {
         vec block[TERMS][VL];
         for (int u = 0; u < VL; u++) {
             vec terms[TERMS];
@@ -160,12 +165,12 @@ static void pack_transposed(real *panel, int NV, int v, const real *rows, long r
 /* Line i of a chunk's tiles: the pairs of what two rows hold in the panel's columns; a row may be NULL: zeros. */
 INLINE void pack_pair(real *chunk, int NV, int i, const real *x, const real *y, long columns) {
     for (int v = 0; v < NV; v++)
-        put_operand(chunk + v * CHUNK_SIZE + i * VL, vector_at(x, v * VL, x ? columns : 0),
+        put_operand(chunk + v * TILE_TERMS + i * VL, vector_at(x, v * VL, x ? columns : 0),
                     vector_at(y, v * VL, y ? columns : 0));
 }
 
 /* Panels for a product with gate gradients, as `put_gates` lines them up: their chunk `chunk` of gate_groups. */
-INLINE long gate_groups(int slots, long H) { return chunks_of(slots * vectors_in(H) * VL); }
+INLINE long gate_groups(int slots, long H) { return chunks_of(slots * padded(H)); }
 static void pack_gate_rows(real *panels, const real *weight, const int *gates, int slots, long H, long width,
                            long chunk) {
     const long vectors = vectors_in(width), depth = gates_depth(slots, H);
@@ -177,7 +182,7 @@ static void pack_gate_rows(real *panels, const real *weight, const int *gates, i
         }
         for (long first = 0; first < vectors; first += PANEL) {
             const int NV = panel_width(vectors, first);
-            pack_pair(panels + first * VL * depth + chunk * NV * CHUNK_SIZE, NV, i, rows[0] ? rows[0] + first * VL : 0,
+            pack_pair(panels + first * VL * depth + chunk * NV * TILE_TERMS, NV, i, rows[0] ? rows[0] + first * VL : 0,
                       rows[1] ? rows[1] + first * VL : 0, width - first * VL);
         }
     }
@@ -186,7 +191,7 @@ static void pack_gate_rows(real *panels, const real *weight, const int *gates, i
 INLINE int gate_products(product out[2], const real *const *operand, int all_slots, int first_slot, int slots, long H,
                          const real *panel, int NV) {
     (void)all_slots, (void)first_slot, (void)NV;
-    out[0] = (product){operand, 0, 0, 1, slots * vectors_in(H) * VL, panel};
+    out[0] = (product){.rows = operand, .blocks = 1, .depth = slots * padded(H), .panel = panel};
     return 1;
 }
 
@@ -194,7 +199,7 @@ INLINE int gate_products(product out[2], const real *const *operand, int all_slo
 
 /* R x C tiles of c: rows 0 .. 16 R - 1, vectors v .. v + C - 1. Registers 0-3 are sums, 4-5 rows, 6-7 columns. */
 INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
-    (void)in_order;
+    (void)order;
     if (init) {
         tile_load(0, init + v * VL, init_row);
         if (C == 2) tile_load(1, init + (v + 1) * VL, init_row);
@@ -213,13 +218,13 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
     if (R == 2 && C == 2) tile_product(3, 5, 7);
 #define ROWS(term)                       \
     tile_load(4, a + (term) * TILE, VL); \
-    if (R == 2) tile_load(5, a + CHUNK_SIZE + (term) * TILE, VL);
+    if (R == 2) tile_load(5, a + TILE_TERMS + (term) * TILE, VL);
 #define COLUMNS(term)                    \
     tile_load(6, b + (term) * TILE, VL); \
-    if (C == 2) tile_load(7, b + CHUNK_SIZE + (term) * TILE, VL);
+    if (C == 2) tile_load(7, b + TILE_TERMS + (term) * TILE, VL);
     for (const product *p = products; p < products + n_products; p++) {
-        const real *a = p->rows[0], *b = p->panel + v * CHUNK_SIZE;
-        for (long k = 0; k < p->depth; k += PAIR, a += 2 * CHUNK_SIZE, b += NV * CHUNK_SIZE) {
+        const real *a = p->rows[0], *b = p->panel + v * TILE_TERMS;
+        for (long k = 0; k < p->depth; k += PAIR, a += 2 * TILE_TERMS, b += NV * TILE_TERMS) {
             ROWS(0)
             if (TERMS == 2) {
                 COLUMNS(TERMS - 1)
@@ -239,9 +244,9 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
     if (R == 2 && C == 2) tile_store(3, c + 16 * c_row + (v + 1) * VL, c_row);
 }
 
-#define BLOCK(R, C)                                                                        \
-    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                         \
-        tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, in_order); \
+#define BLOCK(R, C)                                                                     \
+    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                      \
+        tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, order); \
     }
 BLOCK(1, 1);
 BLOCK(1, 2);
@@ -254,7 +259,71 @@ static void multiply(int NV, long rows, TILE_ARGS) {
                                                               {tile_block_2_1, tile_block_2_2}};
     memory_is_written();
     for (int v = 0; v < NV; v += 2)
-        blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, in_order);
+        blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, order);
+}
+
+/* ---- Gradients of weights: the sum runs over rows, so pairs are of two rows, 16 apart ---- */
+
+/* Two unit blocks and a slot are one operand block, their units its rows. */
+static long packed_gates_size(long width, int slots) {
+    return (vectors_in(width) + 1) / 2 * slots * operand_block(DEPTH);
+}
+INLINE long packed_gates_at(long block, int slots, int slot) {
+    return (block / 2 * slots + slot) * operand_block(DEPTH) + block % 2 * TILE_TERMS;
+}
+static long rows_panel_size(void) { return chunks_of(DEPTH) * PANEL * TILE_TERMS; }
+
+static void pack_gate_gradients(real *packed, const real *from, long row, int slots, long block, long depth,
+                                vec sums[4]) {
+    for (int slot = 0; slot < slots; slot++) {
+        const real *gates = from + (block * slots + slot) * VL;
+        real *to = packed + packed_gates_at(block, slots, slot);
+        sums[slot] = (vec){0};
+        for (long k = 0; k < depth; k += PAIR, to += 2 * TILE_TERMS) {
+            vec tiles[TERMS][VL];
+            for (long i = 0; i < VL; i++) {
+                vec terms[TERMS];
+                const vec x = k + i < depth ? load(gates + (k + i) * row) : (vec){0};
+                const vec y = k + VL + i < depth ? load(gates + (k + VL + i) * row) : (vec){0};
+                sums[slot] += x + y;
+                split(terms, x, y);
+                for (int t = 0; t < TERMS; t++) tiles[t][i] = terms[t];
+            }
+            for (int t = 0; t < TERMS; t++) {
+                transpose(tiles[t]);
+                for (int u = 0; u < VL; u++) store(to + t * TILE + u * VL, tiles[t][u]);
+            }
+        }
+    }
+}
+
+static void pack_rows(real *panel, int NV, const real *const *rows, long first, long columns, long depth) {
+    for (long k = 0; k < depth; k += PAIR)
+        for (int i = 0; i < VL; i++) {
+            const real *x = k + i < depth ? rows[k + i] + first : 0;
+            const real *y = k + VL + i < depth ? rows[k + VL + i] + first : 0;
+            pack_pair(panel + k / PAIR * NV * TILE_TERMS, NV, i, x, y, columns);
+        }
+}
+
+static void add_outer_product(const outer_target *t, const real *packed, int slots, int slot, range blocks,
+                              const real *panel, int NV, long depth) {
+    real acc[ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
+    for (long block = blocks.begin, next; block < blocks.end; block = next) {
+        /* Whole blocks in pairs, a partial one alone: whether sums start from dweight or are added to it rounds
+         * differently, and must not depend on where partitions are cut. */
+        next = block % 2 == 0 && block + 2 <= blocks.end && (block + 2) * VL <= t->units ? block + 2 : block + 1;
+        const long units = MIN(next * VL, t->units) - block * VL;
+        const real *gates = packed + packed_gates_at(block, slots, slot);
+        const product p = {.rows = &gates, .blocks = 1, .depth = depth, .panel = panel};
+        real *to = t->dweight + block * VL * t->width;
+        if (units % 16 == 0 && t->columns >= NV * VL) {
+            multiply(NV, units, to, t->width, to, t->width, &p, 1, 1);
+            continue;
+        }
+        multiply(NV, units, acc, NV * VL, 0, 0, &p, 1, 1);
+        add_sums(t, block * VL, units, acc, NV);
+    }
 }
 
 #endif

@@ -2,21 +2,33 @@
  * The compiler's own CPU check asks the operating system too whether it saves the wide registers; of AMX it knows nothing.
  */
 #define _GNU_SOURCE
-#include "fastrnn.h"
+#include "build.h"
 #ifdef FR_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
-extern const fr_kernels fr_baseline_float, fr_baseline_double;
+/* The tables of one build: setup.py compiles rnn.c, tree.c, optim.c and loss.c for it, and names them so. */
+#define DECLARE(build)                               \
+    extern const fr_sequence_kernels fr_rnn_##build; \
+    extern const fr_tree_kernels fr_tree_##build;    \
+    extern const fr_update_kernels fr_optim_##build; \
+    extern const fr_loss_kernels fr_loss_##build;
+#define TABLES(build) {&fr_rnn_##build, &fr_tree_##build, &fr_optim_##build, &fr_loss_##build}
+
+DECLARE(baseline_float)
+DECLARE(baseline_double)
 #ifdef FR_X86
-extern const fr_kernels fr_avx2_float, fr_avx2_double, fr_avx512_float, fr_avx512_double;
+DECLARE(avx2_float)
+DECLARE(avx2_double)
+DECLARE(avx512_float)
+DECLARE(avx512_double)
 #endif
 
-extern const fr_kernels fr_emulated_high, fr_emulated_medium;
+extern const fr_sequence_kernels fr_rnn_emulated_high, fr_rnn_emulated_medium;
 #ifdef FR_AMX
-extern const fr_kernels fr_amx_high, fr_amx_medium;
+extern const fr_sequence_kernels fr_rnn_amx_high, fr_rnn_amx_medium;
 #endif
 
 static int always(void) { return 1; }
@@ -31,12 +43,12 @@ static int has_avx512(void) {
 static const struct {
     const char *name;
     int (*supported)(void);
-    const fr_kernels *float32, *float64;
+    fr_build float32, float64;
 } builds[] = {
-    {"baseline", always, &fr_baseline_float, &fr_baseline_double},
+    {"baseline", always, TABLES(baseline_float), TABLES(baseline_double)},
 #ifdef FR_X86
-    {"avx2", has_avx2, &fr_avx2_float, &fr_avx2_double},
-    {"avx512", has_avx512, &fr_avx512_float, &fr_avx512_double},
+    {"avx2", has_avx2, TABLES(avx2_float), TABLES(avx2_double)},
+    {"avx512", has_avx512, TABLES(avx512_float), TABLES(avx512_double)},
 #endif
 };
 
@@ -44,8 +56,8 @@ int fr_isa_count(void) { return sizeof builds / sizeof *builds; }
 const char *fr_isa_name(int index) { return builds[index].name; }
 int fr_isa_supported(int index) { return builds[index].supported(); }
 
-const fr_kernels *fr_kernels_for(int index, int itemsize) {
-    return itemsize == 4 ? builds[index].float32 : builds[index].float64;
+const fr_build *fr_build_for(int index, int itemsize) {
+    return itemsize == 4 ? &builds[index].float32 : &builds[index].float64;
 }
 
 /* ---- AMX ---- */
@@ -92,10 +104,10 @@ const char *fr_amx_missing(void) { /* every call asks: virtual machines take mic
 const char *fr_amx_missing(void) { return "this build of fastrnn has no AMX kernels"; }
 #endif
 
-const fr_kernels *fr_amx_kernels(int terms, int emulated) {
-    if (emulated) return terms == 2 ? &fr_emulated_high : &fr_emulated_medium;
+const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated) {
+    if (emulated) return terms == 2 ? &fr_rnn_emulated_high : &fr_rnn_emulated_medium;
 #ifdef FR_AMX
-    if (!fr_amx_missing()) return terms == 2 ? &fr_amx_high : &fr_amx_medium;
+    if (!fr_amx_missing()) return terms == 2 ? &fr_rnn_amx_high : &fr_rnn_amx_medium;
 #endif
     return 0;
 }

@@ -6,16 +6,16 @@
  * b) Clipping happens on the way. What is scaled is bounded before it is used, which keeps the compiler from drawing the
  *    product into a fused multiply-add: clip(), then update() gives the bits of the one pass.
  * c) Numbers come in double and are rounded once, as NumPy and PyTorch round Python's numbers.
- * The formulas are written down in fastrnn/optim.py.
+ * The formulas are written down in fastrnn/optim/rules.py.
  */
-#ifndef FASTRNN_OPTIMIZE_H
-#define FASTRNN_OPTIMIZE_H
+#ifndef FASTRNN_UPDATES_H
+#define FASTRNN_UPDATES_H
 
-#include "fastrnn.h"
+#include "update.h"
 #include "simd.h"
 
 typedef struct {
-    real scale, limit, couple, shrink, rate, momentum, keep, decay_squares, keep_squares, eps;
+    real scale, limit, l2_weight_decay, decoupled_weight_decay, rate, momentum, keep, decay_squares, keep_squares, eps;
 } update_numbers; /* by value: stores through a real * cannot change them, so they stay in registers */
 
 /* A product that stays one: of two products that are added, which one becomes part of a fused multiply-add would differ
@@ -34,7 +34,7 @@ INLINE void update_vector(const update_numbers u, int rule, int nesterov, real *
                           real *slot1, long lanes) {
     const vec p = load_part(param, lanes);
     vec g = at_least(at_most(load_part(grad, lanes) * u.scale, u.limit), -u.limit);
-    if (u.couple) g += p * u.couple; /* 0 * infinity would be nan */
+    if (u.l2_weight_decay) g += p * u.l2_weight_decay; /* 0 * infinity would be nan */
     if (rule == FR_RMSPROP) {
         const vec v = load_part(slot0, lanes) * u.decay_squares + rounded(g * g * u.keep_squares);
         store_part(slot0, v, lanes);
@@ -56,16 +56,14 @@ INLINE void update_vector(const update_numbers u, int rule, int nesterov, real *
         store_part(momentum, b, lanes);
         g = nesterov ? g + b * u.momentum : b;
     }
-    store_part(param, p * u.shrink - rounded(g * u.rate), lanes);
+    store_part(param, p * u.decoupled_weight_decay - rounded(g * u.rate), lanes);
 }
 
 INLINE void update_array(const fr_update *u, int rule, int nesterov, real *param, const real *grad, real *slot0,
                          real *slot1, long count) {
     const update_numbers numbers = {
-        u->scale,     u->limit,         u->couple,
-        u->shrink,    u->rate,          u->momentum,
-        1 - u->decay, u->decay_squares, 1 - u->decay_squares,
-        u->eps,
+        u->scale,    u->limit,     u->l2_weight_decay, u->decoupled_weight_decay, u->rate,
+        u->momentum, 1 - u->decay, u->decay_squares,   1 - u->decay_squares,      u->eps,
     };
     long i = 0;
     for (; i + VL <= count; i += VL)

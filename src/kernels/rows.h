@@ -2,8 +2,8 @@
  * it takes for sequences of different lengths, for a reversed time axis and for states that start anew.
  *
  * # Design:
- * a) Rows are cut into blocks by N alone and dealt out whole to the shares, units by panels: no sum is ever split between
- *    shares, hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and back, since
+ * a) Rows are cut into blocks by N alone and dealt out whole to the partitions, units by panels: no sum is ever split between
+ *    partitions, hence results do not depend on their number, bit for bit. Blocks are dealt like cards, there and back, since
  *    with lengths the first blocks have the most work.
  * b) Rows run in the order of their lengths, so those still running at a step are a prefix of them and work follows
  *    the sum of lengths. Nothing is copied: the order is in the pointers.
@@ -13,24 +13,21 @@
 #ifndef FASTRNN_ROWS_H
 #define FASTRNN_ROWS_H
 
-#include "pack.h"
+#include "cells.h"
 
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-
-typedef struct {
-    long begin, end;
-} range;
-INLINE range part_of(long n, fr_share share) {
-    return (range){n * share.id / share.count, n * (share.id + 1) / share.count};
+INLINE range part_of(long n, fr_partition partition) {
+    return (range){n * partition.id / partition.count, n * (partition.id + 1) / partition.count};
 }
-INLINE range panels_of(long n, fr_share share) { return share.by_units ? part_of(n, share) : (range){0, n}; }
+INLINE range panels_of(long n, fr_partition partition) {
+    return partition.by_units ? part_of(n, partition) : (range){0, n};
+}
 
-/* N rows in equal blocks of at most FR_ROW_BLOCK, the first `longer` of them one row longer than the others. */
+/* N rows in equal blocks of at most ROW_BLOCK, the first `longer` of them one row longer than the others. */
 typedef struct {
     long blocks, rows, longer;
 } row_deal;
 INLINE row_deal deal_rows(long N) {
-    const long blocks = fr_row_blocks(N);
+    const long blocks = row_blocks(N);
     return (row_deal){blocks, N / blocks, N % blocks};
 }
 INLINE long block_start(row_deal deal, long block) { return block * deal.rows + MIN(block, deal.longer); }
@@ -38,17 +35,26 @@ INLINE long block_from(row_deal deal, long start) { /* the block that starts the
     return start < deal.longer * (deal.rows + 1) ? start / (deal.rows + 1) : (start - deal.longer) / deal.rows;
 }
 
-/* The j-th block of rows of this share, cut off at the first `active` rows; empty from the last one on. */
-INLINE range row_block(row_deal deal, long active, long j, fr_share share) {
-    const long block = share.by_units ? j : j * share.count + (j & 1 ? share.count - 1 - share.id : share.id);
-    if (block >= deal.blocks) return (range){active, active};
-    const long begin = block_start(deal, block);
-    return begin >= active ? (range){active, active} : (range){begin, MIN(block_start(deal, block + 1), active)};
+/* A walk over the blocks of rows of one partition, each cut off at the first `active` rows:
+ *     block_walk walk = walk_blocks(N, active, partition);
+ *     while (next_block(&walk)) ... walk.rows ...
+ */
+typedef struct {
+    row_deal deal;
+    long active, j;
+    fr_partition partition;
+    range rows;
+} block_walk;
+INLINE block_walk walk_blocks(long N, long active, fr_partition partition) {
+    return (block_walk){.deal = deal_rows(N), .active = active, .partition = partition};
 }
-#define FOR_ROW_BLOCKS(range_, deal, active, share)                                                                   \
-    for (long j_ = 0; j_ * ((share).by_units ? 1 : (share).count) < (deal).blocks; j_++)                              \
-        for (range range_ = row_block(deal, active, j_, share), *once_ = &range_; once_ && range_.begin < range_.end; \
-             once_ = 0)
+INLINE int next_block(block_walk *w) {
+    const long count = w->partition.count, id = w->partition.id, j = w->j++;
+    const long block = w->partition.by_units ? j : j * count + (j & 1 ? count - 1 - id : id);
+    if (block >= w->deal.blocks) return 0;
+    w->rows = (range){block_start(w->deal, block), MIN(block_start(w->deal, block + 1), w->active)};
+    return w->rows.begin < w->active; /* blocks come in rising order: after an empty one there is none */
+}
 
 /* ---- Where a row is at a step ---- */
 
@@ -63,22 +69,22 @@ INLINE real *row_of(const fr_sequence *q, fr_series a, long s, long i) {
     return (real *)a.data + time_of(q, s, i) * a.step + user_row(q, i) * a.row;
 }
 
-static long padded(long width) { return vectors_in(width) * VL; }
-
 /* First rows of a step in workspaces over time: those of c come after the initial state. */
-INLINE long kept_row(const fr_sequence *q, long s) { return q->keeps ? fr_packed(q, s) : 0; }
+INLINE long first_row(const fr_sequence *q, long s) { return q->training ? fr_packed(q, s) : 0; }
 INLINE real *c_at(const fr_sequence *q, long s) {
-    return (real *)q->c + (q->keeps && s >= 0 ? q->N + fr_packed(q, s) : 0) * padded(q->H);
+    return (real *)q->workspace.c + (q->training && s >= 0 ? q->N + fr_packed(q, s) : 0) * padded(q->H);
 }
-INLINE real *inner_at(const fr_sequence *q, long s) { return (real *)q->inner + kept_row(q, s) * padded(q->H); }
+INLINE real *inner_at(const fr_sequence *q, long s) {
+    return (real *)q->workspace.inner + first_row(q, s) * padded(q->H);
+}
 
 INLINE const real *h_before(const fr_sequence *q, long s, long i) {
-    if (starts_anew(q, s, i)) return q->zeros;
-    if (s) return row_of(q, q->output, s - 1, i);
-    return q->h0 ? (const real *)q->h0 + user_row(q, i) * q->R : q->zeros;
+    if (starts_anew(q, s, i)) return q->workspace.zeros;
+    if (s) return row_of(q, q->args.output, s - 1, i);
+    return q->args.h0 ? (const real *)q->args.h0 + user_row(q, i) * q->P : q->workspace.zeros;
 }
 INLINE const real *c_before(const fr_sequence *q, long s, long i) {
-    return starts_anew(q, s, i) ? q->zeros : c_at(q, s - 1) + i * padded(q->H);
+    return starts_anew(q, s, i) ? q->workspace.zeros : c_at(q, s - 1) + i * padded(q->H);
 }
 
 /* Pointers to the rows of one step that a thread works on, each at the row's own index. */
@@ -87,29 +93,16 @@ typedef struct {
     real **h;
 } row_pointers;
 
-INLINE row_pointers row_pointers_in(fr_share share, long N) {
-    void **p = share.pointers;
+INLINE row_pointers row_pointers_in(fr_partition partition, long N) {
+    void **p = partition.pointers;
     return (row_pointers){(const real **)p,           (const real **)(p + N),     (const real **)(p + 2 * N),
                           (const real **)(p + 3 * N), (const real **)(p + 4 * N), (const real **)(p + 5 * N),
                           (real **)(p + 6 * N)};
 }
 
-/* ---- Left operands of products: the rows themselves, or for AMX what was put into `operand` before ---- */
-
-/* Lets at.x and at.next lead there; D: depth of what stands before the recurrent part. */
-#ifdef FR_AMX_TERMS
-static void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active, fr_share share);
-#else
-INLINE void point_at_operands(const fr_sequence *q, int backward, long D, row_pointers at, long active,
-                              fr_share share) {
-    (void)q, (void)backward, (void)D, (void)at, (void)active, (void)share;
-}
-static long operand_size(const fr_sequence *q, int backward) { return (void)q, (void)backward, 0; }
-#endif
-
 /* ---- States between the user's order and ours ---- */
 
-static void enter_state(const fr_sequence *q, void *to, const void *from) {
+static void pack_state(const fr_sequence *q, void *to, const void *from) {
     const long width = q->H, wide = padded(width);
     for (long i = 0; i < q->N; i++) {
         real *row = (real *)to + i * wide;
@@ -118,7 +111,7 @@ static void enter_state(const fr_sequence *q, void *to, const void *from) {
     }
 }
 
-static void leave_state(const fr_sequence *q, void *to, const void *from) {
+static void unpack_state(const fr_sequence *q, void *to, const void *from) {
     for (long i = 0; i < q->N; i++)
         memcpy((real *)to + user_row(q, i) * q->H, (const real *)from + i * padded(q->H), q->H * sizeof(real));
 }
@@ -126,8 +119,10 @@ static void leave_state(const fr_sequence *q, void *to, const void *from) {
 static void last_states(const fr_sequence *q, void *h_n, void *c_n) {
     for (long i = 0; i < q->N; i++) {
         const long s = length_of(q, i) - 1, n = user_row(q, i);
-        const real *h = s >= 0 ? row_of(q, q->output, s, i) : q->h0 ? (const real *)q->h0 + n * q->R : q->zeros;
-        if (h_n) memcpy((real *)h_n + n * q->R, h, q->R * sizeof(real));
+        const real *h = s >= 0       ? row_of(q, q->args.output, s, i)
+                        : q->args.h0 ? (const real *)q->args.h0 + n * q->P
+                                     : q->workspace.zeros;
+        if (h_n) memcpy((real *)h_n + n * q->P, h, q->P * sizeof(real));
         if (c_n) memcpy((real *)c_n + n * q->H, c_at(q, s) + i * padded(q->H), q->H * sizeof(real));
     }
 }

@@ -1,9 +1,10 @@
 /* Softmax cross entropy and its gradient, row by row: three short loops over a row that stays in L1.
- * N rows, M classes. The equations are written down in fastrnn/losses.py.
+ * N rows, M classes. The equations are written down in fastrnn/losses/classes.py.
  */
-#ifndef FASTRNN_LOSSES_H
-#define FASTRNN_LOSSES_H
+#ifndef FASTRNN_LOSS_KERNELS_H
+#define FASTRNN_LOSS_KERNELS_H
 
+#include "loss.h"
 #include "vecmath.h"
 
 /* The next VL logits of a row; past its end -infinity, which no maximum and no sum of exponentials notices. */
@@ -16,8 +17,8 @@ INLINE vec logits_at(const real *row, long m, long M) {
     return x;
 }
 
-/* Of rows whose class is `ignored`, loss and gradient are 0; `share`: what a row counts for in the gradient. */
-static void cross_entropy(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double share,
+/* Of rows whose class is `ignored`, loss and gradient are 0; `weight`: what a row counts for in the gradient. */
+static void cross_entropy(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double weight,
                           void *losses, void *dlogits) {
     for (long n = 0; n < rows; n++) {
         const real *x = (const real *)logits + n * M;
@@ -41,9 +42,9 @@ static void cross_entropy(const void *logits, const int64_t *classes, long rows,
         }
         double sum = 0;
         for (int i = 0; i < VL; i++) sum += sums[i];
-        const real factor = share / sum;
+        const real factor = weight / sum;
         for (long m = 0; m < M; m += VL) store_part(d + m, load_part(d + m, M - m) * factor, M - m);
-        d[classes[n]] -= (real)share;
+        d[classes[n]] -= (real)weight;
         ((real *)losses)[n] = __builtin_log(sum) - ((double)x[classes[n]] - max);
     }
 }

@@ -1,0 +1,254 @@
+/* Backward through the recurrence: products of gate gradients with recurrent weights, finished by the cell. */
+#ifndef FASTRNN_BACKWARD_H
+#define FASTRNN_BACKWARD_H
+
+#include "forward.h"
+
+/* Gate gradients as a left operand: `slots` vectors per unit block, of which a product takes `count` from `first`. */
+typedef struct {
+    real *data;
+    long width; /* its units */
+    int slots, first, count;
+    const int *gates; /* row blocks of the weights that the slots belong to */
+    const real *weight;
+} gradient_operand;
+
+INLINE long operand_row(const gradient_operand *g) { return g->slots * padded(g->width); }
+INLINE real *operand_at(const fr_sequence *q, const gradient_operand *g, long s) {
+    return g->data + fr_packed(q, s) * operand_row(g);
+}
+
+/* Finds the gradient of `width` units from gate gradients, those of the step after or those that the product before found. */
+typedef struct {
+    gradient_operand from;
+    long width;
+    long panels; /* where its panels start */
+    int same_step, is_projection;
+    epilogue *epilogue;
+} backward_product;
+
+static backward_product backward_product_at(const fr_sequence *q, int index) {
+    const cell_descriptor *cell = cell_of(q);
+    const int projects = !!q->args.weight_hr;
+    const backward_descriptor *first = &cell->backward[0], *form = &cell->backward[projects ? 0 : index];
+    backward_product p = {.from = {.data = q->workspace.gates,
+                                   .width = q->H,
+                                   .slots = cell->slots,
+                                   .first = form->first_slot,
+                                   .count = form->slots,
+                                   .gates = form->gates,
+                                   .weight = q->args.weight_hh},
+                          .width = q->P,
+                          .panels = index ? gates_depth(first->slots, q->H) * padded(q->P) : 0,
+                          .same_step = form->same_step,
+                          .epilogue = is_default_cell(q) ? form->epilogue : form->generic_epilogue};
+    if (projects && !index) /* dh that arrives at the projected h; the cell comes next */
+        p.epilogue = rnn_backward_generic, p.is_projection = 1;
+    if (projects && index) {
+        p.from = (gradient_operand){.data = q->scratch.dprojected,
+                                    .width = q->P,
+                                    .slots = 1,
+                                    .count = 1,
+                                    .gates = projection_gates,
+                                    .weight = q->args.weight_hr};
+        p.width = q->H, p.same_step = 1;
+    }
+    if (!q->args.weight_hh) p.from.weight = 0;
+    return p;
+}
+
+INLINE long depth_of_gates(const backward_product *p) { return gates_depth(p->from.count, p->from.width); }
+
+static long panels_h_size(const fr_sequence *q) {
+    const backward_product p = backward_product_at(q, passes_of(q)->products - 1);
+    return q->args.weight_hh ? p.panels + depth_of_gates(&p) * padded(p.width) : 0;
+}
+static long panels_x_size(const fr_sequence *q) { return gates_depth(cell_of(q)->x_slots, q->H) * padded(q->D); }
+
+static void pack_backward(const fr_sequence *q, fr_partition partition) {
+    const cell_descriptor *cell = cell_of(q);
+    const range part = part_of(gate_groups(cell->x_slots, q->H), partition);
+    for (long group = part.begin; group < part.end && q->args.dx.data; group++)
+        pack_gate_rows(q->scratch.panels_x, q->args.weight_ih, cell->x_gates, cell->x_slots, q->H, q->D, group);
+    for (int index = 0; index < passes_of(q)->products && q->args.weight_hh; index++) {
+        const backward_product p = backward_product_at(q, index);
+        const gradient_operand *from = &p.from;
+        const range part = part_of(gate_groups(from->count, from->width), partition);
+        for (long group = part.begin; group < part.end; group++)
+            pack_gate_rows((real *)q->scratch.panels_h + p.panels, from->weight, from->gates, from->count, from->width,
+                           p.width, group);
+    }
+}
+
+/* ---- Operands ---- */
+
+/* Where row i finds the gate gradients that flow back to it from step s; zeros where nothing does. */
+INLINE const real *next_gates(const fr_sequence *q, const gradient_operand *g, long s, long i) {
+    return s < q->T && i < fr_active(q, s) && !starts_anew(q, s, i) ? operand_at(q, g, s) + i * operand_row(g)
+                                                                    : q->workspace.zeros;
+}
+/* The same for a product at step s. */
+INLINE const real *gates_into(const fr_sequence *q, const backward_product *p, long s, long i) {
+    return p->same_step ? operand_at(q, &p->from, s) + i * operand_row(&p->from) : next_gates(q, &p->from, s + 1, i);
+}
+
+static long backward_operand_stride(const fr_sequence *q) {
+    long most = 0;
+    for (int index = 0; index < passes_of(q)->products; index++) {
+        const backward_product p = backward_product_at(q, index);
+        const long size = operand_block(p.from.count * padded(p.from.width));
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+static void put_backward_operands(const fr_sequence *q, int index, long s, long active, fr_partition partition) {
+    const backward_product p = backward_product_at(q, index);
+    const gradient_operand *g = &p.from;
+    const long stride = backward_operand_stride(q);
+    partition.by_units = 0;
+    block_walk walk = walk_blocks(q->N, g->weight ? active : 0, partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            real *line = operand_line(operands_of(q, walk.deal, walk.rows.begin, stride), i - walk.rows.begin);
+            put_gates(line, gates_into(q, &p, s, i), g->slots, g->first, g->count, g->width);
+        }
+}
+
+/* ---- One step ---- */
+
+/* The product of gate gradients with recurrent weights, finished by an epilogue; at.next leads to the gradients, and is not
+ * looked at where there are none (`any` is 0). Panels are visited in falling order where `falling`. */
+static void multiply_gates(const fr_sequence *q, const backward_product *p, int any, row_pointers at, long active,
+                           const cell_step *view, epilogue *epilogue, int falling, fr_partition partition) {
+    const gradient_operand *from = &p->from;
+    const long vectors = vectors_in(p->width);
+    const range panels = panels_of(panels_in(vectors), partition);
+    if (OPERANDS_APART) point_at_operands(q, backward_operand_stride(q), 0, at, active, partition);
+    real acc[ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
+    multiply_begin();
+    for (long i = panels.begin; i < panels.end; i++) {
+        const long first = (falling ? panels.end - 1 - (i - panels.begin) : i) * PANEL;
+        const int NV = panel_width(vectors, first);
+        const real *panel = (real *)q->scratch.panels_h + p->panels + first * VL * depth_of_gates(p);
+        block_walk walk = walk_blocks(q->N, active, partition);
+        while (next_block(&walk)) {
+            const long row = walk.rows.begin;
+            const int rows = (int)(walk.rows.end - row);
+            product dh[2];
+            int products = 0;
+            if (any && from->weight)
+                products =
+                    gate_products(dh, at.next + row, from->slots, from->first, from->count, from->width, panel, NV);
+            multiply(NV, rows, acc, NV * VL, 0, 0, dh, products, 0);
+            epilogue(view, row, rows, first, NV, acc, NV * VL);
+        }
+    }
+    multiply_end();
+}
+
+/* Nothing flows back across a reset: what a cell carries past the product ends there too. */
+static void end_dstate_at_resets(const fr_sequence *q, long s, fr_partition partition) {
+    const long width = padded(q->H);
+    const range panels = panels_of(panels_in(vectors_in(q->H)), partition);
+    const long begin = panels.begin * PANEL * VL, end = MIN(panels.end * PANEL * VL, width);
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++)
+            if (starts_anew(q, s, i))
+                memset((real *)q->scratch.dstate + i * width + begin, 0, (end - begin) * sizeof(real));
+}
+
+/* What the epilogues of a step see; fills the pointers to the rows that this thread works on. */
+static cell_step backward_view(const fr_sequence *q, const backward_product *p, int index, long s,
+                               fr_partition partition, row_pointers at) {
+    const long Hp = padded(p->width), packed = fr_packed(q, s);
+    const int behind_projection = q->args.weight_hr && index; /* what arrives from outside was the projection's */
+    const cell_step v = {
+        .H = p->width,
+        .Hp = Hp,
+        .activation = p->is_projection ? q->output_activation : q->activation,
+        .gate_activation = q->gate_activation,
+        .clip = (real)q->clip,
+        .peephole = peephole_of(q),
+        .h_prev = at.h_prev,
+        .c_prev = at.c_prev,
+        .h = at.h,
+        .c = c_at(q, s),
+        .gates = p->is_projection ? (real *)q->scratch.dprojected + packed * Hp
+                                  : (real *)q->workspace.gates + packed * cell_of(q)->slots * Hp,
+        .inner = inner_at(q, s),
+        .dstate = q->scratch.dstate,
+        .doutput = q->args.doutput.data && !behind_projection ? at.doutput : 0,
+        .dh_n = q->args.dh_n && !behind_projection ? at.dh_n : 0,
+    };
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            const int last = s == length_of(q, i) - 1;
+            at.h_prev[i] = h_before(q, s, i);
+            if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
+            at.h[i] = behind_projection ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
+            if (v.doutput) at.doutput[i] = row_of(q, q->args.doutput, s, i);
+            if (v.dh_n) at.dh_n[i] = last ? (const real *)q->args.dh_n + user_row(q, i) * q->P : 0;
+            at.next[i] = gates_into(q, p, s, i);
+        }
+    return v;
+}
+
+static void multiply_backward(const fr_sequence *q, int index, long s, fr_partition partition) {
+    const backward_product p = backward_product_at(q, index);
+    const row_pointers at = row_pointers_in(partition, q->N);
+    const cell_step view = backward_view(q, &p, index, s, partition, at);
+    const int any = p.same_step || s + 1 < q->T;
+    multiply_gates(q, &p, any, at, fr_active(q, s), &view, p.epilogue, s & 1, partition);
+    if (q->rows.reset_mask && index == passes_of(q)->products - 1) end_dstate_at_resets(q, s, partition);
+}
+
+static void softmax_backward(const fr_sequence *q, long s, fr_partition partition) {
+    partition.by_units = 0;
+    real *dprojected = (real *)q->scratch.dprojected + fr_packed(q, s) * padded(q->P);
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++)
+            softmax_row_backward(dprojected + i * padded(q->P), row_of(q, q->args.output, s, i), q->P);
+}
+
+static void step_backward(const fr_sequence *q, int index, long s, fr_partition partition) {
+    const pass pass = passes_of(q)->backward[index];
+    switch (pass.kind) {
+    case OPERANDS:
+        put_backward_operands(q, pass.product, s, fr_active(q, s), partition);
+        break;
+    case PRODUCT:
+        multiply_backward(q, pass.product, s, partition);
+        break;
+    case SOFTMAX:
+        softmax_backward(q, s, partition);
+        break;
+    }
+}
+
+static void grad_state(const fr_sequence *q, fr_partition partition) {
+    const backward_product p = backward_product_at(q, 0);
+    if (OPERANDS_APART) { /* by rows, as no barrier comes between the two */
+        partition.by_units = 0;
+        if (q->T) put_backward_operands(q, 0, -1, q->N, partition);
+    }
+    const row_pointers at = row_pointers_in(partition, q->N);
+    const cell_step view = {.H = q->P,
+                            .Hp = padded(q->P),
+                            .h = at.h,
+                            .dh_n = q->args.dh_n ? at.dh_n : 0,
+                            .dstate = cell_of(q)->dstate_is_dh ? q->scratch.dstate : 0};
+    block_walk walk = walk_blocks(q->N, q->N, partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            at.h[i] = (real *)q->args.dh0 + user_row(q, i) * q->P;
+            at.next[i] = next_gates(q, &p.from, 0, i);
+            if (view.dh_n) at.dh_n[i] = length_of(q, i) ? 0 : (const real *)q->args.dh_n + user_row(q, i) * q->P;
+        }
+    multiply_gates(q, &p, q->T > 0, at, q->N, &view, grad_state_epilogue, 1, partition);
+}
+
+#endif

@@ -1,0 +1,315 @@
+/* Forward: weights into panels, inputs ahead of the recurrence where that is faster, and the passes of one step. */
+#ifndef FASTRNN_FORWARD_H
+#define FASTRNN_FORWARD_H
+
+#include "passes.h"
+
+/* ---- The products of a step ---- */
+
+typedef struct {
+    const forward_descriptor *form;
+    long width, blocks; /* its units and their blocks */
+    long D, K;          /* depth of its input part and of its recurrent part, 0: none */
+    const real *weight_x, *weight_h, *bias_x, *bias_h;
+    long columns,
+        accumulators; /* where its panels, depth_of per column, and its accumulators start among those of all */
+    int is_projection;
+} forward_product;
+
+INLINE long depth_of(const forward_product *p) { return panel_depth(p->D) + panel_depth(p->K); }
+INLINE long columns_end(const forward_product *p) {
+    return p->columns + p->blocks * p->form->gate_blocks * VL * depth_of(p);
+}
+INLINE long accumulators_end(const forward_product *p) {
+    return p->accumulators + p->blocks * p->form->accumulators * VL;
+}
+
+static forward_product forward_product_at(const fr_sequence *q, int index) {
+    const cell_descriptor *cell = cell_of(q);
+    const fr_sequence_arguments *a = &q->args;
+    forward_product p = {0};
+    for (int i = 0; i <= index; i++) {
+        if (i) p.columns = columns_end(&p), p.accumulators = accumulators_end(&p);
+        if (i < cell->products) {
+            p.form = &cell->forward[i], p.width = q->H, p.D = q->D, p.K = a->weight_hh ? q->P : 0;
+            p.weight_x = a->weight_ih, p.weight_h = a->weight_hh, p.bias_x = a->bias_ih, p.bias_h = a->bias_hh;
+        } else {
+            p.form = &projection_forward, p.width = q->P, p.D = 0, p.K = q->H, p.is_projection = 1;
+            p.weight_x = 0, p.weight_h = a->weight_hr, p.bias_x = 0, p.bias_h = a->bias_hr;
+        }
+        p.blocks = vectors_in(p.width);
+    }
+    return p;
+}
+INLINE forward_product last_product(const fr_sequence *q) { return forward_product_at(q, passes_of(q)->products - 1); }
+
+static long panels_size(const fr_sequence *q) {
+    const forward_product p = last_product(q);
+    return columns_end(&p);
+}
+static long inputs_row(const fr_sequence *q) {
+    const forward_product p = last_product(q);
+    return accumulators_end(&p);
+}
+static long bias_size(const fr_sequence *q) { return inputs_row(q) + (q->args.weight_peephole ? 3 * padded(q->H) : 0); }
+static const real *peephole_of(const fr_sequence *q) {
+    return q->args.weight_peephole ? (real *)q->workspace.bias + inputs_row(q) : 0;
+}
+
+/* ---- Panels of [W_ih; W_hh], one after the other ---- */
+
+typedef struct {
+    long first;
+    int blocks, NV, accumulators; /* unit blocks; vectors per k; accumulators of the whole panel */
+    real *x, *h, *bias;           /* (D, NV, VL), (K, NV, VL), (accumulators, VL) */
+    long inputs;                  /* where its projected inputs stand in a row of them */
+} forward_panel;
+
+INLINE long panel_step(const forward_product *p) { return p->form->gate_blocks > 1 ? 1 : PANEL; }
+INLINE long forward_panels(const forward_product *p) { return (p->blocks + panel_step(p) - 1) / panel_step(p); }
+
+static forward_panel forward_panel_at(const fr_sequence *q, const forward_product *p, long index) {
+    forward_panel panel;
+    panel.first = index * panel_step(p);
+    panel.blocks = p->form->gate_blocks > 1 ? 1 : panel_width(p->blocks, panel.first);
+    panel.NV = p->form->gate_blocks * panel.blocks;
+    panel.accumulators = p->form->accumulators * panel.blocks;
+    panel.x = (real *)q->scratch.panels + p->columns + panel.first * p->form->gate_blocks * VL * depth_of(p);
+    panel.h = panel.x + panel_depth(p->D) * panel.NV * VL;
+    panel.inputs = p->accumulators + panel.first * p->form->accumulators * VL;
+    panel.bias = (real *)q->workspace.bias + panel.inputs;
+    return panel;
+}
+
+/* Vector v of a panel: one gate of one unit block, its biases added up. */
+static void pack_vector(const forward_product *p, const forward_panel *panel, int v) {
+    const int all_gates = p->form->gate_blocks > 1, gate = all_gates ? v : 0;
+    const long block = all_gates ? panel->first : panel->first + v, lanes = p->width - block * VL;
+    const long x_unit = p->form->x_gates[gate] * p->width + block * VL;
+    const long h_unit = p->form->h_gates[gate] * p->width + block * VL;
+    if (p->D) pack_transposed(panel->x, panel->NV, v, p->weight_x + x_unit * p->D, p->D, lanes, p->D);
+    if (p->K) pack_transposed(panel->h, panel->NV, v, p->weight_h + h_unit * p->K, p->K, lanes, p->K);
+    real *x_bias = panel->bias + v * VL, *h_bias = x_bias + p->form->recurrent_offset * VL;
+    if (p->bias_x) store(x_bias, load(x_bias) + load_part(p->bias_x + x_unit, lanes));
+    if (p->bias_h) store(h_bias, load(h_bias) + load_part(p->bias_h + h_unit, lanes));
+}
+
+static void pack_forward(const fr_sequence *q, fr_partition partition) {
+    for (int index = 0; index < passes_of(q)->products; index++) {
+        const forward_product p = forward_product_at(q, index);
+        const range panels = part_of(forward_panels(&p), partition);
+        for (long i = panels.begin; i < panels.end; i++) {
+            const forward_panel panel = forward_panel_at(q, &p, i);
+            memset(panel.bias, 0, panel.accumulators * VL * sizeof(real));
+            for (int v = 0; v < panel.NV; v++) pack_vector(&p, &panel, v);
+        }
+    }
+    if (!q->args.weight_peephole || partition.id) return;
+    real *to = (real *)q->workspace.bias + inputs_row(q);
+    const real *from = q->args.weight_peephole;
+    for (int gate = 0; gate < 3; gate++, from += q->H)
+        for (long unit = 0; unit < q->H; unit += VL, to += VL) store(to, load_part(from + unit, q->H - unit));
+}
+
+/* ---- Inputs times W_ih plus biases, for all steps of a chunk ahead of the recurrence ---- */
+
+/* In order: the cut into tiles depends on T here, and a stream that advances one step at a time must get the same bits. */
+static void project_rows(const fr_sequence *q, const real *const *x, real *out, long rows, fr_partition partition) {
+    const long row = inputs_row(q);
+    for (int index = 0; index < cell_of(q)->products; index++) {
+        const forward_product p = forward_product_at(q, index);
+        const range panels = panels_of(forward_panels(&p), partition);
+        for (long i = panels.begin; i < panels.end; i++) {
+            const forward_panel panel = forward_panel_at(q, &p, i);
+            real *to = out + panel.inputs;
+            const product xw = {.rows = x, .blocks = 1, .depth = p.D, .panel = panel.x};
+            multiply(panel.NV, rows, to, row, panel.bias, 0, &xw, 1, IN_ORDER);
+            for (int v = panel.NV; v < p.form->recurrent_offset + panel.NV;
+                 v++) /* accumulators without an input part */
+                for (long r = 0; r < rows; r++) store(to + r * row + v * VL, load(panel.bias + v * VL));
+        }
+    }
+}
+
+static void project(const fr_sequence *q, long s_begin, long s_end, fr_partition partition) {
+    enum { MOST_ROWS = 96 }; /* rows of x that stay in L2 while panels change */
+    const real *x[MOST_ROWS];
+    const int all_rows = partition.by_units || partition.count == 1;
+    const long row = inputs_row(q);
+    long together = (long)(400 * 1024 / sizeof(real)) / (q->D > 64 ? q->D : 64), count = 0;
+    together = together < 24 ? 24 : MIN(together, (long)MOST_ROWS);
+    for (long s = s_begin; s < s_end; s++) {
+        block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+        while (next_block(&walk))
+            for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+                x[count++] = row_of(q, q->args.x, s, i);
+                const int last = i + 1 == walk.rows.end && (!all_rows || (s + 1 == s_end && i + 1 == fr_active(q, s)));
+                if (count < together && !last) continue;
+                const long end = fr_packed(q, s) + i + 1 - q->scratch.inputs_start;
+                project_rows(q, x, (real *)q->scratch.inputs + (end - count) * row, count, partition);
+                count = 0;
+            }
+    }
+}
+
+/* ---- Operands in a form of their own ---- */
+
+/* Elements of a block of rows, those of the widest product: products of different width then keep out of each other's
+ * blocks, as threads that share out rows are not at the same pass. */
+static long forward_operand_stride(const fr_sequence *q) {
+    long most = 0;
+    for (int index = 0; index < passes_of(q)->products; index++) {
+        const forward_product p = forward_product_at(q, index);
+        const long size = operand_block(p.D) + operand_block(p.K);
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+/* The operands of the block of rows that starts at row `begin`. */
+INLINE real *operands_of(const fr_sequence *q, row_deal deal, long begin, long stride) {
+    return (real *)q->scratch.operands + block_from(deal, begin) * stride;
+}
+
+/* Where row i finds what the recurrent part of a product multiplies. */
+INLINE const real *recurrent_row(const fr_sequence *q, const forward_product *p, long s, long i) {
+    return p->form->reads_inner ? inner_at(q, s) + i * padded(p->K) : h_before(q, s, i);
+}
+
+static void put_forward_operands(const fr_sequence *q, int index, long s, fr_partition partition) {
+    const forward_product p = forward_product_at(q, index);
+    const long stride = forward_operand_stride(q);
+    partition.by_units = 0;
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            real *line = operand_line(operands_of(q, walk.deal, walk.rows.begin, stride), i - walk.rows.begin);
+            if (p.D) put_row(line, row_of(q, q->args.x, s, i), p.D);
+            if (p.K) put_row(line + operand_block(p.D), recurrent_row(q, &p, s, i), p.K);
+        }
+}
+
+/* Lets at.x and at.next of each block's first row lead to its operands; D: depth of what stands before the recurrent part. */
+static void point_at_operands(const fr_sequence *q, long stride, long D, row_pointers at, long active,
+                              fr_partition partition) {
+    block_walk walk = walk_blocks(q->N, active, partition);
+    while (next_block(&walk)) {
+        at.x[walk.rows.begin] = operands_of(q, walk.deal, walk.rows.begin, stride);
+        at.next[walk.rows.begin] = at.x[walk.rows.begin] + operand_block(D);
+    }
+}
+
+/* ---- One step ---- */
+
+/* What the epilogues of a step see; fills the pointers to the rows that this thread works on. */
+static cell_step forward_view(const fr_sequence *q, const forward_product *p, long s, fr_partition partition,
+                              row_pointers at) {
+    const long Hp = padded(p->width);
+    cell_step v = {
+        .H = p->width,
+        .Hp = Hp,
+        .activation = p->is_projection ? q->output_activation : q->activation,
+        .gate_activation = q->gate_activation,
+        .clip = (real)q->clip,
+        .peephole = peephole_of(q),
+        .h_prev = at.h_prev,
+        .c_prev = at.c_prev,
+        .h = at.h,
+        .c = c_at(q, s),
+        .gates = q->workspace.gates ? (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * Hp : 0,
+        .inner = inner_at(q, s),
+    };
+    const int writes_inner = q->args.weight_hr && !p->is_projection; /* its h is what the next product projects */
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            at.x[i] = row_of(q, q->args.x, s, i);
+            at.h_prev[i] = h_before(q, s, i);
+            if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
+            at.h[i] = writes_inner ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
+            at.next[i] = p->form->reads_inner ? v.inner + i * padded(p->K) : at.h_prev[i];
+        }
+    return v;
+}
+
+/* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
+static void sum_panel(const forward_product *p, const forward_panel *panel, row_pointers at, const real *in,
+                      long in_row, long n, int rows, real *acc, int sequential, int order) {
+    const long acc_row = panel->accumulators * VL, shift = p->form->recurrent_offset * VL;
+    product both[2];
+    int x_part = 0, parts = 0;
+    if (!in && p->D)
+        both[parts++] = (product){.rows = at.x + n, .blocks = 1, .depth = p->D, .panel = panel->x}, x_part = 1;
+    if (p->K) both[parts++] = (product){.rows = at.next + n, .blocks = 1, .depth = p->K, .panel = panel->h};
+    const real *init = in ? in + n * in_row + panel->inputs : panel->bias;
+    if (!in) in_row = 0;
+    if (!shift && !(sequential && x_part)) {
+        multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, p->K ? order : IN_ORDER);
+        return;
+    }
+    /* Accumulators of the two parts overlap, but are not the same. */
+    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, sequential ? IN_ORDER : order);
+    for (int m = 0; m < rows; m++)
+        for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL)
+            store(acc + m * acc_row + v, load(init + m * in_row + v));
+    multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, order);
+}
+
+static void multiply_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
+    const forward_product p = forward_product_at(q, index);
+    const row_pointers at = row_pointers_in(partition, q->N);
+    const cell_step view = forward_view(q, &p, s, partition, at);
+    const range panels = panels_of(forward_panels(&p), partition);
+    const long active = fr_active(q, s), in_row = inputs_row(q);
+    if (OPERANDS_APART) point_at_operands(q, forward_operand_stride(q), p.D, at, active, partition);
+    const int order = q->as_one_row ? AS_ONE_ROW : ANY_ORDER;
+    const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
+    const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
+    epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
+    /* Where there is one block of rows, panels are finished by four, so that their activations overlap. */
+    enum { MOST_PANELS = 4 };
+    const long together = q->N > ROW_BLOCK ? 1 : MOST_PANELS;
+    real acc[MOST_PANELS][ROW_BLOCK * 4 * VL] __attribute__((aligned(64)));
+    multiply_begin();
+    for (long i = panels.begin; i < panels.end; i += together) {
+        forward_panel group[MOST_PANELS];
+        const long count = MIN(together, panels.end - i);
+        for (long j = 0; j < count; j++)
+            group[j] = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
+        block_walk walk = walk_blocks(q->N, active, partition);
+        while (next_block(&walk)) {
+            const long row = walk.rows.begin;
+            const int rows = (int)(walk.rows.end - row);
+            for (long j = 0; j < count; j++)
+                sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential, order);
+            for (long j = 0; j < count; j++)
+                epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
+        }
+    }
+    multiply_end();
+}
+
+/* A pass of its own, as it needs whole rows: those are dealt out even where panels were. */
+static void softmax_forward(const fr_sequence *q, long s, fr_partition partition) {
+    partition.by_units = 0;
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) softmax_row(row_of(q, q->args.output, s, i), q->P);
+}
+
+static void step_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
+    const pass pass = passes_of(q)->forward[index];
+    switch (pass.kind) {
+    case OPERANDS:
+        put_forward_operands(q, pass.product, s, partition);
+        break;
+    case PRODUCT:
+        multiply_forward(q, pass.product, s, partition);
+        break;
+    case SOFTMAX:
+        softmax_forward(q, s, partition);
+        break;
+    }
+}
+
+#endif

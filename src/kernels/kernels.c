@@ -1,0 +1,21 @@
+/* One build of the kernels: setup.py compiles this file once per instruction set and dtype (FR_DOUBLE), and once per precision
+ * for AMX tiles and for their emulation (FR_AMX_TERMS, FR_EMULATED), which are for recurrent layers alone. FR_BUILD names the
+ * build, and each family of kernels exports one table, fr_<family>_<build>; runtime/cpu.c knows them all.
+ *
+ * Each file rests on those before it: simd.h, vecmath.h, activation.h, tile.h, epilogues.h, cells.h, rows.h, passes.h,
+ * forward.h, backward.h, gradients.h; for trees tree_products.h, tree_forward.h, tree_backward.h; and on simd.h and vecmath.h
+ * alone cross_entropy.h, updates.h.
+ */
+#include "build.h"
+
+#define TABLE_OF(family, build) fr_##family##_##build
+#define TABLE_IN(family, build) TABLE_OF(family, build)
+#define FR_TABLE(family) TABLE_IN(family, FR_BUILD)
+
+#include "rnn.c"
+#ifndef FR_AMX_TERMS
+#include "tree.c"
+
+#include "loss.c"
+#include "optim.c"
+#endif
