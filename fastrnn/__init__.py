@@ -60,6 +60,7 @@ from .layers import (
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .runtime import __version__, show_config
+from .streaming import StreamPool
 from .trainer import History, Trainer
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
 
@@ -96,6 +97,7 @@ __all__ = [
     "Repeat",
     "SGD",
     "Sequential",
+    "StreamPool",
     "Trainer",
     "TreeLSTM",
     "TreeRNN",

@@ -378,7 +378,9 @@ def backward(str owner, tuple cells, cache, doutput, dh_n, dc_n, into):
 
 include "infer.pxi"
 include "stack.pxi"
+include "chooser.pxi"
 include "stream.pxi"
+include "stream_rows.pxi"
 
 CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
 ACTIVATIONS = {"tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,

@@ -212,6 +212,11 @@ cdef class Stack:
             packed.ready = True
         return packed
 
+    cdef Packed pack(self, const fr_sequence_kernels *k):
+        """The weights as they are, packed for these kernels; None for such as the layer did not make."""
+        self._look()
+        return self._pack(k) if self.usable else None
+
     def freeze(self, bint frozen):
         """While frozen, weights are taken for unchanged: their arrays are read-only meanwhile."""
         self.frozen = False
@@ -224,6 +229,11 @@ cdef class Stack:
     def forget(self):
         """Let go of what is packed."""
         self.packed, self.arrays, self.frozen = [], None, False
+
+    @property
+    def trusts(self):
+        """Whether the next call takes the weights for unchanged without a checksum."""
+        return self.frozen or (self.alone and self.params.reads == self.reads)
 
     def kept_bytes(self):
         """Bytes of packed weights."""

@@ -4,6 +4,7 @@ cdef struct Link:  # one layer of a chain
     Job job
     int threads, shares
     int projects  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
+    int alone_projects  # the same of a stream of one row
     void *h     # (N, R) state of the step before, or NULL: a layer without state
     void *y     # (N, R) output of one step, for the next layer
     void *wide  # (T, N, R) the same for a block of steps
@@ -11,13 +12,15 @@ cdef struct Link:  # one layer of a chain
 
 cdef class Chain:
     """Layers of one dtype, one after the other, each a dict of the arguments of `forward` by name; an embedding may stand
-    before them. Weights are copied: later changes of the arrays do not show. N is the batch.
+    before them. Later changes of the weights do not show: they are packed, or shared with the other chains and calls of a
+    `Stack` that has them packed ("stack", and "index" within it). N is the batch.
 
     One thread at a time may use a chain, another one meets a RuntimeError; several chains may run at once.
     """
     cdef Link *links
     cdef int count, typenum, itemsize
     cdef readonly long N, D, R
+    cdef long widest
     cdef bint running
     cdef list held
     cdef cnp.ndarray embedding, embedded
@@ -38,11 +41,13 @@ cdef class Chain:
         for index, layer in enumerate(layers):
             self._start(&self.links[index], layer["cell"], layer["activation"], layer["weight_ih"], layer.get("weight_hh"),
                         layer.get("bias_ih"), layer.get("bias_hh"), layer.get("weight_hr"), layer.get("weight_peephole"),
-                        layer.get("gate_activation", FR_SIGMOID), layer.get("clip") or 0)
+                        layer.get("gate_activation", FR_SIGMOID), layer.get("clip") or 0, layer.get("stack"),
+                        layer.get("index", 0))
             q = &self.links[index].job.sequence
             if index and q.D != self.R:
                 raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
             self.R = q.P
+            self.widest = max(self.widest, q.P)
             self.count += 1
         self.D = self.links[0].job.sequence.D
         if embedding is not None:
@@ -53,8 +58,8 @@ cdef class Chain:
         fr_release(self.links)
 
     cdef object _start(self, Link *link, int cell, int activation, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-                       weight_peephole, int gate_activation, double clip):
-        """Read one layer, give it room and pack its weights."""
+                       weight_peephole, int gate_activation, double clip, Stack stack, int index):
+        """Read one layer, give it room, and have its weights packed."""
         cdef Job *job = &link.job
         cdef fr_sequence *q = &job.sequence
         cdef const fr_sequence_kernels *k = fr_build_for(_isa, self.itemsize).sequence
@@ -67,14 +72,18 @@ cdef class Chain:
         cdef Plan plan = choose_plan(q, k)
         cdef long Hp = k.padded(q.H)
         cdef size_t size = 0
-        cdef size_t panels_at = _room(&size, k.panels_size(q), self.itemsize), bias_at = _room(&size, k.bias_size(q), self.itemsize)
+        cdef Packed shared = None if stack is None else stack.pack(k)
+        cdef size_t panels_at = _room(&size, 0 if shared is not None else k.panels_size(q), self.itemsize)
+        cdef size_t bias_at = _room(&size, 0 if shared is not None else k.bias_size(q), self.itemsize)
         cdef size_t zeros_at = _room(&size, _zeros_row(k, q), self.itemsize)
         cdef size_t gates_at = _room(&size, q.N * k.gates_row(q) if cell == FR_GRU_RESET_BEFORE else 0, self.itemsize)
         cdef size_t inner_at = _room(&size, q.N * Hp if k.has_inner(q) else 0, self.itemsize)
         cdef size_t c_at = _room(&size, q.N * Hp if cell == FR_LSTM else 0, self.itemsize)
         cdef size_t pointers_at = _room(&size, plan.threads * FR_POINTERS * q.N, sizeof(void *))
         cdef Block block = _block(size)
-        link.projects = not plan.fused
+        cdef fr_sequence alone = q[0]
+        alone.N = 1
+        link.projects, link.alone_projects = not plan.fused, not choose_plan(&alone, k).fused
         q.input_projection, job.chunk = FR_SEQUENTIAL if link.projects else FR_FUSED, 1
         job.by_units, job.passes, job.packed = plan.by_units, k.passes(q), True
         q.scratch.panels, q.workspace.bias, q.workspace.zeros = block.at + panels_at, block.at + bias_at, block.at + zeros_at
@@ -93,9 +102,12 @@ cdef class Chain:
         link.y, link.threads, link.shares = q.args.output.data, plan.threads, plan.shares
         cdef fr_partition share = share_of(job, 0, 1, 0)
         share.by_units = 0
-        with nogil:
-            k.pack_forward(q, share)
-        self.held += [held, h, block]
+        if shared is not None:
+            q.scratch.panels, q.workspace.bias = shared.at[2 * index], shared.at[2 * index + 1]
+        else:
+            with nogil:
+                k.pack_forward(q, share)
+        self.held += [held[:3], h, block, shared]  # not the weights
         return None
 
     # ---- Running ----
@@ -125,17 +137,88 @@ cdef class Chain:
                 link.job.kernels.last_states(q, link.h, NULL)
             x = q.args.output
 
-    def step(self, x, cnp.ndarray out=None):
+    def step(self, x, cnp.ndarray out=None, rows=None):
         """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
 
+        rows: indices (n,) or a mask (N,) of those that step, x (n, D) -> (n, R); the others stay as they are. Each has
+            the bits then of a stream of its own.
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
         """
         self._begin()
         try:
-            return self._step(x, out)
+            return self._step(x, out) if rows is None else self._step_rows(x, row_indices(rows, self.N), out)
         finally:
             self.running = False
+
+    cdef cnp.ndarray _step_rows(self, x, cnp.ndarray rows, cnp.ndarray out):
+        """rows: distinct indices."""
+        cdef cnp.ndarray x_
+        cdef long n = cnp.PyArray_DIM(rows, 0)
+        cdef fr_series xs, ys
+        cdef int index, failed = 0
+        cdef char *between = NULL
+        if self.embedding is not None:
+            x_ = np.take(self.embedding, self._tokens(x, 1, n), axis=0)
+        else:
+            x_ = _array(x, "x", self.typenum)
+            if cnp.PyArray_NDIM(x_) != 2 or cnp.PyArray_DIM(x_, 0) != n or cnp.PyArray_DIM(x_, 1) != self.D:
+                raise ValueError(f"x: expected shape ({n}, {self.D}), a row for each of rows, got {_shape_of(x)}")
+            x_ = np.ascontiguousarray(x_)
+        if out is None:
+            out = _new(self.typenum, n, self.R, -1, False)
+        elif cnp.PyArray_TYPE(out) != self.typenum or cnp.PyArray_NDIM(out) != 2 or cnp.PyArray_DIM(out, 0) != n or (
+                cnp.PyArray_DIM(out, 1) != self.R or not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_)):
+            raise ValueError(f"out: expected a writable, C-contiguous array ({n}, {self.R}) of the dtype of x, apart from it, "
+                             f"got {_shape_of(out)} of {out.dtype}")
+        if n == 0:
+            return out
+        cdef Block block = _block(2 * (n * self.widest * self.itemsize + 64))
+        xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
+        with nogil:
+            for index in range(self.count):
+                ys.data = block.at + (index % 2) * (n * self.widest * self.itemsize + 64)
+                if index == self.count - 1:
+                    ys.data = cnp.PyArray_DATA(out)
+                ys.row, ys.step = self.links[index].job.sequence.P, 0
+                failed = failed or advance_rows(&self.links[index], xs, ys, <int64_t *>cnp.PyArray_DATA(rows), n)
+                xs = ys
+        if failed:
+            raise MemoryError("no memory for a step")
+        return out
+
+    def step_frames(self, dict rows, frames):
+        """A step of those rows that have a frame: rows is id -> row, frames id -> x_t (D,) or a token; id -> y_t (R,)."""
+        cdef long n = len(frames), i = 0
+        cdef cnp.ndarray indices = _new(cnp.NPY_INT64, n, -1, -1, False)
+        cdef cnp.ndarray x = _new(cnp.NPY_INT64, n, -1, -1, False) if self.embedding is not None else (
+            _new(self.typenum, n, self.D, -1, False))
+        cdef int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
+        cdef size_t bytes = self.D * self.itemsize
+        for id, frame in frames.items():
+            row = rows.get(id)
+            if row is None:
+                raise KeyError(f"frames: expected ids that are open, got {id!r}")
+            at[i] = row
+            if self.embedding is None and cnp.PyArray_CheckExact(frame) and (
+                    cnp.PyArray_TYPE(<cnp.ndarray>frame) == self.typenum and cnp.PyArray_NDIM(<cnp.ndarray>frame) == 1
+                    and cnp.PyArray_DIM(<cnp.ndarray>frame, 0) == self.D and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>frame)):
+                memcpy(<char *>cnp.PyArray_DATA(x) + i * bytes, cnp.PyArray_DATA(<cnp.ndarray>frame), bytes)
+            else:
+                self._put_frame(x, i, id, np.asarray(frame))
+            i += 1
+        self._begin()
+        try:
+            y = self._step_rows(x, indices, None)
+        finally:
+            self.running = False
+        return dict(zip(frames, y))
+
+    def _put_frame(self, x, long i, id, frame):
+        shape, kinds, wanted = ((), "iu", "a token") if self.embedding is not None else ((self.D,), "fiu", f"shape ({self.D},)")
+        if frame.shape != shape or frame.dtype.kind not in kinds:
+            raise ValueError(f"frames[{id!r}]: expected {wanted}, got shape {frame.shape} of {frame.dtype}")
+        x[i] = frame
 
     cdef cnp.ndarray _step(self, x, cnp.ndarray out):
         cdef cnp.ndarray x_
@@ -174,7 +257,7 @@ cdef class Chain:
         cdef int index
         cdef fr_series xs, ys
         if self.embedding is not None:
-            x = self.embedding[self._tokens(x, 2)]
+            x = self.embedding[self._tokens(x, 2, self.N)]
         x_ = _read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
         out = _new(self.typenum, T, self.N, self.R, False)
@@ -208,28 +291,30 @@ cdef class Chain:
             self.running = False
         return out
 
-    cdef cnp.ndarray _tokens(self, x, int ndim):
+    cdef cnp.ndarray _tokens(self, x, int ndim, long N):
         tokens = np.ascontiguousarray(x)
         if tokens.dtype.kind not in "iu":
             raise TypeError(f"x: expected integer tokens, got {tokens.dtype}")
-        if tokens.ndim != ndim or tokens.shape[ndim - 1] != self.N:
-            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{self.N},), got {tokens.shape}")
+        if tokens.ndim != ndim or tokens.shape[ndim - 1] != N:
+            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{N},), got {tokens.shape}")
         V = self.embedding.shape[0]
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
             raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
         return tokens
 
     cdef cnp.ndarray _embed(self, x):
-        np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
+        np.take(self.embedding, self._tokens(x, 1, self.N), axis=0, out=self.embedded)
         return self.embedded
 
     # ---- States ----
 
-    def states(self):
-        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H))."""
+    def states(self, rows=None):
+        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H)); or of some rows (n, ...)."""
         cdef Link *link
         cdef fr_sequence *q
-        cdef cnp.ndarray h, c
+        cdef cnp.ndarray a, indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
+        cdef const int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
+        cdef long i, n = cnp.PyArray_DIM(indices, 0)
         result = []
         for index in range(self.count):
             link = &self.links[index]
@@ -237,21 +322,25 @@ cdef class Chain:
             if link.h == NULL:
                 result.append(None)
                 continue
-            h = _new(self.typenum, q.N, q.P, -1, False)
-            memcpy(cnp.PyArray_DATA(h), link.h, q.N * q.P * self.itemsize)
-            if q.cell != FR_LSTM:
-                result.append((h,))
-                continue
-            c = _new(self.typenum, q.N, q.H, -1, False)
-            link.job.kernels.unpack_state(q, cnp.PyArray_DATA(c), q.workspace.c)
-            result.append((h, c))
+            a = _new(self.typenum, n, q.P, -1, False)
+            take_rows(<char *>cnp.PyArray_DATA(a), <char *>link.h, at, n, q.P * self.itemsize)
+            state = (a,)
+            if q.cell == FR_LSTM:
+                a = _new(self.typenum, n, q.H, -1, False)
+                for i in range(n):
+                    memcpy(<char *>cnp.PyArray_DATA(a) + i * q.H * self.itemsize,
+                           <char *>q.workspace.c + at[i] * link.job.kernels.padded(q.H) * self.itemsize, q.H * self.itemsize)
+                state = (state[0], a)
+            result.append(state)
         return result
 
-    def set_states(self, list states):
+    def set_states(self, list states, rows=None):
         """Take over what `states` gave, of a chain of the same layers and batch; nothing is changed where it does not fit."""
         cdef Link *link
         cdef fr_sequence *q
-        cdef cnp.ndarray h, c
+        cdef cnp.ndarray h, c, indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
+        cdef const int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
+        cdef long i, n = cnp.PyArray_DIM(indices, 0)
         checked = []
         if len(states) != self.count:
             raise ValueError(f"state: expected one entry per layer, {self.count}, got {len(states)}")
@@ -261,16 +350,18 @@ cdef class Chain:
             entry = states[index]
             if (entry is None) != (link.h == NULL):
                 raise ValueError(f"state: expected {'None' if link.h == NULL else 'arrays'} for layer {index}")
-            if entry is not None:
-                h = _dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
-                c = _dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
+            if entry is not None and n:
+                h = _dense(entry[0], "h of state", self.typenum, "NH", 2, n, q.P)
+                c = _dense(entry[1], "c of state", self.typenum, "NH", 2, n, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
         for index, h, c in checked:
             link = &self.links[index]
             q = &link.job.sequence
-            memcpy(link.h, cnp.PyArray_DATA(h), q.N * q.P * self.itemsize)
+            put_rows(<char *>link.h, <char *>cnp.PyArray_DATA(h), at, n, q.P * self.itemsize)
             if c is not None:
-                link.job.kernels.pack_state(q, q.workspace.c, cnp.PyArray_DATA(c))
+                for i in range(n):
+                    memcpy(<char *>q.workspace.c + at[i] * link.job.kernels.padded(q.H) * self.itemsize,
+                           <char *>cnp.PyArray_DATA(c) + i * q.H * self.itemsize, q.H * self.itemsize)
 
     # ---- Generation ----
 
@@ -338,57 +429,3 @@ cdef class Chain:
                 xs.data = ys.data
         self.running = False
         return out
-
-
-cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two C-contiguous arrays share memory."""
-    cdef char *a0 = <char *>cnp.PyArray_DATA(a)
-    cdef char *b0 = <char *>cnp.PyArray_DATA(b)
-    return a0 < b0 + cnp.PyArray_NBYTES(b) and b0 < a0 + cnp.PyArray_NBYTES(a)
-
-
-cdef class Chooser:
-    """Which token comes next: the largest logit, or one drawn from the softmax of all or of the top_k largest."""
-    cdef double temperature
-    cdef long V, top_k
-    cdef double *weights
-    cdef double *sorted
-
-    def __cinit__(self, long V, double temperature, long top_k):
-        self.V, self.temperature, self.top_k = V, temperature, top_k
-        self.weights, self.sorted = <double *>malloc(V * sizeof(double)), <double *>malloc(V * sizeof(double))
-        if self.weights == NULL or self.sorted == NULL:
-            raise MemoryError()
-
-    def __dealloc__(self):
-        free(self.weights)
-        free(self.sorted)
-
-    cdef int64_t choose(self, const void *logits, int itemsize, const double *uniform, long draw) noexcept nogil:
-        cdef long v, best = 0
-        cdef double total = 0, largest, threshold, u
-        for v in range(self.V):
-            self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
-            if self.weights[v] > self.weights[best] or (self.weights[v] != self.weights[v] and self.weights[best] == self.weights[best]):
-                best = v  # NaN is largest, as for argmax
-        if uniform == NULL or self.temperature == 0:
-            return best
-        largest = self.weights[best] / self.temperature
-        threshold = -INFINITY
-        if 0 < self.top_k < self.V:
-            memcpy(self.sorted, self.weights, self.V * sizeof(double))
-            qsort(self.sorted, self.V, sizeof(double), larger_first)
-            threshold = self.sorted[self.top_k - 1]
-        for v in range(self.V):
-            total += exp(self.weights[v] / self.temperature - largest) if self.weights[v] >= threshold else 0
-            self.weights[v] = total
-        u = uniform[draw] * total
-        for v in range(self.V):
-            if self.weights[v] > u:
-                return v
-        return self.V - 1
-
-
-cdef int larger_first(const void *a, const void *b) noexcept nogil:
-    cdef double x = (<const double *>a)[0], y = (<const double *>b)[0]
-    return (x < y) - (x > y)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._validate import as_generator, check_dtype, check_size
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
 

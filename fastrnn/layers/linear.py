@@ -14,7 +14,7 @@ from .._native import Stack
 from .._validate import as_generator, as_real, check_dtype, check_size
 from ..functional.linear import checked_linear_map
 from ..functional.spec import LINEAR
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .init import uniform
 from .module import Array, Module
 from .protocol import NOTHING, Context
@@ -81,7 +81,7 @@ class Linear(Module):
         return Stack(self._params, [names], 1, LINEAR.kernel)
 
     def compile_into(self, builder: ChainBuilder) -> bool:
-        return builder.add_linear(self._params["weight"], self._params.get("bias"))
+        return builder.add_linear(self._params["weight"], self._params.get("bias"), self.open_stack())
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         into: dict[str, Any] = self._grads if need_dx else {**self._grads, "x": None}

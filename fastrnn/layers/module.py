@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .._native import Stack
 from .._validate import check_dtype
-from ..streaming.stream import ChainBuilder, Stream, open_stream
+from ..streaming.builder import ChainBuilder
+from ..streaming.stream import Stream, open_stream
 from .own import adapt
 from .params import Params
 from .prepared import Prepared

@@ -32,7 +32,7 @@ from .._validate import (
 )
 from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .dropout import dropout_mask
 from .init import orthogonal_gates, uniform
 from .layout import as_given, check_state, read_doutput, time_major
@@ -273,7 +273,7 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(self.spec, weights, learned)
+            builder.add_recurrence(self.spec, weights, learned, self.open_stack(), index)
         return True
 
     # --- layouts ------------------------------------------------------------------------------------------------------

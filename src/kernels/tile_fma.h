@@ -38,6 +38,25 @@ INLINE void multiply_end(void) {}
  * of latency 4 busy twice over. */
 #define MOST_CHAINED (VECTOR_REGISTERS == 32 ? 16 : 12)
 
+/* The sums over the first `depth` terms that a tile with so many chains side by side has, one chain after the other. */
+INLINE void add_chain_by_chain(const int MR, const int NV, const int WIDTH, const int step, vec acc[ROW_BLOCK][4],
+                               const real *const *a, const real *b, long depth, int chains) {
+    for (int q = 0; q < chains; q++) {
+        vec sum[ROW_BLOCK][4];
+        UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) sum[m][v] = q ? (vec){0} : acc[m][v];
+        for (long k = q; k < depth; k += chains) {
+            vec w[4];
+            UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + (k * WIDTH + v) * VL);
+            UNROLL for (int m = 0; m < MR; m++) {
+                vec s = splat(a[m][k * step]);
+                UNROLL for (int v = 0; v < NV; v++) sum[m][v] += s * w[v];
+            }
+        }
+        UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) acc[m][v] =
+            q ? acc[m][v] + sum[m][v] : sum[m][v];
+    }
+}
+
 /* Vectors first .. first + NV - 1 of a panel of WIDTH.
  * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
 INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, TILE_ARGS) {
@@ -69,23 +88,9 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
             }
             const int alone = WIDTH <= MOST_CHAINED / 4 ? 4 : WIDTH <= MOST_CHAINED / 2 ? 2 : 1; /* chains of one row */
             if (order == AS_ONE_ROW) {
-                const long whole = p->depth - p->depth % alone;
-                for (int q = 0; q < alone; q++) {
-                    vec sum[ROW_BLOCK][4];
-                    UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) sum[m][v] =
-                        q ? (vec){0} : acc[m][v];
-                    for (k = q; k < whole; k += alone) {
-                        vec w[4];
-                        UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + (k * WIDTH + v) * VL);
-                        UNROLL for (int m = 0; m < MR; m++) {
-                            vec s = splat(a[m][k * step]);
-                            UNROLL for (int v = 0; v < NV; v++) sum[m][v] += s * w[v];
-                        }
-                    }
-                    UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) acc[m][v] =
-                        q ? acc[m][v] + sum[m][v] : sum[m][v];
-                }
-                k = whole, b += whole * WIDTH * VL;
+                k = p->depth - p->depth % alone;
+                add_chain_by_chain(MR, NV, WIDTH, step, acc, a, b, k, alone);
+                b += k * WIDTH * VL;
             }
             _Pragma("GCC unroll 4") for (; k < p->depth; k++, b += WIDTH * VL) {
                 if (MR < NV) { /* hold the fewer: 3 x 4 accumulators, 3 and 1 operands fill 16 registers exactly */
