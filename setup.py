@@ -1,9 +1,9 @@
-"""Builds the extension module; everything else about the project is in pyproject.toml.
+"""Builds the compiled modules; everything else about the project is in pyproject.toml.
 
-src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into one module
-that picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. Objects are compiled
-in parallel. No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they
-are.
+src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into `_runtime`,
+which picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. The other modules
+are small and reach the C side through that one. All are compiled in parallel, and again only where sources are newer.
+No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they are.
 """
 
 import glob
@@ -19,6 +19,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ISAS = {"baseline": []}
@@ -32,8 +33,10 @@ SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")  # address, undefined or threa
 SANITIZERS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else []
 FLAGS += SANITIZERS
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
-INCLUDES = ["src/include", "src/kernels", "src/runtime"]
 AMX = ["-mamx-tile", "-mamx-bf16"]
+INCLUDES = ["src/include", "src/kernels", "src/runtime"]
+PACKAGE = "fastrnn._native"
+SOURCES = [*glob.glob("src/*/*.[ch]"), "setup.py"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
 
@@ -60,8 +63,14 @@ class BuildKernels(build_ext):
         if not self.compiles("#include <Python.h>\n", include_dirs=[sysconfig.get_path("include")]):
             sys.exit("fastrnn: Python's C headers were not found; install them, for example: apt install python3-dev")
 
-    def build_extension(self, extension):
+    def build_extensions(self):
         self.check_tools()
+        self.parallel = self.parallel or os.cpu_count()
+        runtime = next(extension for extension in self.extensions if extension.name == f"{PACKAGE}._runtime")
+        runtime.extra_objects = self.kernel_objects()
+        super().build_extensions()
+
+    def kernel_objects(self):
         # GCC before 11 and Clang before 12 do not know AMX.
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
@@ -89,29 +98,32 @@ class BuildKernels(build_ext):
 
         def compile_one(job):
             source, name, flags, macros = job
+            folder = os.path.join(self.build_temp, name)
+            objects = self.compiler.object_filenames([source], output_dir=folder)
+            if not self.force and not newer_group(SOURCES, objects[0]):
+                return objects
             return self.compiler.compile(
-                [source],
-                output_dir=os.path.join(self.build_temp, name),
-                macros=macros,
-                include_dirs=INCLUDES,
-                extra_postargs=flags,
-                depends=glob.glob("src/*/*.h"),
+                [source], output_dir=folder, macros=macros, include_dirs=INCLUDES, extra_postargs=flags
             )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            extension.extra_objects = [path for paths in pool.map(compile_one, jobs) for path in paths]
-        super().build_extension(extension)
+            return [path for paths in pool.map(compile_one, jobs) for path in paths]
 
 
-native = Extension(
-    "fastrnn._native",
-    ["src/_native.pyx"],
-    include_dirs=["src", *INCLUDES, numpy.get_include()],
-    extra_link_args=["-pthread", *SANITIZERS],
-    extra_compile_args=["-O2", "-g0", *SANITIZERS],
-    depends=["setup.py", *glob.glob("src/*.p*"), *glob.glob("src/*/*.[ch]")],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-)
+def module(name):
+    return Extension(
+        f"{PACKAGE}.{name}",
+        [f"fastrnn/_native/{name}.pyx"],
+        include_dirs=[*INCLUDES, numpy.get_include()],
+        extra_link_args=["-pthread", *SANITIZERS],
+        extra_compile_args=["-O2", "-g0", *SANITIZERS],
+        depends=SOURCES,
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    )
+
+
+topics = ("_runtime", "_arrays", "_chooser", "_lengths", "_loss", "_optim", "_plan", "_rnn", "_rows", "_sequence", "_stack")
+topics += ("_stream", "_tree")
 directives = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -120,6 +132,5 @@ directives = {
     "initializedcheck": DEBUG,
 }
 setup(
-    ext_modules=cythonize([native], include_path=["src"], compiler_directives=directives),
-    cmdclass={"build_ext": BuildKernels},
+    ext_modules=cythonize([*map(module, topics)], compiler_directives=directives), cmdclass={"build_ext": BuildKernels}
 )

@@ -11,7 +11,7 @@ from . import _native
 from ._cgroup import cpu_quota
 
 __version__ = "0.1.0"
-FILENAME_PREFIX = "_native"  # of the compiled module that has the threads
+FILENAME_PREFIX = "_runtime"  # of the compiled module that has the threads
 
 _default_threads = _native.get_num_threads(), ""
 """The number at import, and where it is from."""

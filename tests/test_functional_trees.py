@@ -364,11 +364,11 @@ def test_wrong_gradients_and_caches():
     with pytest.raises(ValueError, match=r"^into\['bias'\]: expected shape"):
         backward(case.dh, None, None, cache, into={"bias": case.dh})
     with pytest.raises(
-        TypeError, match="^cache: expected the cache of tree_rnn_forward in training, got TreeTape of another cell"
+        TypeError, match="^cache: expected the cache of tree_rnn_forward in training, got TreeCache of another cell"
     ):
         compiled.tree_rnn_backward(None, None, cache)
-    with pytest.raises(TypeError, match="^cache: expected the cache of tree_lstm_forward in training, got TreeTape"):
-        backward(None, None, None, _native.TreeTape())
+    with pytest.raises(TypeError, match="^cache: expected the cache of tree_lstm_forward in training, got TreeCache"):
+        backward(None, None, None, _native.TreeCache())
     backward(case.dh, None, None, cache)  # the refusals left it unused
     with pytest.raises(RuntimeError, match="already consumed"):
         backward(case.dh, None, None, cache)

@@ -118,7 +118,7 @@ def test_wrong_into_h0_leaves_the_cache_unused(array, error):
 
 def test_empty_tape_is_refused():
     with pytest.raises(TypeError, match="^cache: expected the cache of lstm_forward"):
-        functional.lstm_backward(None, None, None, _native.Tape())
+        functional.lstm_backward(None, None, None, _native.SequenceCache())
 
 
 def test_absurd_sizes_are_refused():

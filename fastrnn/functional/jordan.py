@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _native
 from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_array, check_jordan_arrays
-from .spec import ORIGINS, spec_of
+from .spec import spec_of
 
 # What the compiled core calls the arrays: its state is h, projected by weight_hr.
 _NAMES = {
@@ -57,28 +57,22 @@ def jordan_forward(
     if weight_yh is None or weight_hy is None:
         name = "weight_yh" if weight_yh is None else "weight_hy"
         raise TypeError(f"{name}: expected a NumPy array, got NoneType")
-    cell, activation, _, _, g = spec_of(
-        "rnn", nonlinearity, "sigmoid", None, True, True, False, output_activation
-    ).kernel
+    spec = spec_of("rnn", nonlinearity, "sigmoid", None, True, True, False, output_activation)
     arrays = (x, y0, weight_ih, weight_yh, bias_h, weight_hy, bias_y)
     try:
         y, y_n, _, cache = _native.forward(
-            cell,
-            activation,
+            spec.compiled,
             x,
-            y0,
-            None,
-            weight_ih,
-            weight_yh,
-            bias_h,
-            None,
-            out,
-            training,
+            h0=y0,
+            weight_ih=weight_ih,
+            weight_hh=weight_yh,
+            bias_ih=bias_h,
             weight_hr=weight_hy,
             bias_hr=bias_y,
-            output_activation=g,
             lengths=lengths,
             reset_mask=reset_mask,
+            out=out,
+            training=training,
         )
     except (TypeError, ValueError):
         check_jordan_arrays(*arrays)  # the same error by the names of this function
@@ -97,7 +91,7 @@ def jordan_backward(dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array
             raise ValueError(f"into: expected keys among {', '.join(_NAMES)}, got {name!r}")
     given = {_NAMES[name]: array for name, array in (into or {}).items()}
     try:
-        gradients = _native.backward(*ORIGINS["jordan"], cache.sequence, dy, dy_n, None, given)
+        gradients = _native.backward(cache.sequence, dy, dy_n, None, given)
     except (TypeError, ValueError):
         _check_gradients(dy, dy_n, cache, into or {})  # the same error by the names of this function
         raise

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _native
 from .._validate import Array, Maybe, check_array
-from .spec import LINEAR, ORIGINS
+from .spec import LINEAR
 
 
 def linear_forward(x: Array, weight: Array, bias: Maybe = None, *, training: bool = True) -> tuple[Array, Any]:
@@ -37,7 +37,7 @@ def linear_backward(dy: Array, cache: Any, *, into: dict[str, Array] | None = No
             given["x"] = _rows(dx)
         else:
             del given["x"]
-    gradients = _native.backward(*ORIGINS["linear"], cache.sequence, _rows(dy), None, None, given)
+    gradients = _native.backward(cache.sequence, _rows(dy), None, None, given)
     if wants_new:
         dx = gradients["x"].reshape(cache.shape)
     elif dx is not None and not dx.flags.c_contiguous:
@@ -71,8 +71,5 @@ def linear_map(
 def checked_linear_map(x: Array, weight: Array, bias: Maybe, training: bool) -> tuple[Array, Any]:
     """The same of arrays that fit each other: a layer has checked its weights when it was made."""
     M = len(weight)
-    cell, activation, *_ = LINEAR.kernel
-    y, _, _, sequence = _native.forward(
-        cell, activation, _rows(x), None, None, weight, None, bias, None, None, training
-    )
+    y, _, _, sequence = _native.forward(LINEAR.compiled, _rows(x), weight_ih=weight, bias_ih=bias, training=training)
     return y.reshape(*x.shape[:-1], M), LinearCache(sequence, x.shape, M, weight.dtype) if training else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _native
 from .._validate import Array, CellName, Maybe
-from .spec import ORIGINS, CellSpec
+from .spec import CellSpec
 
 Grads = dict[str, Any]  # Maybe, but what the user asked for is there
 
@@ -31,26 +31,22 @@ def sequence_forward(
     """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
     if weight_hh is None:
         raise TypeError("weight_hh: expected a NumPy array, got NoneType")
-    cell, activation, gate_activation, clip, _ = spec.kernel
-    result: tuple[Array, Array, Maybe, Any] = _native.forward(  # keywords would cost a short call several percent
-        cell,
-        activation,
+    result: tuple[Array, Array, Maybe, Any] = _native.forward(
+        spec.compiled,
         x,
-        h0,
-        c0,
-        weight_ih,
-        weight_hh,
-        bias_ih,
-        bias_hh,
-        out,
-        training,
-        gate_activation=gate_activation,
-        clip=clip,
+        h0=h0,
+        c0=c0,
+        weight_ih=weight_ih,
+        weight_hh=weight_hh,
+        bias_ih=bias_ih,
+        bias_hh=bias_hh,
         weight_hr=weight_hr,
         weight_peephole=weight_peephole,
         lengths=lengths,
         reset_mask=reset_mask,
         reverse=reverse,
+        out=out,
+        training=training,
     )
     return result
 
@@ -59,6 +55,8 @@ def sequence_backward(
     cell: CellName, doutput: Maybe, dh_n: Maybe, dc_n: Maybe, cache: Any, into: dict[str, Any] | None = None
 ) -> Grads:
     """The gradients of `sequence_forward` for a cell of that name."""
-    origin, cells = ORIGINS[cell]
-    grads: Grads = _native.backward(origin, cells, cache, doutput, dh_n, dc_n, into)
+    if not isinstance(cache, _native.SequenceCache) or cache.family != cell:
+        another = " of another cell" if isinstance(cache, _native.SequenceCache) else ""
+        raise TypeError(f"cache: expected the cache of {cell}_forward in training, got {type(cache).__name__}{another}")
+    grads: Grads = _native.backward(cache, doutput, dh_n, dc_n, into)
     return grads

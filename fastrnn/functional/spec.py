@@ -1,13 +1,13 @@
 """CellSpec: which recurrent cell, with which options. It is made once, then handed down.
 
-Nothing else in Python knows the numbers by which the compiled core calls cells and activations.
+`_native.CompiledCell` turns it into the numbers by which the kernels call cells and activations.
 
 Letters: D input_size, H hidden_size, P width of h (proj_size with a projection, else H), G gates.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, get_args
 
@@ -25,14 +25,6 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "gru": {"reset_after": "reset_after", "gate_activation": "gate_activation", "activation": "activation"},
     "lstm": {"gate_activation": "gate_activation", "activation": "activation", "cell_clip": "clip"},
 }
-# Where the caches of each cell's backward come from: the forward's name, and the compiled cells that it runs.
-ORIGINS: dict[str, tuple[str, tuple[int, ...]]] = {
-    "rnn": ("rnn_forward", (_native.CELLS["rnn"],)),
-    "gru": ("gru_forward", (_native.CELLS["gru"], _native.CELLS["gru_reset_before"])),
-    "lstm": ("lstm_forward", (_native.CELLS["lstm"],)),
-    "jordan": ("jordan_forward", (_native.CELLS["rnn"],)),
-    "linear": ("linear_forward", (_native.CELLS["rnn"],)),
-}
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class CellSpec:
     activation: of the RNN's h, the GRU's candidate, the LSTM's g and c. gate_activation: of the GRU's and LSTM's gates.
     clip: a positive number that all that goes into an LSTM's activations is clipped to, or None. reset_after: the GRU's
     form. projection, peephole: whether there are weight_hr and weight_peephole. output_activation: of a projection; all
-    but Jordan's have "identity".
+    but Jordan's have "identity". recurrent: whether there is a weight_hh; without it, an RNN is a linear map.
     """
 
     cell: CellName
@@ -53,6 +45,7 @@ class CellSpec:
     projection: bool = False
     peephole: bool = False
     output_activation: OutputActivation = "identity"
+    recurrent: bool = True
 
     def __post_init__(self) -> None:
         check_choice("cell", self.cell, _GATES)
@@ -61,7 +54,7 @@ class CellSpec:
         check_choice("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
         if self.clip is not None:
             object.__setattr__(self, "clip", check_positive("cell_clip", self.clip))
-        for name in ("reset_after", "projection", "peephole"):
+        for name in ("reset_after", "projection", "peephole", "recurrent"):
             object.__setattr__(self, name, bool(getattr(self, name)))
 
     @cached_property
@@ -78,18 +71,18 @@ class CellSpec:
         return {name: getattr(self, field) for name, field in _OPTIONS[self.cell].items()}
 
     @cached_property
-    def kernel(self) -> tuple[int, int, int, float | None, int]:
-        """By the numbers of the compiled core: cell, activation, gate_activation, clip, output_activation."""
-        cell = "gru_reset_before" if self.cell == "gru" and not self.reset_after else self.cell
-        activations = (self.activation, self.gate_activation, self.output_activation)
-        activation, gate_activation, output_activation = (_native.ACTIVATIONS[name] for name in activations)
-        return _native.CELLS[cell], activation, gate_activation, self.clip, output_activation
+    def family(self) -> str:
+        """Which functions run it: "rnn" stands for rnn_forward, which makes caches for rnn_backward."""
+        if not self.recurrent:
+            return "linear"
+        return "jordan" if self.cell == "rnn" and self.projection else self.cell
 
-    def link(self) -> dict[str, Any]:
-        """What a link of a compiled chain needs to know beside the weights."""
-        cell, activation, gate_activation, clip, _ = self.kernel
-        options = {"cell": cell, "activation": activation, "gate_activation": gate_activation, "clip": clip}
-        return options | {"spec": self, "gates": self.gates}
+    @cached_property
+    def compiled(self) -> _native.CompiledCell:
+        return _native.CompiledCell(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CellSpec, tuple(getattr(self, field.name) for field in fields(self))
 
     def shapes(self, D: int, H: int, P: int | None = None) -> dict[str, tuple[int, ...]]:
         """The shape of each weight, by the names of the functional core."""
@@ -114,19 +107,19 @@ class CellSpec:
 _SPECS: dict[tuple[Any, ...], CellSpec] = {}
 
 
-def spec_of(*fields: Any) -> CellSpec:
-    """`CellSpec(*fields)`, made once for each choice of fields: calls that take options find theirs in 0.1 us.
+def spec_of(*options: Any) -> CellSpec:
+    """`CellSpec(*options)`, made once for each choice of options: calls that take options find theirs in 0.1 us.
 
     A clip has to be a float: 1 and True are equal, but True is no clip.
     """
     try:
-        return _SPECS[fields]
+        return _SPECS[options]
     except (KeyError, TypeError):  # new, or with what cannot be hashed and so is no option
-        spec = CellSpec(*fields)
+        spec = CellSpec(*options)
         if len(_SPECS) >= 1000:  # many different clips
             _SPECS.clear()
-        _SPECS[fields] = spec
+        _SPECS[options] = spec
         return spec
 
 
-LINEAR = CellSpec("rnn", activation="identity")  # without weight_hh: y = W x + b
+LINEAR = CellSpec("rnn", activation="identity", recurrent=False)  # y = W x + b

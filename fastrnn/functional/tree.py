@@ -39,9 +39,7 @@ def tree_rnn_forward(
     weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
     Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
     """
-    h, _, cache = _forward(
-        False, spec_of("rnn", nonlinearity), x, trees, weight_ih, weight_hh, bias, children, training
-    )
+    h, _, cache = _forward(spec_of("rnn", nonlinearity), x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], cache
 
 
@@ -50,7 +48,7 @@ def tree_rnn_backward(
 ) -> dict[str, Maybe]:
     """Gradients from dh (V, H) and dh_root (K, H), each None for zeros: a dict with keys x, weight_ih, weight_hh, bias.
     `into`, a dict of arrays under any of these keys, has the gradients added to it, and the dict then holds those."""
-    grads: dict[str, Maybe] = _native.tree_backward("tree_rnn_forward", False, cache, dh, dh_root, None, into)
+    grads: dict[str, Maybe] = _native.tree_backward(False, cache, dh, dh_root, None, into)
     return grads
 
 
@@ -70,7 +68,7 @@ def tree_lstm_forward(
     i, f_0, ..., f_{N-1}, g, o ((3+N)H, N*H).
     Returns h (V, H), h_root and c_root (K, H) and the cache for one `tree_lstm_backward`, None unless training.
     """
-    h, c_root, cache = _forward(True, spec_of("lstm"), x, trees, weight_ih, weight_hh, bias, children, training)
+    h, c_root, cache = _forward(spec_of("lstm"), x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], c_root, cache
 
 
@@ -78,20 +76,12 @@ def tree_lstm_backward(
     dh: Maybe, dh_root: Maybe, dc_root: Maybe, cache: Any, *, into: dict[str, Array] | None = None
 ) -> dict[str, Maybe]:
     """Gradients, also from dc_root (K, H); the rest as in `tree_rnn_backward`."""
-    grads: dict[str, Maybe] = _native.tree_backward("tree_lstm_forward", True, cache, dh, dh_root, dc_root, into)
+    grads: dict[str, Maybe] = _native.tree_backward(True, cache, dh, dh_root, dc_root, into)
     return grads
 
 
 def _forward(
-    lstm: bool,
-    spec: CellSpec,
-    x: Any,
-    trees: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias: Any,
-    children: Any,
-    training: bool,
+    spec: CellSpec, x: Any, trees: Any, weight_ih: Any, weight_hh: Any, bias: Any, children: Any, training: bool
 ) -> tuple[Array, Maybe, Any]:
     if not isinstance(trees, Trees):
         raise TypeError(f"trees: expected fastrnn.Trees, got {type(trees).__name__}")
@@ -103,15 +93,14 @@ def _forward(
             f"{trees.position[node]} for {trees.name_of(node)}"
         )
     result: tuple[Array, Maybe, Any] = _native.tree_forward(
-        lstm,
-        spec.kernel[1],
-        0 if children == "sum" else children,
+        spec.compiled,
         x,
-        trees.levels,
-        trees.num_trees,
-        weight_ih,
-        weight_hh,
-        bias,
-        bool(training),
+        children=0 if children == "sum" else children,
+        levels=trees.levels,
+        num_trees=trees.num_trees,
+        weight_ih=weight_ih,
+        weight_hh=weight_hh,
+        bias=bias,
+        training=bool(training),
     )
     return result

@@ -78,7 +78,7 @@ class Linear(Module):
 
     def make_stack(self) -> Stack:
         names = {"weight_ih": "weight"} | ({"bias_ih": "bias"} if self.bias else {})
-        return Stack(self._params, [names], 1, LINEAR.kernel)
+        return Stack(self._params, [names], 1, LINEAR.compiled)
 
     def compile_into(self, builder: ChainBuilder) -> bool:
         return builder.add_linear(self._params["weight"], self._params.get("bias"), self.open_stack())

@@ -204,7 +204,7 @@ class RecurrentLayer(Stateful):
         return stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
 
     def make_stack(self) -> Stack:
-        return Stack(self._params, self._names, self._directions, self.spec.kernel)
+        return Stack(self._params, self._names, self._directions, self.spec.compiled)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         caches, masks, shape, batched, without_input, starts_learned = self._kept()

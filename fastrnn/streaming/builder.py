@@ -70,13 +70,13 @@ class ChainBuilder:
     ) -> bool:
         """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
         of its states starts from, None for zeros; stack: who has the weights packed, as its `index`-th, or None."""
-        link = {**weights, **spec.link(), "initial": initial, "stack": stack, "index": index}
+        link = {**weights, "spec": spec, "initial": initial, "stack": stack, "index": index}
         self.links.append(link | self._sizes(link))
         return True
 
     def add_linear(self, weight: Array, bias: Array | None, stack: _native.Stack | None = None) -> bool:
         """y = W x + b at each step."""
-        link = {"weight_ih": weight, "bias_ih": bias, **LINEAR.link(), "stack": stack}
+        link = {"weight_ih": weight, "bias_ih": bias, "spec": LINEAR, "stack": stack}
         self.links.append(link | self._sizes(link))
         return True
 
@@ -86,7 +86,7 @@ class ChainBuilder:
         dtype, recurrent = link["weight_ih"].dtype, link.get("weight_hh")
         if recurrent is None:
             return {"dtype": dtype, "widths": None}
-        H, P = len(link["weight_ih"]) // link["gates"], recurrent.shape[1]
+        H, P = len(link["weight_ih"]) // link["spec"].gates, recurrent.shape[1]
         return {"dtype": dtype, "widths": link["spec"].widths(H, P)}
 
     def add_embedding(self, weight: Array) -> bool:
@@ -100,10 +100,10 @@ class ChainBuilder:
         """A function of each element; only right behind a linear map, of which it becomes a part."""
         if name == "identity":
             return True
-        last = self.links[-1] if self.links else {"spec": None}
-        if last["spec"] != LINEAR or last["widths"] is not None or name not in NONLINEARITIES:
+        last: dict[str, Any] = self.links[-1] if self.links else {}
+        if last.get("spec") != LINEAR or name not in NONLINEARITIES:
             return False
-        last.update(replace(LINEAR, activation=cast(Nonlinearity, name)).link())
+        last["spec"] = replace(LINEAR, activation=cast(Nonlinearity, name))
         return True
 
     @classmethod
@@ -125,7 +125,7 @@ class ChainBuilder:
         links, self.reads_tokens, embedding = self.links, self.embedding is not None, self.embedding
         self.links = [{name: link.get(name) for name in ("dtype", "widths", "initial")} for link in links]
         self.embedding = None
-        return links, embedding
+        return [link | {"cell": link["spec"].compiled} for link in links], embedding
 
     def initial(self, N: int) -> list[Any]:
         """The chain's initial state: zeros, or what a layer has learned."""

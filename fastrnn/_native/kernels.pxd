@@ -1,4 +1,5 @@
-# What the C side offers; each name is explained in its header.
+# The types and numbers of the C side; each name is explained in its header. The functions are reached through `_runtime`,
+# the one module that they are linked into: a second copy would have threads and memory of its own.
 
 from libc.stdint cimport int64_t
 
@@ -186,23 +187,9 @@ cdef extern from "build.h" nogil:
         const fr_tree_kernels *tree
         const fr_update_kernels *update
         const fr_loss_kernels *loss
-    int fr_isa_count()
-    const char *fr_isa_name(int index)
-    int fr_isa_supported(int index)
-    const fr_build *fr_build_for(int index, int itemsize)
-    const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
-    const char *fr_amx_missing()
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
-    void fr_parallel(int threads, void (*body)(void *arg, int id) noexcept nogil, void *arg)
-    int fr_cpus()
-    void fr_set_num_threads(int n)
-    int fr_get_num_threads()
-    void fr_init()
-    void *fr_acquire(size_t size)
-    void fr_release(void *)
-    size_t fr_kept_bytes()
 
 cdef extern from "work.h" nogil:
     enum: FR_MAX_SHARES
@@ -212,5 +199,3 @@ cdef extern from "work.h" nogil:
     ctypedef struct fr_piece:
         long phase
         int share
-    void fr_plan_work(fr_work *, long phases, int shares, int owned)
-    int fr_next(fr_work *, int id, fr_piece *)

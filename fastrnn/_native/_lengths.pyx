@@ -1,4 +1,14 @@
-# Part of _native.pyx: lengths and resets, worked out once for all layers and directions of a call.
+"""Lengths and resets, worked out once for all layers and directions of a call."""
+
+import numpy as np
+
+cimport numpy as cnp
+from fastrnn._native._runtime cimport Workspace, new_workspace
+from fastrnn._native.kernels cimport *
+from libc.string cimport memcpy, memset
+
+cnp.import_array()
+
 
 cdef void plan_rows(fr_rows *rows, long *room, const long *lengths, long N, long longest) noexcept nogil:
     """The order of rows by their lengths, longest first, and what runs at each step. room: 2 * (N + longest + 1)."""
@@ -32,7 +42,7 @@ cdef void zeros_past_lengths(fr_series y, long T, long N, size_t bytes, int item
             memset(<char *>y.data + (t * y.step + rows.order[i] * y.row) * itemsize, 0, bytes)
 
 
-cdef object _read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
+cdef object read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
     """Into q.rows; q.T becomes the longest. Returns what has to live as long as the call, None for what is not right.
 
     A second (T, N) mask follows the first: for who comes from the end, a boundary before step t is one before step
@@ -64,12 +74,12 @@ cdef object _read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
         if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or cnp.PyArray_NDIM(mask) != 2 or (
                 cnp.PyArray_DIM(mask, 0) != T or cnp.PyArray_DIM(mask, 1) != N):
             return None
-    cdef Block block = _block(of_rows + (2 * T * N if mask is not None else 0))
+    cdef Workspace room = new_workspace(of_rows + (2 * T * N if mask is not None else 0))
     if values != NULL and least < T:
-        plan_rows(&q.rows, <long *>block.at, values, N, longest)
+        plan_rows(&q.rows, <long *>room.at, values, N, longest)
         q.T = longest
     if mask is not None and T:
-        to = block.at + of_rows
+        to = room.at + of_rows
         q.rows.reset_mask, q.rows.reset_step, q.rows.reset_row = <unsigned char *>to, N, 1
         memset(to, 0, 2 * T * N)
         for t in range(T):
@@ -82,4 +92,4 @@ cdef object _read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
             for n in range(N):
                 end = max(values[n], 1) - 1
                 to[(T + end) * N + n] = 0
-    return block
+    return room

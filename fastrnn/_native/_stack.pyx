@@ -1,18 +1,36 @@
-# Part of _native.pyx: layers and directions that run in one call without training, from weights that stay packed.
-#
-# Design:
-# a) A call packed its weights anew, which at N = 1 takes as long as tens of steps. A Stack keeps them packed, and asks at
-#    each call whether they may have changed. To write to a weight somebody must hold its array, or a dict that has it, or
-#    a view, all of which are references that Python counts. So as long as nobody has asked the layer for its parameters
-#    since the last look (`reads`), and nobody else holds the dict or an array of it now, nothing can have changed: 20 ns,
-#    and exact. Otherwise a checksum over all weights decides (checksum.c: 2 MB in 27 us, where packing takes 130 us).
-#    A write through a bare address, with no reference held, is the one way past this; `release` is for that.
-# b) What is packed is never written again, so that streams and calls under way keep what they began with. New weights are
-#    packed into new memory.
-# c) All layers and directions are one call without the GIL: what lengths mean for rows is worked out once for all.
+"""Layers and directions that run in one call without training, from weights that stay packed.
 
-cdef extern from "checksum.h" nogil:
-    uint64_t fr_checksum(const void *data, size_t bytes, uint64_t start)
+T time steps, N batch, D input_size, H hidden_size, P width of h, G gates.
+
+Design:
+a) A call packed its weights anew, which at N = 1 takes as long as tens of steps. A Stack keeps them packed, and asks at
+   each call whether they may have changed. To write to a weight somebody must hold its array, or a dict that has it, or
+   a view, all of which are references that Python counts. So as long as nobody has asked the layer for its parameters
+   since the last look (`reads`), and nobody else holds the dict or an array of it now, nothing can have changed: 20 ns,
+   and exact. Otherwise a checksum over all weights decides (checksum.c: 2 MB in 27 us, where packing takes 130 us).
+   A write through a bare address, with no reference held, is the one way past this; `release` is for that.
+b) What is packed is never written again, so that streams and calls under way keep what they began with. New weights are
+   packed into new memory.
+c) All layers and directions are one call without the GIL: what lengths mean for rows is worked out once for all.
+"""
+
+import numpy as np
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
+from fastrnn._native._runtime cimport (
+    Rooms, Workspace, allot, allot_nogil, build_for, checksum_of, new_workspace, reserve, return_workspace, sequence_kernels,
+)
+from fastrnn._native._sequence cimport (
+    CompiledCell, SequenceCall, clear_zeros, plan_call, projected_steps, reserve_pointers, reserve_states, run_forward,
+)
+from fastrnn._native.kernels cimport *
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+cnp.import_array()
 
 cdef extern from *:
     """
@@ -31,10 +49,6 @@ cdef tuple WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr
 
 cdef class Packed:
     """Packed weights of a stack for one build of the kernels; constant once `ready`."""
-    cdef Block block
-    cdef const fr_sequence_kernels *kernels
-    cdef void **at  # [2 * index] panels, [2 * index + 1] bias
-    cdef bint ready, claimed
 
     def __dealloc__(self):
         free(self.at)
@@ -44,34 +58,20 @@ cdef class Stack:
     """Recurrent layers, in one direction or two, and their weights by name in `params`, which counts its `reads`.
 
     names: for each layer and direction, layer by layer, a dict from the names of the functional core to those in
-    `params`. kernel: the numbers of a CellSpec. A dict without "weight_hh" is a linear map: one alone, for `map`.
+    `params`. cell: what a CellSpec has as `compiled`. A dict without "weight_hh" is a linear map: one alone, for `map`.
     """
-    cdef object params
-    cdef list names
-    cdef int count, directions, cell, typenum, itemsize, G
-    cdef fr_sequence *layers  # sizes and weights of each, as last read
-    cdef tuple arrays         # the same weights as Python objects
-    cdef list packed
-    cdef Py_ssize_t reads, version
-    cdef uint64_t checksum
-    cdef bint summed, usable, alone
-    cdef readonly bint frozen
-    cdef readonly long generation  # how often weights were packed
 
-    def __init__(self, params, list names, int directions, kernel):
-        cdef fr_sequence *q
-        cdef int activation, gate_activation, output_activation
-        self.cell, activation, gate_activation, clip, output_activation = kernel
+    def __init__(self, params, list names, int directions, CompiledCell cell not None):
+        cdef SequenceCall call
         self.params, self.names, self.count, self.directions = params, names, len(names), directions
+        self.cell, self.packed = cell, []
         self.layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
         if self.layers == NULL:
             raise MemoryError()
-        memset(self.layers, 0, self.count * sizeof(fr_sequence))
+        cell.start(&call)
         for index in range(self.count):
-            q = &self.layers[index]
-            q.cell, q.activation, q.gate_activation = self.cell, activation, gate_activation
-            q.output_activation, q.clip, q.rows.reverse = output_activation, clip or 0, index % directions
-        self.packed = []
+            self.layers[index] = call.sequence
+            self.layers[index].rows.reverse = index % directions
 
     def __dealloc__(self):
         free(self.layers)
@@ -121,7 +121,7 @@ cdef class Stack:
             if a is not None:
                 data, bytes = cnp.PyArray_DATA(<cnp.ndarray>a), cnp.PyArray_NBYTES(<cnp.ndarray>a)
                 with nogil:
-                    sum = fr_checksum(data, bytes, sum)
+                    sum = checksum_of(data, bytes, sum)
         return sum
 
     cdef int _read(self, tuple arrays) except -1:
@@ -139,7 +139,7 @@ cdef class Stack:
             return 0
         self.typenum = cnp.PyArray_TYPE(<cnp.ndarray>first)
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
-        self.G = fr_build_for(_isa, self.itemsize).sequence.gates(self.cell)
+        self.G = build_for(self.itemsize).sequence.gates(self.cell.cell)
         for index in range(self.count):
             q = &self.layers[index]
             memset(found, 0, sizeof(found))
@@ -176,8 +176,8 @@ cdef class Stack:
         """The packed weights for these kernels, or where to pack them."""
         cdef Packed packed
         cdef int index
-        cdef size_t size = 0
-        cdef fr_sequence *q
+        cdef Rooms rooms
+        cdef list held = []
         for packed in self.packed:
             if packed.kernels == k and (packed.ready or not packed.claimed):
                 return packed
@@ -187,12 +187,11 @@ cdef class Stack:
         if packed.at == NULL:
             raise MemoryError()
         for index in range(self.count):
-            q = &self.layers[index]
-            packed.at[2 * index] = <void *>_room(&size, k.panels_size(q), self.itemsize)
-            packed.at[2 * index + 1] = <void *>_room(&size, k.bias_size(q), self.itemsize)
-        packed.block = _block(size)
-        for index in range(2 * self.count):
-            packed.at[index] = packed.block.at + <size_t>packed.at[index]
+            memset(&rooms, 0, sizeof(rooms))
+            reserve(&rooms, &packed.at[2 * index], k.panels_size(&self.layers[index]), self.itemsize)
+            reserve(&rooms, &packed.at[2 * index + 1], k.bias_size(&self.layers[index]), self.itemsize)
+            held.append(allot(&rooms))
+        packed.memory = held
         self.packed = [*self.packed, packed]
         self.generation += 1
         return packed
@@ -223,7 +222,7 @@ cdef class Stack:
         if frozen:
             self._look()
             if self.usable:
-                self._pack(fr_build_for(_isa, self.itemsize).sequence)
+                self._pack(build_for(self.itemsize).sequence)
         self.frozen = frozen
 
     def forget(self):
@@ -254,7 +253,7 @@ cdef class Stack:
         cdef fr_series xs, ys
         cdef long T, N, width
         cdef int ndim, time, S = self.directions
-        cdef bint is_lstm = self.cell == FR_LSTM
+        cdef bint is_lstm = self.cell.cell == FR_LSTM
         if not cnp.PyArray_CheckExact(x):
             return None
         x_, ndim = x, cnp.PyArray_NDIM(x)
@@ -284,20 +283,20 @@ cdef class Stack:
         memset(&q.rows, 0, sizeof(fr_rows))
         held = None
         if lengths is not None or reset_mask is not None:
-            held = _read_lengths_and_resets(&q, lengths, reset_mask) if ndim == 3 else None
+            held = read_lengths_and_resets(&q, lengths, reset_mask) if ndim == 3 else None
             if held is None:
                 return None
 
         width = S * self.layers[0].P
-        y = _new(self.typenum, T, N if ndim == 3 else width, width if ndim == 3 else -1, False)
+        y = new_array(self.typenum, T, N if ndim == 3 else width, width if ndim == 3 else -1, False)
         ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), N * width, width
         h_n = self._new_state(ndim, N, self.layers[0].P)
         if is_lstm:
             c_n = self._new_state(ndim, N, self.layers[0].H)
-        cdef Block between = None
+        cdef Workspace between = None
         if self.count > S:  # layers in between write to two places by turns
-            between = _block(2 * (T * N * width * self.itemsize + 64))
-        self._run(&q, xs, ys, T, _data(h0_), _data(c0_), _data(h_n), _data(c_n), NULL if between is None else between.at)
+            between = new_workspace(2 * (T * N * width * self.itemsize + 64))
+        self._run(&q, xs, ys, T, data_of(h0_), data_of(c0_), data_of(h_n), data_of(c_n), NULL if between is None else between.at)
         if batch_first and ndim == 3:
             y = cnp.PyArray_SwapAxes(y, 0, 1)
         return y, (h_n if not is_lstm else (h_n, c_n))
@@ -317,7 +316,7 @@ cdef class Stack:
                 and (ndim == 2 or cnp.PyArray_DIM(<cnp.ndarray>a, 1) == N))
 
     cdef cnp.ndarray _new_state(self, int ndim, long N, long width):
-        return _new(self.typenum, self.count, N if ndim == 3 else width, width if ndim == 3 else -1, False)
+        return new_array(self.typenum, self.count, N if ndim == 3 else width, width if ndim == 3 else -1, False)
 
     def map(self, x):
         """W x + b on the last axis of x, for a stack of one linear map; None as for `run`."""
@@ -392,3 +391,33 @@ cdef class Stack:
         if failed:
             raise MemoryError("no memory for the workspace of a sequence")
         return 0
+
+
+cdef int infer(const fr_sequence *q, const fr_sequence_kernels *k, bint packed, const void *c0, void *h_n,
+               void *c_n) noexcept nogil:
+    """One layer and direction without training, with panels and bias in their places. -1 without memory."""
+    cdef SequenceCall call
+    cdef Rooms rooms
+    cdef void *bias = q.workspace.bias
+    memset(&call, 0, sizeof(call))
+    memset(&rooms, 0, sizeof(rooms))
+    call.sequence, call.kernels, call.packed = q[0], k, packed
+    plan_call(&call, True)
+    reserve_states(&rooms, &call, False, q.N)
+    if call.sequence.input_projection == FR_AHEAD:
+        call.chunk = projected_steps(&call, call.chunk)
+        reserve(&rooms, &call.sequence.scratch.inputs, call.chunk * q.N * k.inputs_row(q), k.itemsize)
+    reserve(&rooms, &call.sequence.scratch.operands, k.operands_size(q, False), k.itemsize)
+    reserve_pointers(&rooms, &call)
+    cdef char *at = allot_nogil(&rooms)
+    if at == NULL:
+        return -1
+    call.sequence.workspace.bias = bias
+    clear_zeros(&call)
+    if q.cell == FR_LSTM:
+        k.pack_state(&call.sequence, call.sequence.workspace.c, c0)
+    if q.T:
+        run_forward(&call)
+    k.last_states(&call.sequence, h_n, c_n)
+    return_workspace(at)
+    return 0

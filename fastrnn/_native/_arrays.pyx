@@ -1,10 +1,16 @@
-# Part of _native.pyx: arrays that come in, checked; arrays that results go to; room in workspaces.
+"""Arrays that come in, checked; arrays that results go to."""
 
-cdef str _shape_of(object a):
+cimport numpy as cnp
+from fastrnn._native.kernels cimport fr_series
+
+cnp.import_array()
+
+
+cdef str shape_of(object a):
     return str(a.shape) if isinstance(a, cnp.ndarray) else type(a).__name__
 
 
-cdef int _real_type(object a, str name) except -1:
+cdef int real_type(object a, str name) except -1:
     """The type number of an array of float32 or float64."""
     if not isinstance(a, cnp.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
@@ -14,7 +20,7 @@ cdef int _real_type(object a, str name) except -1:
     return typenum
 
 
-cdef cnp.ndarray _array(object a, str name, int typenum):
+cdef cnp.ndarray as_array(object a, str name, int typenum):
     """`a` as an aligned array of the right dtype; any strides."""
     if not isinstance(a, cnp.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
@@ -27,7 +33,7 @@ cdef cnp.ndarray _array(object a, str name, int typenum):
     return array
 
 
-cdef int _expect(cnp.ndarray a, str name, str letters, int ndim, long d0, long d1, long d2) except -1:
+cdef int expect_shape(cnp.ndarray a, str name, str letters, int ndim, long d0, long d1, long d2) except -1:
     """The shape of `a`, -1 standing for any size of at least 1 (0 for the first of three)."""
     cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(a)
     if cnp.PyArray_NDIM(a) == ndim and (shape[0] == d0 or d0 < 0 and (shape[0] > 0 or ndim == 3)) and (
@@ -35,17 +41,26 @@ cdef int _expect(cnp.ndarray a, str name, str letters, int ndim, long d0, long d
         return 0
     wanted = [letter if size < 0 else size for letter, size in zip(letters, (d0, d1, d2))]
     raise ValueError(f"{name}: expected shape ({', '.join(map(str, wanted))}{',' if ndim == 1 else ''})"
-                     f" = ({', '.join(letters[:ndim])}{',' if ndim == 1 else ''}), got {_shape_of(a)}")
+                     f" = ({', '.join(letters[:ndim])}{',' if ndim == 1 else ''}), got {shape_of(a)}")
 
 
-cdef cnp.ndarray _dense(object a, str name, int typenum, str letters, int ndim, long d0, long d1):
+cdef cnp.ndarray dense(object a, str name, int typenum, str letters, int ndim, long d0, long d1):
     """A checked, C-contiguous array."""
-    cdef cnp.ndarray array = _array(a, name, typenum)
-    _expect(array, name, letters, ndim, d0, d1, -1)
+    cdef cnp.ndarray array = as_array(a, name, typenum)
+    expect_shape(array, name, letters, ndim, d0, d1, -1)
     return array if cnp.PyArray_IS_C_CONTIGUOUS(array) else array.copy()
 
 
-cdef bint _even_rows(cnp.ndarray a) noexcept:
+cdef void *hold(list held, object a, str name, int typenum, str letters, int ndim, long d0, long d1) except? NULL:
+    """Where the elements of a dense array are, NULL for None; `held` keeps them alive."""
+    if a is None:
+        return NULL
+    cdef cnp.ndarray array = dense(a, name, typenum, letters, ndim, d0, d1)
+    held.append(array)
+    return cnp.PyArray_DATA(array)
+
+
+cdef bint has_even_rows(cnp.ndarray a) noexcept:
     """Whether the last axis is contiguous and the others stride by whole elements."""
     cdef int itemsize = cnp.PyArray_ITEMSIZE(a)
     return cnp.PyArray_SIZE(a) == 0 or (  # NumPy gives empty arrays strides of 0
@@ -53,7 +68,7 @@ cdef bint _even_rows(cnp.ndarray a) noexcept:
         and cnp.PyArray_STRIDE(a, 0) % itemsize == 0 and cnp.PyArray_STRIDE(a, 1) % itemsize == 0)
 
 
-cdef fr_series _series(cnp.ndarray a) noexcept:
+cdef fr_series series_of(cnp.ndarray a) noexcept:
     cdef fr_series s
     s.data = cnp.PyArray_DATA(a)
     s.step = cnp.PyArray_STRIDE(a, 0) // cnp.PyArray_ITEMSIZE(a)
@@ -61,22 +76,22 @@ cdef fr_series _series(cnp.ndarray a) noexcept:
     return s
 
 
-cdef cnp.ndarray _read_series(object a, str name, int typenum, str letters, long T, long N, long width):
-    cdef cnp.ndarray array = _array(a, name, typenum)
-    _expect(array, name, letters, 3, T, N, width)
-    return array if _even_rows(array) else array.copy()
+cdef cnp.ndarray read_series(object a, str name, int typenum, str letters, long T, long N, long width):
+    cdef cnp.ndarray array = as_array(a, name, typenum)
+    expect_shape(array, name, letters, 3, T, N, width)
+    return array if has_even_rows(array) else array.copy()
 
 
-cdef cnp.ndarray _written_series(object a, str name, int typenum, str letters, long T, long N, long width):
-    cdef cnp.ndarray array = _array(a, name, typenum)
-    _expect(array, name, letters, 3, T, N, width)
-    _check_written(array, a, name)
-    if not _even_rows(array):
+cdef cnp.ndarray written_series(object a, str name, int typenum, str letters, long T, long N, long width):
+    cdef cnp.ndarray array = as_array(a, name, typenum)
+    expect_shape(array, name, letters, 3, T, N, width)
+    check_written(array, a, name)
+    if not has_even_rows(array):
         raise ValueError(f"{name}: expected an array whose last axis is contiguous, got strides {a.strides}")
     return array
 
 
-cdef int _check_written(cnp.ndarray checked, object given, str name) except -1:
+cdef int check_written(cnp.ndarray checked, object given, str name) except -1:
     """What results go into must be the caller's own array: no copy of it would do."""
     if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>given):
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
@@ -87,7 +102,7 @@ cdef int _check_written(cnp.ndarray checked, object given, str name) except -1:
     return 0
 
 
-cdef cnp.ndarray _new(int typenum, long d0, long d1, long d2, bint zeros):
+cdef cnp.ndarray new_array(int typenum, long d0, long d1, long d2, bint zeros):
     """A new (d0, d1, d2), (d0, d1) or (d0,) array; sizes after the last are -1."""
     cdef cnp.npy_intp shape[3]
     shape[0], shape[1], shape[2] = d0, d1, d2
@@ -95,13 +110,25 @@ cdef cnp.ndarray _new(int typenum, long d0, long d1, long d2, bint zeros):
     return cnp.PyArray_ZEROS(ndim, shape, typenum, 0) if zeros else cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
 
 
-cdef inline void *_data(cnp.ndarray a) noexcept:
-    return NULL if a is None else cnp.PyArray_DATA(a)
+cdef cnp.ndarray gradient(object into, str name, int typenum, str letters, int ndim, long d0, long d1):
+    given = into.get(name) if into is not None else None
+    if given is None:
+        return new_array(typenum, d0, d1, -1, True)
+    cdef cnp.ndarray array = dense(given, f"into[{name!r}]", typenum, letters, ndim, d0, d1)
+    check_written(array, given, f"into[{name!r}]")
+    return array
 
 
-cdef size_t _room(size_t *total, long elements, int itemsize) noexcept nogil:
-    """Where the next buffer starts in a block of workspace. Starts are staggered: buffers that are walked side by side
-    would fall into the same cache sets if all of them began on a page."""
-    cdef size_t start = total[0]
-    total[0] += ((elements * itemsize + 4095) & ~<size_t>4095) + 320
-    return start
+cdef int check_names(object into, object names) except -1:
+    for name in into or ():
+        if name not in names:
+            raise ValueError(f"into: expected keys among {', '.join(names)}, got {name!r}")
+    return 0
+
+
+cdef long hidden_size(object weight_ih, long rows, object x) except -1:
+    cdef cnp.ndarray w = <cnp.ndarray>weight_ih
+    if cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_DIM(w, 0) > 0 and cnp.PyArray_DIM(w, 0) % rows == 0 and (
+            cnp.PyArray_DIM(w, 1) > 0 or (isinstance(x, cnp.ndarray) and x.ndim > 0 and x.shape[x.ndim - 1] == 0)):
+        return cnp.PyArray_DIM(w, 0) // rows
+    raise ValueError(f"weight_ih: expected shape ({'' if rows == 1 else f'{rows}*'}H, D), got {shape_of(w)}")

@@ -1,11 +1,23 @@
-# Part of _native.pyx: an optimiser's step and gradient clipping, each one call for all arrays of a model.
-#
-# Every array is cut into blocks of a fixed size, counted through all arrays, and threads take runs of them: the sum
-# that a norm is made of is always the same one, and everything else is done element by element.
+"""An optimiser's step and gradient clipping, each one call for all arrays of a model.
 
-cdef enum Task: TASK_UPDATE, TASK_SUM, TASK_CLIP
+Design: every array is cut into blocks of a fixed size, counted through all arrays, and threads take runs of them: the sum
+that a norm is made of is always the same one, and everything else is done element by element.
+"""
 
-cdef struct Piece:  # one array
+import numpy as np
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport real_type
+from fastrnn._native._runtime cimport Workspace, build_for, max_threads, new_workspace, next_task, plan_work, run_parallel
+from fastrnn._native.kernels cimport *
+from libc.math cimport isfinite, sqrt
+from libc.string cimport memset
+
+cnp.import_array()
+
+cdef enum Kind: UPDATE, SUM, CLIP
+
+cdef struct UpdatedArray:
     const fr_update_kernels *kernels
     char *param
     char *grad
@@ -13,9 +25,9 @@ cdef struct Piece:  # one array
     char *slot1
     long size
 
-cdef struct Sweep:  # one pass over all arrays
-    Task task
-    Piece *pieces
+cdef struct OptimizerPass:  # one pass over all arrays
+    Kind kind
+    UpdatedArray *arrays
     int count
     long block, blocks
     double *sums  # one for each block
@@ -23,116 +35,116 @@ cdef struct Sweep:  # one pass over all arrays
     fr_work work
 
 
-cdef void sweep_body(void *arg, int id) noexcept nogil:
-    cdef Sweep *sweep = <Sweep *>arg
-    cdef fr_piece piece
-    cdef int shares = sweep.work.shares
-    memset(&piece, 0, sizeof(piece))
-    while fr_next(&sweep.work, id, &piece):
-        sweep_blocks(sweep, sweep.blocks * piece.share // shares, sweep.blocks * (piece.share + 1) // shares)
+cdef void _pass_body(void *arg, int id) noexcept nogil:
+    cdef OptimizerPass *todo = <OptimizerPass *>arg
+    cdef fr_piece task
+    cdef int shares = todo.work.shares
+    memset(&task, 0, sizeof(task))
+    while next_task(&todo.work, id, &task):
+        _pass_over_blocks(todo, todo.blocks * task.share // shares, todo.blocks * (task.share + 1) // shares)
 
 
-cdef void sweep_blocks(const Sweep *sweep, long first, long last) noexcept nogil:
+cdef void _pass_over_blocks(const OptimizerPass *todo, long first, long last) noexcept nogil:
     cdef long before = 0, b, n, count, at
-    cdef const Piece *p
-    for i in range(sweep.count):
-        p = &sweep.pieces[i]
-        n = (p.size + sweep.block - 1) // sweep.block
+    cdef const UpdatedArray *p
+    for i in range(todo.count):
+        p = &todo.arrays[i]
+        n = (p.size + todo.block - 1) // todo.block
         for b in range(max(first - before, 0), min(last - before, n)):
-            count = min(sweep.block, p.size - b * sweep.block)
-            at = b * sweep.block * p.kernels.itemsize
-            if sweep.task == TASK_SUM:
-                sweep.sums[before + b] = p.kernels.sum_of_squares(p.grad + at, count)
-            elif sweep.task == TASK_CLIP:
-                p.kernels.clip(p.grad + at, count, sweep.update.scale, sweep.update.limit)
+            count = min(todo.block, p.size - b * todo.block)
+            at = b * todo.block * p.kernels.itemsize
+            if todo.kind == SUM:
+                todo.sums[before + b] = p.kernels.sum_of_squares(p.grad + at, count)
+            elif todo.kind == CLIP:
+                p.kernels.clip(p.grad + at, count, todo.update.scale, todo.update.limit)
             else:
-                p.kernels.update(&sweep.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
+                p.kernels.update(&todo.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
                                  p.slot1 + at if p.slot1 else NULL, count)
         before += n
 
 
-cdef int _run(Sweep *sweep, Task task) except -1:
-    """Let the threads sweep over all blocks. One thread where another would cost more than it saves: it takes 2 us to
+cdef int _run(OptimizerPass *todo, Kind kind) except -1:
+    """Let the threads go over all blocks. One thread where another would cost more than it saves: it takes 2 us to
     hand work over and 10 us for Adam's step of 16K elements. One too where two arrays that are written share memory."""
     cdef long i, k, total = 0
-    cdef int threads = fr_get_num_threads()
+    cdef int threads = max_threads()
     cdef char *a
     cdef char *b
-    cdef Piece *p = sweep.pieces
-    sweep.task = task
-    for i in range(sweep.count):
+    cdef UpdatedArray *p = todo.arrays
+    todo.kind = kind
+    for i in range(todo.count):
         total += p[i].size
     if total < 1 << 17:
         threads = 1
-    for i in range(sweep.count if threads > 1 and task != TASK_SUM else 0):
+    for i in range(todo.count if threads > 1 and kind != SUM else 0):
         for k in range(i):
-            a, b = (p[i].param, p[k].param) if task == TASK_UPDATE else (p[i].grad, p[k].grad)
+            a, b = (p[i].param, p[k].param) if kind == UPDATE else (p[i].grad, p[k].grad)
             if a < b + p[k].size * p[k].kernels.itemsize and b < a + p[i].size * p[i].kernels.itemsize:
                 threads = 1
-    fr_plan_work(&sweep.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
+    plan_work(&todo.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
     with nogil:
-        fr_parallel(threads, sweep_body, sweep)
+        run_parallel(threads, _pass_body, todo)
     return 0
 
 
-cdef Block _room_for_sweep(Sweep *sweep, int count, long block):
-    """Start a sweep over `count` arrays."""
-    memset(sweep, 0, sizeof(Sweep))
-    sweep.block = block
-    cdef Block memory = _block(count * sizeof(Piece) + 1)
-    sweep.pieces = <Piece *>memory.at
-    sweep.update.scale, sweep.update.limit = 1, np.inf
+cdef Workspace _start_pass(OptimizerPass *todo, int count, long block):
+    """Start a pass over `count` arrays."""
+    memset(todo, 0, sizeof(OptimizerPass))
+    todo.block = block
+    cdef Workspace memory = new_workspace(count * sizeof(UpdatedArray) + 1)
+    todo.arrays = <UpdatedArray *>memory.at
+    todo.update.scale, todo.update.limit = 1, np.inf
     return memory
 
 
-cdef int _add_piece(Sweep *sweep, cnp.ndarray grad) except -1:
-    cdef Piece *p = &sweep.pieces[sweep.count]
-    memset(p, 0, sizeof(Piece))
-    p.kernels = fr_build_for(_isa, cnp.PyArray_ITEMSIZE(grad)).update
+cdef int _add_array(OptimizerPass *todo, cnp.ndarray grad) except -1:
+    cdef UpdatedArray *p = &todo.arrays[todo.count]
+    memset(p, 0, sizeof(UpdatedArray))
+    p.kernels = build_for(cnp.PyArray_ITEMSIZE(grad)).update
     p.grad, p.size = <char *>cnp.PyArray_DATA(grad), cnp.PyArray_SIZE(grad)
-    sweep.count += 1
-    sweep.blocks += (p.size + sweep.block - 1) // sweep.block
+    todo.count += 1
+    todo.blocks += (p.size + todo.block - 1) // todo.block
     return 0
 
 
-cdef double _norm(Sweep *sweep) except? -1:
-    """The Euclidean norm of all gradients together; what they are to be scaled by goes into the sweep."""
-    cdef Block memory = _block(sweep.blocks * sizeof(double) + 1)
+cdef double _norm(OptimizerPass *todo) except? -1:
+    """The Euclidean norm of all gradients together; what they are to be scaled by goes into the pass."""
+    cdef Workspace memory = new_workspace(todo.blocks * sizeof(double) + 1)
     cdef double total = 0
-    sweep.sums = <double *>memory.at
-    _run(sweep, TASK_SUM)
-    for i in range(sweep.blocks):
-        total += sweep.sums[i]
+    todo.sums = <double *>memory.at
+    _run(todo, SUM)
+    for i in range(todo.blocks):
+        total += todo.sums[i]
     return sqrt(total)
 
 
-cdef double _norm_to_clip(Sweep *sweep, list grads, double max_norm) except? -1:
-    """The norm, and in the sweep the factor that brings it down to max_norm. Squares of finite entries may overflow: then
+cdef double _norm_to_clip(OptimizerPass *todo, list grads, double max_norm) except? -1:
+    """The norm, and in the pass the factor that brings it down to max_norm. Squares of finite entries may overflow: then
     the entries are brought down to 1 first."""
-    cdef double norm = _norm(sweep), peak, relative
-    sweep.update.scale = _scale_to(norm, max_norm)
+    cdef double norm = _norm(todo), peak, relative
+    todo.update.scale = _scale_to(norm, max_norm)
     if isfinite(norm):
         return norm
     peak = max(float(np.abs(a).max(initial=0)) for a in grads)
     if not isfinite(peak):
         return norm
     relative = sqrt(sum(float(np.square(np.divide(a, peak, dtype=np.float64)).sum()) for a in grads))
-    sweep.update.scale = min(1.0, max_norm / peak / relative)
+    todo.update.scale = min(1.0, max_norm / peak / relative)
     return peak * relative
 
 
-cdef object _scale_in_two(Sweep *sweep, list grads, bint in_place):
+cdef object _scale_in_two(OptimizerPass *todo, list grads, bint in_place):
     """Take a part of a factor that is too small for the dtype out of it and into the gradients, or into copies of them,
     which are returned; None where the factor is large enough."""
     cdef double least = min((np.finfo(a.dtype).tiny for a in grads), default=0)
     cdef double part = np.sqrt(np.finfo(np.float32).tiny) if least > 1e-100 else 1e-150
-    if not 0 < sweep.update.scale < 1e3 * least:
+    if not 0 < todo.update.scale < 1e3 * least:
         return None
     parts = grads if in_place else [a.copy() for a in grads]
     for i, a in enumerate(parts):
         np.multiply(a, a.dtype.type(part), out=a)
-        sweep.pieces[i].grad = <char *>cnp.PyArray_DATA(<cnp.ndarray>a)
-    sweep.update.scale /= part
+        todo.arrays[i].grad = <char *>cnp.PyArray_DATA(<cnp.ndarray>a)
+    todo.update.scale /= part
     return parts
 
 
@@ -159,11 +171,11 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
 
     Errors are raised before anything is written.
     """
-    cdef Sweep sweep
-    cdef Block memory = _room_for_sweep(&sweep, len(shapes), block)
+    cdef OptimizerPass todo
+    cdef Workspace memory = _start_pass(&todo, len(shapes), block)  # no-cython-lint: holds the arrays
     cdef int typenum = cnp.PyArray_TYPE(slots[0]) if slots else dtype.num
     cdef cnp.ndarray param, grad
-    cdef Piece *p
+    cdef UpdatedArray *p
     cdef long offset = 0, itemsize = dtype.itemsize
     held = []
     for name, shape in shapes.items():
@@ -178,8 +190,8 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         if not cnp.PyArray_ISCARRAY_RO(grad):
             grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
         held.append((param, grad))
-        _add_piece(&sweep, grad)
-        p = &sweep.pieces[sweep.count - 1]
+        _add_array(&todo, grad)
+        p = &todo.arrays[todo.count - 1]
         p.param = <char *>cnp.PyArray_DATA(param)
         if len(slots) > 0:
             p.slot0 = <char *>cnp.PyArray_DATA(slots[0]) + offset
@@ -189,28 +201,28 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     norm = None
     if clip_norm is not None:
         gradients = [grad for _, grad in held]
-        norm = _norm_to_clip(&sweep, gradients, clip_norm)
+        norm = _norm_to_clip(&todo, gradients, clip_norm)
         if not isfinite(norm) and not all(np.isfinite(grad).all() for grad in gradients):
             raise FloatingPointError(f"gradient: expected a finite norm, got {norm}")
-        scaled = _scale_in_two(&sweep, gradients, False)  # kept until the step is done
+        scaled = _scale_in_two(&todo, gradients, False)  # no-cython-lint: kept until the step is done
     if clip_value is not None:
-        sweep.update.limit = clip_value
-    sweep.update.rule, sweep.update.nesterov, sweep.update.rate = rule, nesterov, rate
-    sweep.update.l2_weight_decay, sweep.update.decoupled_weight_decay, sweep.update.momentum = couple, shrink, momentum
-    sweep.update.decay, sweep.update.decay_squares, sweep.update.eps = decay, decay_squares, eps
-    _run(&sweep, TASK_UPDATE)
+        todo.update.limit = clip_value
+    todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
+    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay, todo.update.momentum = couple, shrink, momentum
+    todo.update.decay, todo.update.decay_squares, todo.update.eps = decay, decay_squares, eps
+    _run(&todo, UPDATE)
     return norm
 
 
 def clip_gradients(grads, long block, max_norm, value):
     """Scale `grads` in place to a common norm of at most max_norm, and bound each entry by value; None: not.
     Returns the norm, None without max_norm."""
-    cdef Sweep sweep
-    cdef Block memory = _room_for_sweep(&sweep, len(grads), block)
+    cdef OptimizerPass todo
+    cdef Workspace memory = _start_pass(&todo, len(grads), block)  # no-cython-lint: holds the arrays
     cdef cnp.ndarray array
     held, copies = [], []
     for name, given in grads.items():
-        _real_type(given, f"grads[{name!r}]")
+        real_type(given, f"grads[{name!r}]")
         array = <cnp.ndarray>given
         if not cnp.PyArray_ISWRITEABLE(array):
             raise ValueError(f"grads[{name!r}]: expected a writable array, got a read-only one")
@@ -218,15 +230,15 @@ def clip_gradients(grads, long block, max_norm, value):
             array = given.astype(given.dtype.newbyteorder("="), order="C")
             copies.append((given, array))
         held.append(array)
-        _add_piece(&sweep, array)
+        _add_array(&todo, array)
     norm = None
     if max_norm is not None:
-        norm = _norm_to_clip(&sweep, held, max_norm)
-        _scale_in_two(&sweep, held, True)
+        norm = _norm_to_clip(&todo, held, max_norm)
+        _scale_in_two(&todo, held, True)
     if value is not None:
-        sweep.update.limit = value
-    if sweep.update.scale != 1 or value is not None:
-        _run(&sweep, TASK_CLIP)
+        todo.update.limit = value
+    if todo.update.scale != 1 or value is not None:
+        _run(&todo, CLIP)
         for given, array in copies:
             given[...] = array
     return norm

@@ -1,0 +1,59 @@
+"""The compiled core. Each module has its topic; `_runtime` is the one that the C objects are linked into.
+
+_runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
+_plan       how a call is shared out                            _stream  a chain of layers, step by step
+_arrays     checks of arrays                                    _tree    a layer over trees
+_sequence   the loops over time                                 _loss, _optim
+_lengths    rows of different lengths                           _stack   layers that run at once, packed once
+"""
+
+from ._loss import count_classes, cross_entropy
+from ._optim import RULES, clip_gradients, optimizer_step
+from ._plan import force_plan
+from ._rnn import SequenceCache, backward, forward
+from ._rows import row_indices
+from ._runtime import (
+    emulate_amx,
+    get_matmul_precision,
+    get_num_threads,
+    isa,
+    isas,
+    kept_bytes,
+    set_matmul_precision,
+    set_num_threads,
+    use_isa,
+    why_no_amx,
+)
+from ._sequence import CompiledCell
+from ._stack import Stack
+from ._stream import Chain
+from ._tree import TreeCache, tree_backward, tree_forward
+
+__all__ = [
+    "RULES",
+    "Chain",
+    "CompiledCell",
+    "SequenceCache",
+    "Stack",
+    "TreeCache",
+    "backward",
+    "clip_gradients",
+    "count_classes",
+    "cross_entropy",
+    "emulate_amx",
+    "force_plan",
+    "forward",
+    "get_matmul_precision",
+    "get_num_threads",
+    "isa",
+    "isas",
+    "kept_bytes",
+    "optimizer_step",
+    "row_indices",
+    "set_matmul_precision",
+    "set_num_threads",
+    "tree_backward",
+    "tree_forward",
+    "use_isa",
+    "why_no_amx",
+]

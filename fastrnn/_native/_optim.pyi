@@ -1,0 +1,32 @@
+"""An optimiser's step and gradient clipping."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+RULES: dict[str, int]
+
+def optimizer_step(
+    shapes: dict[str, tuple[int, ...]],
+    dtype: Any,
+    slots: list[Array],
+    params: Mapping[str, Any],
+    grads: Mapping[str, Any],
+    block: int,
+    rule: int,
+    *,
+    rate: float,
+    couple: float = 0,
+    shrink: float = 1,
+    momentum: float = 0,
+    nesterov: Any = False,
+    decay: float = 0,
+    decay_squares: float = 0,
+    eps: float = 0,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+) -> float | None: ...
+def clip_gradients(grads: Mapping[str, Any], block: int, max_norm: float | None, value: float | None) -> Any: ...

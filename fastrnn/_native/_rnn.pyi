@@ -1,0 +1,30 @@
+"""A recurrent layer over a sequence. `fastrnn.functional` says what the arrays are."""
+
+from typing import Any
+
+from ._runtime import Cache
+from ._sequence import CompiledCell
+
+class SequenceCache(Cache):
+    family: str
+
+def forward(
+    cell: CompiledCell,
+    x: Any,
+    *,
+    h0: Any = None,
+    c0: Any = None,
+    weight_ih: Any,
+    weight_hh: Any = None,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    weight_hr: Any = None,
+    bias_hr: Any = None,
+    weight_peephole: Any = None,
+    lengths: Any = None,
+    reset_mask: Any = None,
+    reverse: bool = False,
+    out: Any = None,
+    training: bool = False,
+) -> tuple[Any, Any, Any, SequenceCache | None]: ...
+def backward(cache: SequenceCache, doutput: Any, dh_n: Any, dc_n: Any, into: Any) -> dict[str, Any]: ...

@@ -1,0 +1,293 @@
+"""A recurrent layer over a sequence, in one direction: what `fastrnn.functional` calls. Letters as in _sequence.pyx."""
+
+import numpy as np
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport (
+    check_names, data_of, dense, gradient, new_array, read_series, real_type, series_of, written_series,
+)
+from fastrnn._native._lengths cimport plan_rows, zeros_past_lengths
+from fastrnn._native._runtime cimport (
+    Cache, Rooms, Workspace, allot, build_for, check_unused, new_workspace, reserve, sequence_kernels,
+)
+from fastrnn._native._sequence cimport (
+    CompiledCell, SequenceCall, clear_zeros, plan_call, projected_steps, read_weights, reserve_pointers, reserve_states,
+    run_backward, run_forward,
+)
+from fastrnn._native.kernels cimport *
+from libc.string cimport memset
+
+cnp.import_array()
+
+
+cdef class SequenceCache(Cache):
+    """What `forward` with training=True leaves for `backward`; used once. family: of the cell that ran."""
+    cdef fr_sequence sequence
+    cdef const fr_sequence_kernels *kernels  # NULL: made by hand
+    cdef long T  # of x; that of `sequence` ends with the longest row
+    cdef readonly str family
+
+
+# ---- Forward ----
+
+def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
+            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, bint reverse=False, out=None,
+            bint training=False):
+    """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None)."""
+    cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
+    cdef SequenceCall call
+    cdef fr_sequence *q = &call.sequence
+    cdef list held = []
+    cell.start(&call)
+    cdef long G = build_for(itemsize).sequence.gates(q.cell)
+    read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole)
+    cdef cnp.ndarray output = _read_x(q, held, typenum, x, out), h_n = None, c_n = None
+    _read_h0(q, held, typenum, h0, training or out is not None)
+    cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
+    q.rows.reverse = reverse
+    if reset_mask is not None:
+        _read_resets(q, held, reset_mask, training)
+    if lengths is not None:
+        _read_lengths(q, held, lengths, output)
+    if q.args.weight_hh != NULL:
+        h_n = new_array(typenum, q.N, q.P, -1, False)
+    if q.cell == FR_LSTM:
+        c_n = new_array(typenum, q.N, q.H, -1, False)
+
+    call.kernels = sequence_kernels(q, itemsize)
+    plan_call(&call, True)
+    q.training = training
+    cdef Workspace states = _make_states(&call), scratch = _make_scratch(&call)  # no-cython-lint: scratch lives to the end
+    if q.cell == FR_LSTM:
+        call.kernels.pack_state(q, q.workspace.c, data_of(c0_))
+    if q.T:
+        with nogil:
+            run_forward(&call)
+    call.kernels.last_states(q, data_of(h_n), data_of(c_n))
+    if not training:
+        return output, h_n, c_n, None
+    cdef SequenceCache cache = SequenceCache.__new__(SequenceCache)
+    cache.sequence, cache.kernels, cache.typenum, cache.states, cache.arrays = call.sequence, call.kernels, typenum, states, held
+    cache.T, cache.family = cnp.PyArray_DIM(output, 0), cell.family
+    return output, h_n, c_n, cache
+
+
+cdef cnp.ndarray _read_x(fr_sequence *q, list held, int typenum, x, out):
+    """The output, new or `out`; `held` has the weights."""
+    cdef cnp.ndarray output, array, x_ = read_series(x, "x", typenum, "TND", -1, -1, q.D)
+    q.T, q.N = cnp.PyArray_DIM(x_, 0), cnp.PyArray_DIM(x_, 1)
+    if q.N < 1:
+        raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, got {x.shape}")
+    if out is None:
+        output = new_array(typenum, q.T, q.N, q.P, False)
+    else:
+        output = written_series(out, "out", typenum, "TNH" if q.P == q.H else "TNP", q.T, q.N, q.P)
+        for array in (x_, *held):
+            if np.may_share_memory(output, array) and np.shares_memory(output, array):
+                name = "x" if array is x_ else "the weights"
+                raise ValueError(f"out: expected an array apart from {name}, got one that overlaps it")
+    q.args.x, q.args.output = series_of(x_), series_of(output)
+    held.append(x_)
+    held.append(output)
+    return output
+
+
+cdef int _read_h0(fr_sequence *q, list held, int typenum, h0, bint may_change) except -1:
+    """may_change: h0 is often a view of the output of the call before, which may be written again."""
+    if h0 is None:
+        return 0
+    cdef cnp.ndarray array = dense(h0, "h0", typenum, "NH" if q.P == q.H else "NP", 2, q.N, q.P)
+    if array is h0 and may_change:
+        array = array.copy()
+    q.args.h0 = cnp.PyArray_DATA(array)
+    held.append(array)
+    return 0
+
+
+cdef int _read_resets(fr_sequence *q, list held, reset_mask, bint training) except -1:
+    cdef cnp.ndarray mask
+    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
+        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
+        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
+    if reset_mask.shape != (q.T, q.N):
+        raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), got {reset_mask.shape}")
+    mask = reset_mask.copy() if training else reset_mask  # backward reads it again
+    if q.T:
+        q.rows.reset_mask = <const unsigned char *>cnp.PyArray_DATA(mask)
+        q.rows.reset_step, q.rows.reset_row = cnp.PyArray_STRIDE(mask, 0), cnp.PyArray_STRIDE(mask, 1)
+    held.append(mask)
+    return 0
+
+
+cdef int _read_lengths(fr_sequence *q, list held, lengths, cnp.ndarray output) except -1:
+    """Put the longest row first. q.T becomes its length, and steps past a length are zeros."""
+    cdef cnp.ndarray values
+    lengths = np.asarray(lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    if lengths.shape != (q.N,):
+        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), got {lengths.shape}")
+    values = np.ascontiguousarray(lengths, np.int_)
+    cdef const long *at = <const long *>cnp.PyArray_DATA(values)
+    cdef long n, T = q.T, low = T, high = 0
+    cdef int itemsize = cnp.PyArray_ITEMSIZE(output)
+    for n in range(q.N):
+        low, high = min(low, at[n]), max(high, at[n])
+    if low < 0 or high > T:
+        raise ValueError(f"lengths: expected values from 0 to {T}, got {low if low < 0 else high}")
+    if low == T:
+        return 0
+    cdef Workspace room = new_workspace(2 * (q.N + high + 1) * sizeof(long))
+    plan_rows(&q.rows, <long *>room.at, at, q.N, high)
+    zeros_past_lengths(q.args.output, T, q.N, q.P * itemsize, itemsize, &q.rows)
+    q.T = high
+    held.append(room)
+    return 0
+
+
+cdef Workspace _make_states(SequenceCall *call):
+    """Room for what a backward pass needs."""
+    cdef fr_sequence *q = &call.sequence
+    cdef long rows = fr_packed(q, q.T) if q.training else q.N
+    cdef double row = call.kernels.gates_row(q) + 2 * call.kernels.padded(q.H)
+    cdef Rooms rooms
+    if (<double>rows + q.N) * row * call.kernels.itemsize > <double>(1 << 62):
+        raise MemoryError(f"no memory for states of a sequence of shape ({q.T}, {q.N}, {q.D})")
+    memset(&rooms, 0, sizeof(rooms))
+    reserve_states(&rooms, call, q.training, rows)
+    cdef Workspace states = allot(&rooms)
+    clear_zeros(call)
+    return states
+
+
+cdef Workspace _make_scratch(SequenceCall *call):
+    """Room for what a forward pass alone needs."""
+    cdef fr_sequence *q = &call.sequence
+    cdef const fr_sequence_kernels *k = call.kernels
+    cdef Rooms rooms
+    memset(&rooms, 0, sizeof(rooms))
+    if q.input_projection == FR_AHEAD:
+        call.chunk = projected_steps(call, call.chunk)
+    reserve(&rooms, &q.scratch.panels, k.panels_size(q), k.itemsize)
+    reserve(&rooms, &q.scratch.inputs, 0 if q.input_projection != FR_AHEAD else call.chunk * q.N * k.inputs_row(q), k.itemsize)
+    reserve(&rooms, &q.scratch.operands, k.operands_size(q, False), k.itemsize)
+    reserve_pointers(&rooms, call)
+    return allot(&rooms)
+
+
+# ---- Backward ----
+
+def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
+    """Backpropagate through what `forward` ran; returns the dict of gradients."""
+    if cache.kernels == NULL:
+        raise TypeError("cache: expected one that a forward pass has made")
+    check_unused(cache, f"{cache.family}_forward")
+    cdef SequenceCall call
+    memset(&call, 0, sizeof(call))
+    call.sequence, call.kernels = cache.sequence, cache.kernels
+    cdef fr_sequence *q = &call.sequence
+    cdef int typenum = cache.typenum
+    cdef bint is_lstm = q.cell == FR_LSTM
+    check_names(into, _names(q))
+    cdef str state = "NH" if q.P == q.H else "NP"
+    cdef cnp.ndarray doutput_ = None, dh_n_ = None, dc_n_ = None
+    if doutput is not None:
+        doutput_ = read_series(doutput, "doutput", typenum, f"T{state}", cache.T, q.N, q.P)
+        q.args.doutput = series_of(doutput_)
+    if dh_n is not None:
+        dh_n_ = dense(dh_n, "dh_n", typenum, state, 2, q.N, q.P)
+    if dc_n is not None:
+        dc_n_ = dense(dc_n, "dc_n", typenum, "NH", 2, q.N, q.H)
+    q.args.dh_n = data_of(dh_n_)
+
+    cdef dict gradients = {"x": _dx(cache, q, into), "h0": None}, sums = {}
+    cdef cnp.ndarray dh0 = None, dc0 = None
+    if q.args.weight_hh != NULL:
+        dh0 = gradients["h0"] = new_array(typenum, q.N, q.P, -1, False)
+    if is_lstm:
+        dc0 = gradients["c0"] = new_array(typenum, q.N, q.H, -1, False)
+    into_states = ("h0", "c0") if into is not None and dh0 is not None else ()
+    state_sums = {name: gradient(into, name, typenum, "NH", 2, q.N, q.P if name == "h0" else q.H)
+                  for name in into_states if into.get(name) is not None}
+    q.args.dh0 = data_of(dh0)
+    _weight_gradients(&call, typenum, sums, into)
+
+    plan_call(&call, False)
+    cdef Workspace scratch = _make_backward_scratch(&call), states = cache.states  # no-cython-lint: alive until the end
+    arrays = cache.arrays  # no-cython-lint: alive until the end
+    cache.states = cache.arrays = None  # used up from here on
+    call.kernels.pack_state(q, q.scratch.dstate, data_of(dc_n_))
+    if q.T:
+        with nogil:
+            run_backward(&call)
+    elif dh0 is not None:
+        dh0[...] = 0 if dh_n is None else dh_n
+    if is_lstm:
+        call.kernels.unpack_state(q, cnp.PyArray_DATA(dc0), q.scratch.dstate)
+    for name, total in state_sums.items():
+        with np.errstate(all="ignore"):
+            total += gradients[name]
+        gradients[name] = into[name]
+    gradients.update(sums)
+    return gradients
+
+
+cdef list _names(const fr_sequence *q):
+    """Of the arrays that have gradients."""
+    there = (("c0", q.cell == FR_LSTM), ("weight_ih", True), ("weight_hh", True), ("bias_ih", q.args.bias_ih != NULL),
+             ("bias_hh", q.args.bias_hh != NULL), ("weight_hr", q.args.weight_hr != NULL), ("bias_hr", q.args.bias_hr != NULL),
+             ("weight_peephole", q.args.weight_peephole != NULL))
+    return ["x", "h0", *(name for name, is_there in there if is_there)]
+
+
+cdef object _dx(SequenceCache cache, fr_sequence *q, into):
+    """Written, unless it is the caller's: then added to. None where nobody wants it."""
+    cdef cnp.ndarray dx
+    if into is None or "x" not in into:
+        dx = new_array(cache.typenum, cache.T, q.N, q.D, q.rows.order != NULL)
+    elif into["x"] is None:
+        return None
+    else:
+        dx, q.args.dx_add = written_series(into["x"], "into['x']", cache.typenum, "TND", cache.T, q.N, q.D), True
+    q.args.dx = series_of(dx)
+    return dx
+
+
+cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) except -1:
+    """Where the gradients of weights are added up, entries of `sums` from now on."""
+    cdef fr_sequence *q = &call.sequence
+    cdef long GH = call.kernels.gates(q.cell) * q.H
+    sums.update(dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh")))  # keys that are there in any case
+    q.args.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, GH, q.D, True)
+    q.args.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, GH, q.P, q.args.weight_hh != NULL)
+    q.args.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, GH, -1, q.args.bias_ih != NULL)
+    q.args.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, GH, -1, q.args.bias_hh != NULL)
+    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.P, q.H, q.args.weight_hr != NULL)
+    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.P, -1, q.args.bias_hr != NULL)
+    q.args.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.args.weight_peephole != NULL)
+    return 0
+
+
+cdef void *_sum(dict sums, object into, str name, int typenum, str letters, int ndim, long d0, long d1, bint wanted) except? NULL:
+    """NULL where there is no such weight."""
+    if not wanted:
+        return NULL
+    cdef cnp.ndarray array = gradient(into, name, typenum, letters, ndim, d0, d1)
+    sums[name] = array
+    return cnp.PyArray_DATA(array)
+
+
+cdef Workspace _make_backward_scratch(SequenceCall *call):
+    cdef fr_sequence *q = &call.sequence
+    cdef const fr_sequence_kernels *k = call.kernels
+    cdef int itemsize = k.itemsize
+    cdef Rooms rooms
+    memset(&rooms, 0, sizeof(rooms))
+    reserve(&rooms, &q.scratch.dstate, q.N * k.padded(q.H), itemsize)
+    reserve(&rooms, &q.scratch.panels_h, k.panels_h_size(q), itemsize)
+    reserve(&rooms, &q.scratch.panels_x, k.panels_x_size(q) if q.args.dx.data else 0, itemsize)
+    reserve(&rooms, &q.scratch.operands, k.operands_size(q, True), itemsize)
+    reserve(&rooms, &q.scratch.gradients, k.gradients_size(q, call.threads), itemsize)
+    reserve(&rooms, &q.scratch.dprojected, fr_packed(q, q.T) * k.padded(q.P) if q.args.weight_hr else 0, itemsize)
+    reserve_pointers(&rooms, call)
+    return allot(&rooms)

@@ -1,0 +1,34 @@
+"""One call of a layer over a sequence in one direction, as it is put together by `_rnn` and `_stream`."""
+
+from fastrnn._native._runtime cimport Rooms
+from fastrnn._native.kernels cimport *
+
+cdef struct SequenceCall:
+    fr_sequence sequence
+    const fr_sequence_kernels *kernels
+    int threads, shares, by_units, passes
+    int packed  # the weights are in panels already
+    long chunk  # steps of a task on rows; steps whose inputs are projected together
+    int weight_shares  # how many ways the gradients of weights are cut
+    void **pointers  # FR_POINTERS * N for each thread
+    fr_work work
+
+
+cdef class CompiledCell:
+    cdef readonly str family
+    cdef int cell, activation, gate_activation, output_activation
+    cdef double clip
+    cdef void start(self, SequenceCall *call)
+
+
+# The steps of a call, in their order. read_weights: also sets D, H, R.
+cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
+                      weight_hr, bias_hr, weight_peephole) except -1
+cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil
+cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil
+cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil
+cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept nogil
+cdef void clear_zeros(SequenceCall *call) noexcept nogil
+cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil
+cdef void run_forward(SequenceCall *call) noexcept nogil
+cdef void run_backward(SequenceCall *call) noexcept nogil

@@ -1,0 +1,217 @@
+"""The loops over time, forward and backward, and how a call is put together for them.
+
+T time steps, N batch, D input_size, H hidden_size, R width of h (H, or P where a projection follows), G gates.
+
+Design:
+a) The loops know no cell, dtype or instruction set: a step is a few calls through a table of kernels. A step of the
+   smallest network takes 0.3 us, so calls through a pointer cost nothing that shows.
+b) A pass is cut into tasks that any thread may take (work.h). By rows of the batch, a task is some rows over a chunk of
+   steps, and threads hardly ever meet; by hidden units, it is some units of one step, and they meet before each step.
+c) Arrays come with strides over time and batch: batch-first layouts and the two halves of a bidirectional output are
+   views, never copies. Lengths, resets and reversed time are a matter of which row a pointer leads to (rows.h).
+d) All checks are made once, before the GIL is released for the whole sequence.
+"""
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport hidden_size, hold
+from fastrnn._native._plan cimport Plan, choose_plan, share_out_weights
+from fastrnn._native._runtime cimport Rooms, next_task, plan_work, reserve, run_parallel
+from fastrnn._native.kernels cimport *
+from libc.string cimport memset
+
+cnp.import_array()
+
+cdef dict _CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
+cdef dict _ACTIVATIONS = {
+    "tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
+    "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6, "softmax": FR_SOFTMAX,
+}
+
+
+cdef class CompiledCell:
+    """A `CellSpec` in the numbers of the C side. spec: checked, as it checks itself when it is made."""
+
+    def __init__(self, spec):
+        self.family = spec.family
+        self.cell = _CELLS["gru_reset_before" if spec.cell == "gru" and not spec.reset_after else spec.cell]
+        self.activation, self.gate_activation = _ACTIVATIONS[spec.activation], _ACTIVATIONS[spec.gate_activation]
+        self.output_activation = _ACTIVATIONS[spec.output_activation]
+        self.clip = spec.clip or 0
+
+    cdef void start(self, SequenceCall *call):
+        """Make `call` an empty one of this cell."""
+        cdef fr_sequence *q = &call.sequence
+        memset(call, 0, sizeof(SequenceCall))
+        q.cell, q.activation, q.gate_activation = self.cell, self.activation, self.gate_activation
+        q.output_activation, q.clip = self.output_activation, self.clip
+
+
+# ---- Reading arguments ----
+
+cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
+                      weight_hr, bias_hr, weight_peephole) except -1:
+    q.H = hidden_size(weight_ih, G, x)
+    q.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)
+    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
+    q.P = q.H if weight_hr is None else cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
+    q.args.weight_ih = hold(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
+    q.args.weight_hh = hold(held, weight_hh, "weight_hh", typenum, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
+    q.args.bias_ih = hold(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
+    q.args.bias_hh = hold(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
+    q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "R", 1, q.P, -1)
+    q.args.weight_peephole = hold(held, weight_peephole, "weight_peephole", typenum, "H", 1, 3 * q.H, -1)
+    return 0
+
+
+# ---- Plan and workspaces ----
+
+cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
+    """Who does what; backward runs with the form of projection that its forward pass had."""
+    cdef fr_sequence *q = &call.sequence
+    cdef Plan plan = choose_plan(q, call.kernels)
+    call.threads, call.shares, call.by_units, call.chunk = plan.threads, plan.shares, plan.by_units, plan.chunk
+    call.weight_shares = share_out_weights(&plan, q.H // call.kernels.lanes)
+    call.passes = call.kernels.passes(q)
+    if forward:
+        q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
+
+
+cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil:
+    """Steps whose inputs are projected together: a MB of them stays in the cache."""
+    cdef const fr_sequence *q = &call.sequence
+    return max(1, min(most, (1 << 20) // (q.N * call.kernels.inputs_row(q) * call.kernels.itemsize)))
+
+
+cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil:
+    """What a step hands to the next one, or a forward pass to its backward pass. rows: of all steps that are kept."""
+    cdef fr_sequence *q = &call.sequence
+    cdef const fr_sequence_kernels *k = call.kernels
+    cdef int itemsize = k.itemsize
+    cdef long Hp = k.padded(q.H)
+    if training or q.cell == FR_GRU_RESET_BEFORE:
+        reserve(rooms, &q.workspace.gates, rows * k.gates_row(q), itemsize)
+    if q.cell == FR_LSTM:
+        reserve(rooms, &q.workspace.c, (q.N + (rows if training else 0)) * Hp, itemsize)
+    if k.has_inner(q):
+        reserve(rooms, &q.workspace.inner, rows * Hp, itemsize)
+    reserve(rooms, &q.workspace.bias, k.bias_size(q), itemsize)
+    reserve(rooms, &q.workspace.zeros, _zeros_size(call), itemsize)
+
+
+cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept nogil:
+    reserve(rooms, <void **>&call.pointers, call.threads * FR_POINTERS * call.sequence.N, sizeof(void *))
+
+
+cdef void clear_zeros(SequenceCall *call) noexcept nogil:
+    memset(call.sequence.workspace.zeros, 0, _zeros_size(call) * call.kernels.itemsize)
+
+
+cdef long _zeros_size(const SequenceCall *call) noexcept nogil:
+    cdef const fr_sequence *q = &call.sequence
+    cdef const fr_sequence_kernels *k = call.kernels
+    return max(k.gates_row(q), k.padded(q.H), k.padded(q.P))
+
+
+# ---- The loops ----
+
+cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil:
+    cdef fr_partition part
+    part.id, part.count, part.worker, part.by_units = id, count, worker, call.by_units
+    part.pointers = call.pointers + worker * FR_POINTERS * call.sequence.N
+    return part
+
+
+cdef long step_phases(const SequenceCall *call) noexcept nogil:
+    """Phases that the loop over time is cut into: by units one for each pass of each step, by rows one for each chunk."""
+    return call.sequence.T * call.passes if call.by_units else (call.sequence.T + call.chunk - 1) // call.chunk
+
+
+cdef void run_forward(SequenceCall *call) noexcept nogil:
+    """Phases: packing, then the steps."""
+    cdef const fr_sequence *q = &call.sequence
+    cdef int packing = not call.packed
+    # Chunks of rows with lengths have their inputs where another's were in the chunk before.
+    cdef bint meet = call.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
+    plan_work(&call.work, packing + step_phases(call), call.shares, call.by_units)
+    call.work.meet_until = call.work.phases if meet else packing
+    run_parallel(call.threads, forward_body, call)
+
+
+cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part) noexcept nogil:
+    """One task of a forward pass over the whole sequence. q: a copy of call.sequence, as threads are at different chunks."""
+    cdef const fr_sequence_kernels *k = call.kernels
+    cdef long s = 0, begin, end
+    cdef int p
+    if not call.packed:
+        if phase == 0:
+            k.pack_forward(q, part)
+            return
+        phase -= 1
+    begin = phase * call.chunk
+    if call.by_units:
+        s = phase // call.passes
+        begin = s - s % call.chunk
+    end = min(begin + call.chunk, q.T)
+    if q.input_projection == FR_AHEAD:
+        q.scratch.inputs_start = fr_packed(q, begin)
+        if not call.by_units or phase == begin * call.passes:
+            k.project(q, begin, end, part)
+    if call.by_units:
+        k.step_forward(q, phase % call.passes, s, part)
+        return
+    for s in range(begin, end):
+        for p in range(call.passes):
+            k.step_forward(q, p, s, part)
+
+
+cdef void forward_body(void *arg, int id) noexcept nogil:
+    """What one thread does of a forward pass."""
+    cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_sequence q = call.sequence
+    cdef fr_piece task
+    memset(&task, 0, sizeof(task))
+    while next_task(&call.work, id, &task):
+        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id))
+
+
+cdef void run_backward(SequenceCall *call) noexcept nogil:
+    """Phases: packing, the steps from the last to the first, the gradients of weights, those of inputs and of the state."""
+    cdef long steps = step_phases(call)
+    plan_work(&call.work, steps + 3, call.shares, call.by_units)
+    call.work.meet_until, call.work.meet_at = steps if call.by_units else 1, steps + 1
+    run_parallel(call.threads, backward_body, call)
+
+
+cdef void backward_task(const SequenceCall *call, long phase, fr_partition part) noexcept nogil:
+    """One task of backpropagation through time, and of the gradients that follow from it."""
+    cdef const fr_sequence_kernels *k = call.kernels
+    cdef const fr_sequence *q = &call.sequence
+    cdef long s, steps = step_phases(call), begin
+    cdef int p
+    if phase == 0:
+        k.pack_backward(q, part)
+    elif phase > steps + 1:
+        if q.args.dx.data:
+            k.grad_input(q, part)
+        if q.args.dh0:
+            k.grad_state(q, part)
+    elif phase > steps:
+        part.count = call.weight_shares
+        if part.id < part.count:
+            k.grad_weights(q, part)
+    elif call.by_units:
+        k.step_backward(q, (phase - 1) % call.passes, q.T - 1 - (phase - 1) // call.passes, part)
+    else:
+        begin = (steps - phase) * call.chunk
+        for s in range(min(begin + call.chunk, q.T) - 1, begin - 1, -1):
+            for p in range(call.passes):
+                k.step_backward(q, p, s, part)
+
+
+cdef void backward_body(void *arg, int id) noexcept nogil:
+    """What one thread does of a backward pass."""
+    cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_piece task
+    memset(&task, 0, sizeof(task))
+    while next_task(&call.work, id, &task):
+        backward_task(call, task.phase, partition_of(call, task.share, call.work.shares, id))
