@@ -3,8 +3,8 @@
     python benches/streams.py [--streams 1000] [--cell GRU] [--hidden 128] [--layers 2] [--threads N]
 
 Every stream gets one frame a turn, all at once. pool: one `StreamPool.step` for all of them. streams: a `step` of each,
-one after the other, weights shared. copies: the same where each has weights of its own, as streams had before they shared
-them. torch: `torch.nn`'s module, one call a stream with T = 1 and its state, under no_grad (with --torch).
+one after the other, weights shared. copies: the same where each has weights of its own, as before they shared them.
+torch: `torch.nn`'s module, one call a stream with T = 1 and its state, under no_grad (with --torch).
 
 A frame's latency is from the begin of the turn to when its own output is there; p99 is that of 99 frames in 100.
 

@@ -5,13 +5,13 @@ _plan       how a call is shared out                            _stream  a chain
 _arrays     checks of arrays                                    _tree    a layer over trees
 _sequence   the loops over time                                 _loss, _optim
 _lengths    rows of different lengths                           _stack   layers that run at once, packed once
+_subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
 """
 
-from ._loss import count_classes, cross_entropy
+from ._loss import count_classes, cross_entropy, ctc
 from ._optim import RULES, clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
-from ._rows import row_indices
 from ._runtime import (
     emulate_amx,
     get_matmul_precision,
@@ -27,6 +27,7 @@ from ._runtime import (
 from ._sequence import CompiledCell
 from ._stack import Stack
 from ._stream import Chain
+from ._subset import row_indices
 from ._tree import TreeCache, tree_backward, tree_forward
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "clip_gradients",
     "count_classes",
     "cross_entropy",
+    "ctc",
     "emulate_amx",
     "force_plan",
     "forward",

@@ -1,7 +1,6 @@
-cimport numpy as cnp
-from libc.stdint cimport int64_t
+"""Which rows of a sequence run at which step, as users say it."""
 
-cpdef cnp.ndarray row_indices(rows, long N)
-cdef void take_rows(char *to, const char *from_, const int64_t *rows, long n, size_t bytes) noexcept nogil
-cdef void put_rows(char *to, const char *from_, const int64_t *rows, long n, size_t bytes) noexcept nogil
-cdef bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept  # whether two C-contiguous arrays share memory
+cimport numpy as cnp
+from fastrnn._native.kernels cimport fr_sequence
+
+cdef int read_rows(fr_sequence *q, list held, lengths, reset_mask, mask, bint reverse, bint training, cnp.ndarray output) except -1

@@ -14,17 +14,14 @@ b) What is packed is never written again, so that streams and calls under way ke
 c) All layers and directions are one call without the GIL: what lengths mean for rows is worked out once for all.
 """
 
-import numpy as np
-
 cimport numpy as cnp
 from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._infer cimport infer
 from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
 from fastrnn._native._runtime cimport (
-    Rooms, Workspace, allot, allot_nogil, build_for, checksum_of, new_workspace, reserve, return_workspace, sequence_kernels,
+    Rooms, Workspace, allot, build_for, checksum_of, new_workspace, reserve, sequence_kernels,
 )
-from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, plan_call, projected_steps, reserve_pointers, reserve_states, run_forward,
-)
+from fastrnn._native._sequence cimport CompiledCell, SequenceCall
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -237,7 +234,6 @@ cdef class Stack:
     def kept_bytes(self):
         """Bytes of packed weights."""
         cdef Packed packed
-        cdef const fr_sequence_kernels *k
         cdef long total = 0
         for packed in self.packed:
             for index in range(self.count):
@@ -391,33 +387,3 @@ cdef class Stack:
         if failed:
             raise MemoryError("no memory for the workspace of a sequence")
         return 0
-
-
-cdef int infer(const fr_sequence *q, const fr_sequence_kernels *k, bint packed, const void *c0, void *h_n,
-               void *c_n) noexcept nogil:
-    """One layer and direction without training, with panels and bias in their places. -1 without memory."""
-    cdef SequenceCall call
-    cdef Rooms rooms
-    cdef void *bias = q.workspace.bias
-    memset(&call, 0, sizeof(call))
-    memset(&rooms, 0, sizeof(rooms))
-    call.sequence, call.kernels, call.packed = q[0], k, packed
-    plan_call(&call, True)
-    reserve_states(&rooms, &call, False, q.N)
-    if call.sequence.input_projection == FR_AHEAD:
-        call.chunk = projected_steps(&call, call.chunk)
-        reserve(&rooms, &call.sequence.scratch.inputs, call.chunk * q.N * k.inputs_row(q), k.itemsize)
-    reserve(&rooms, &call.sequence.scratch.operands, k.operands_size(q, False), k.itemsize)
-    reserve_pointers(&rooms, &call)
-    cdef char *at = allot_nogil(&rooms)
-    if at == NULL:
-        return -1
-    call.sequence.workspace.bias = bias
-    clear_zeros(&call)
-    if q.cell == FR_LSTM:
-        k.pack_state(&call.sequence, call.sequence.workspace.c, c0)
-    if q.T:
-        run_forward(&call)
-    k.last_states(&call.sequence, h_n, c_n)
-    return_workspace(at)
-    return 0

@@ -4,29 +4,16 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of, shape_of
+from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, set_state_of_rows, start_layer, state_of_rows
 from fastrnn._native._chooser cimport Chooser
-from fastrnn._native._rows cimport overlap, put_rows, row_indices, take_rows
-from fastrnn._native._runtime cimport (
-    Rooms, Workspace, allot, allot_nogil, build_for, new_workspace, reserve, return_workspace,
-)
-from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
-    reserve_states, run_forward,
-)
-from fastrnn._native._stack cimport Packed, Stack
+from fastrnn._native._runtime cimport Workspace, new_workspace
+from fastrnn._native._sequence cimport projected_steps, run_forward
+from fastrnn._native._subset cimport overlap, row_indices
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
-
-cdef struct ChainLayer:
-    SequenceCall call
-    int projects_ahead  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
-    int alone_projects_ahead  # the same of a batch of one row
-    void *h     # (N, P) state of the step before, or NULL: a layer without state
-    void *y     # (N, P) output of one step, for the next layer
-    void *wide  # (T, N, P) the same for a block of steps
 
 
 cdef class Chain:
@@ -57,7 +44,7 @@ cdef class Chain:
         self.held, self.layers = [memory], <ChainLayer *>memory.at
         memset(self.layers, 0, len(layers) * sizeof(ChainLayer))
         for index, layer in enumerate(layers):
-            self._start(&self.layers[index], layer["cell"], layer)
+            start_layer(&self.layers[index], N, self.typenum, layer["cell"], layer, self.held)
             q = &self.layers[index].call.sequence
             if index and q.D != self.P:
                 raise ValueError(f"layers: expected layer {index} to read {self.P} features, got {q.D}")
@@ -68,50 +55,6 @@ cdef class Chain:
         if embedding is not None:
             self.embedding = dense(embedding.copy(), "embedding", self.typenum, "VD", 2, -1, self.D)
             self.embedded = new_array(self.typenum, N, self.D, -1, False)
-
-    cdef int _start(self, ChainLayer *layer, CompiledCell cell, dict weights) except -1:
-        """Read one layer, give it room and pack its weights."""
-        cdef SequenceCall *call = &layer.call
-        cdef fr_sequence *q = &call.sequence
-        cdef const fr_sequence_kernels *k = build_for(self.itemsize).sequence
-        cell.start(call)
-        call.kernels = k
-        read_weights(q, [], self.typenum, k.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
-                     weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"))
-        q.T, q.N, call.packed = 1, self.N, True
-        q.N = 1
-        plan_call(call, True)
-        layer.alone_projects_ahead = q.input_projection == FR_AHEAD
-        q.N = self.N
-        plan_call(call, True)
-        layer.projects_ahead = q.input_projection == FR_AHEAD
-        q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
-        cdef Rooms rooms
-        memset(&rooms, 0, sizeof(rooms))
-        cdef Stack stack = weights.get("stack")
-        cdef Packed shared = None if stack is None else stack.pack(k)
-        cdef int index = weights.get("index", 0)
-        reserve(&rooms, &q.scratch.panels, k.panels_size(q) if shared is None else 0, self.itemsize)
-        reserve_states(&rooms, call, False, q.N)
-        reserve_pointers(&rooms, call)
-        self.held.append(allot(&rooms))
-        clear_zeros(call)
-        if q.cell == FR_LSTM:
-            k.pack_state(q, q.workspace.c, NULL)
-        cdef cnp.ndarray y = new_array(self.typenum, q.N, q.P, -1, False), h = new_array(self.typenum, q.N, q.P, -1, True)
-        self.held += [y, h]
-        layer.y = cnp.PyArray_DATA(y)
-        if q.args.weight_hh != NULL:
-            layer.h = cnp.PyArray_DATA(h)
-        cdef fr_partition all_of_it = partition_of(call, 0, 1, 0)
-        all_of_it.by_units = 0
-        if shared is None:
-            with nogil:
-                k.pack_forward(q, all_of_it)
-        else:
-            q.scratch.panels, q.workspace.bias = shared.at[2 * index], shared.at[2 * index + 1]
-            self.held.append(shared)
-        return 0
 
     # ---- Running ----
 
@@ -140,9 +83,9 @@ cdef class Chain:
             x = q.args.output
 
     def step(self, x, cnp.ndarray out=None, rows=None):
-        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
+        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
 
-        rows: indices (n,) or a mask (N,) of those that step, x (n, D) -> (n, R); the others stay as they are. Each has
+        rows: indices (n,) or a mask (N,) of those that step, x (n, D) -> (n, P); the others stay as they are. Each has
             the bits then of a stream of its own.
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
@@ -159,7 +102,6 @@ cdef class Chain:
         cdef long n = cnp.PyArray_DIM(rows, 0)
         cdef fr_series xs, ys
         cdef int index, failed = 0
-        cdef char *between = NULL
         if self.embedding is not None:
             x_ = np.take(self.embedding, self._tokens(x, 1, n), axis=0)
         else:
@@ -190,7 +132,7 @@ cdef class Chain:
         return out
 
     def step_frames(self, dict rows, frames):
-        """A step of those rows that have a frame: rows is id -> row, frames id -> x_t (D,) or a token; id -> y_t (R,)."""
+        """A step of those rows that have a frame: rows is id -> row, frames id -> x_t (D,) or a token; id -> y_t (P,)."""
         cdef long n = len(frames), i = 0
         cdef cnp.ndarray indices = new_array(cnp.NPY_INT64, n, -1, -1, False)
         cdef cnp.ndarray x = new_array(cnp.NPY_INT64, n, -1, -1, False) if self.embedding is not None else (
@@ -310,29 +252,17 @@ cdef class Chain:
     # ---- States ----
 
     def states(self, rows=None):
-        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H)); or of some rows (n, ...)."""
+        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H)); or of some rows (n, ...)."""
         cdef ChainLayer *layer
-        cdef fr_sequence *q
-        cdef cnp.ndarray a, indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
+        cdef cnp.ndarray indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
         cdef const int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
-        cdef long i, n = cnp.PyArray_DIM(indices, 0)
+        cdef long n = cnp.PyArray_DIM(indices, 0)
         result = []
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index in range(self.count):
             layer = &self.layers[index]
-            q = &layer.call.sequence
-            if layer.h == NULL:
-                result.append(None)
-                continue
-            a = new_array(self.typenum, n, q.P, -1, False)
-            take_rows(<char *>cnp.PyArray_DATA(a), <char *>layer.h, at, n, q.P * self.itemsize)
-            state = (a,)
-            if q.cell == FR_LSTM:
-                a = new_array(self.typenum, n, q.H, -1, False)
-                for i in range(n):
-                    memcpy(<char *>cnp.PyArray_DATA(a) + i * q.H * self.itemsize,
-                           <char *>q.workspace.c + at[i] * layer.call.kernels.padded(q.H) * self.itemsize, q.H * self.itemsize)
-                state = (state[0], a)
-            result.append(state)
+            result.append(None if layer.h == NULL else state_of_rows(layer, self.typenum, at, n))
         return result
 
     def set_states(self, list states, rows=None):
@@ -341,7 +271,7 @@ cdef class Chain:
         cdef fr_sequence *q
         cdef cnp.ndarray h, c, indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
         cdef const int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
-        cdef long i, n = cnp.PyArray_DIM(indices, 0)
+        cdef long n = cnp.PyArray_DIM(indices, 0)
         checked = []
         if len(states) != self.count:
             raise ValueError(f"state: expected one entry per layer, {self.count}, got {len(states)}")
@@ -355,14 +285,12 @@ cdef class Chain:
                 h = dense(entry[0], "h of state", self.typenum, "NH", 2, n, q.P)
                 c = dense(entry[1], "c of state", self.typenum, "NH", 2, n, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index, h, c in checked:
             layer = &self.layers[index]
             q = &layer.call.sequence
-            put_rows(<char *>layer.h, <char *>cnp.PyArray_DATA(h), at, n, q.P * self.itemsize)
-            if c is not None:
-                for i in range(n):
-                    memcpy(<char *>q.workspace.c + at[i] * layer.call.kernels.padded(q.H) * self.itemsize,
-                           <char *>cnp.PyArray_DATA(c) + i * q.H * self.itemsize, q.H * self.itemsize)
+            set_state_of_rows(layer, h, c, at, n)
 
     # ---- Generation ----
 
@@ -433,38 +361,3 @@ cdef class Chain:
                 xs.data = ys.data
         self.running = False
         return out
-
-
-cdef int advance_rows(ChainLayer *layer, fr_series x, fr_series out, const int64_t *rows, long n) noexcept nogil:
-    """One step of one layer for n rows, each with the bits of a stream of its own. -1 without memory."""
-    cdef SequenceCall call = layer.call
-    cdef fr_sequence *q = &call.sequence
-    cdef const fr_sequence_kernels *k = call.kernels
-    cdef size_t h_row = q.P * k.itemsize, c_row = k.padded(q.H) * k.itemsize
-    cdef char *c = <char *>q.workspace.c  # of all rows
-    cdef void *h = NULL
-    cdef Rooms rooms
-    q.N, q.T, q.as_one_row = n, 1, True
-    plan_call(&call, True)
-    q.input_projection, call.chunk = FR_SEQUENTIAL if layer.alone_projects_ahead else FR_FUSED, 1
-    memset(&rooms, 0, sizeof(rooms))
-    reserve(&rooms, &h, n * q.P, k.itemsize)
-    if c != NULL:
-        reserve(&rooms, &q.workspace.c, n * k.padded(q.H), k.itemsize)
-    reserve_pointers(&rooms, &call)
-    cdef char *at = allot_nogil(&rooms)
-    if at == NULL:
-        return -1
-    q.args.x, q.args.output, q.args.h0 = x, out, NULL
-    if layer.h != NULL:
-        take_rows(<char *>h, <char *>layer.h, rows, n, h_row)
-        q.args.h0 = h
-    if c != NULL:
-        take_rows(<char *>q.workspace.c, c, rows, n, c_row)
-    run_forward(&call)
-    if layer.h != NULL:
-        put_rows(<char *>layer.h, <char *>out.data, rows, n, h_row)
-    if c != NULL:
-        put_rows(c, <char *>q.workspace.c, rows, n, c_row)
-    return_workspace(at)
-    return 0

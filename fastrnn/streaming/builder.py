@@ -148,7 +148,7 @@ class ChainBuilder:
         return [entry[0] if entry is not None and len(entry) == 1 else entry for entry in entries]
 
     def by_link(self, entries: list[Any], N: int) -> list[Any]:
-        """The other way round; None stands for the initial state."""
+        """The other way round; None stands for the initial state, or for one part of it."""
         state: list[tuple[Array, ...] | None] = []
         initial = self.initial(N)
         for layer, count, entry in zip(self.layers, self.counts, entries):
@@ -159,11 +159,12 @@ class ChainBuilder:
                 continue
             parts = _state.parts(entry)
             if len(parts) != len(layer.state_spec.names) or any(
-                np.ndim(part) != 3 or len(part) != count for part in parts
+                part is not None and (np.ndim(part) != 3 or len(part) != count) for part in parts
             ):
                 wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.state_spec.names)
                 raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_state.shapes(entry)}")
-            state += [tuple(part[k] for part in parts) for k in range(count)]
+            for k, rows in enumerate(initial[len(state) : len(state) + count]):
+                state.append(tuple(rows[i] if part is None else part[k] for i, part in enumerate(parts)))
         return state
 
 

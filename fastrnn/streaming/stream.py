@@ -123,7 +123,7 @@ class CompiledStream(_native.Chain, Stream):
         self.set_states(self._piece.by_link(self.model.flatten_state(snapshot), n), rows)
 
     def reset(self, rows: Any = None) -> None:
-        self.restore(None, rows)
+        self.restore(None, _not_flags(rows, self.batch_size))
 
 
 class PiecewiseStream(Stream):
@@ -237,7 +237,7 @@ class PiecewiseStream(Stream):
                 self._states[index] = _state.with_rows(whole, indices, entry)
 
     def reset(self, rows: Any = None) -> None:
-        self.restore(None, rows)
+        self.restore(None, _not_flags(rows, self.batch_size))
 
 
 def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
@@ -247,5 +247,12 @@ def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
 
 
 def _index(rows: Any, N: int) -> Array:
-    """Indices of distinct rows out of N. Flags 0 and 1 would be taken for the indices of two rows."""
+    """Indices of distinct rows out of N, from indices or a mask."""
     return _native.row_indices(rows, N)
+
+
+def _not_flags(rows: Any, N: int) -> Any:
+    """Refuses flags 0 and 1, which would be taken for the indices of two rows."""
+    if rows is not None and (a := np.asarray(rows)).dtype.kind in "iu" and 1 < N == a.size and set(a.flat) <= {0, 1}:
+        raise ValueError(f"rows: expected each index once, got {a}; flags are a mask of bool, rows.astype(bool)")
+    return rows
