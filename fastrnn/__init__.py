@@ -63,6 +63,7 @@ from .models import LanguageModel
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .row_gradient import RowGradient
 from .runtime import __version__, free_workspace, show_config
+from .streaming import StreamPool
 from .trainer import History, Trainer, metrics, schedules
 from .trainer.averaging import EMA, SWA
 from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint, ReduceLROnPlateau
@@ -109,6 +110,7 @@ __all__ = [
     "SGD",
     "SWA",
     "Sequential",
+    "StreamPool",
     "TensorBoard",
     "Trainer",
     "TreeLSTM",

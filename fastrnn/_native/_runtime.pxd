@@ -1,6 +1,7 @@
 """What the other compiled modules may ask of the C side; see _runtime.pyx."""
 
 from fastrnn._native.kernels cimport *
+from libc.stdint cimport uint64_t
 
 # ---- Kernels ----
 
@@ -36,6 +37,7 @@ cdef class Workspace:
     cdef char *at
 
 cdef Workspace new_workspace(size_t size)
+cdef void return_workspace(char *at) noexcept nogil  # fr_release, pool.h
 
 cdef enum: MAX_ROOMS = 12
 
@@ -46,8 +48,13 @@ cdef struct Rooms:  # buffers of one workspace that is to be made; all zeros bef
     void **pointers[MAX_ROOMS]
 
 # Ask for room for so many elements; `allot` makes the workspace and writes to `pointer` where they start.
-cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept
+cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept nogil
 cdef Workspace allot(Rooms *rooms)
+cdef char *allot_nogil(Rooms *rooms) noexcept nogil  # NULL without memory; for return_workspace
+
+# ---- Checksums ----
+
+cdef uint64_t checksum_of(const void *data, size_t bytes, uint64_t start) noexcept nogil  # fr_checksum, checksum.h
 
 cdef class Cache:
     cdef int typenum

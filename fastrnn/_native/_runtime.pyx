@@ -23,6 +23,9 @@ cdef extern from "build.h" nogil:
     const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
     const char *fr_amx_missing()
 
+cdef extern from "checksum.h" nogil:
+    uint64_t fr_checksum(const void *data, size_t bytes, uint64_t start)
+
 cdef extern from "pool.h" nogil:
     void fr_parallel(int threads, thread_body body, void *arg)
     int fr_cpus()
@@ -218,7 +221,7 @@ cdef Workspace new_workspace(size_t size):
     return workspace
 
 
-cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept:
+cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept nogil:
     """Starts are staggered: buffers that are walked side by side would fall into the same cache sets if all of them began on
     a page."""
     rooms.pointers[rooms.count], rooms.starts[rooms.count] = pointer, rooms.size
@@ -226,12 +229,31 @@ cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noe
     rooms.size += ((elements * itemsize + 4095) & ~<size_t>4095) + 320
 
 
-cdef Workspace allot(Rooms *rooms):
-    cdef Workspace workspace = new_workspace(rooms.size)
+cdef void point_to_rooms(Rooms *rooms, char *at) noexcept nogil:
     cdef int i
     for i in range(rooms.count):
-        rooms.pointers[i][0] = workspace.at + rooms.starts[i]
+        rooms.pointers[i][0] = at + rooms.starts[i]
+
+
+cdef Workspace allot(Rooms *rooms):
+    cdef Workspace workspace = new_workspace(rooms.size)
+    point_to_rooms(rooms, workspace.at)
     return workspace
+
+
+cdef char *allot_nogil(Rooms *rooms) noexcept nogil:
+    cdef char *at = <char *>fr_acquire(rooms.size)
+    if at != NULL:
+        point_to_rooms(rooms, at)
+    return at
+
+
+cdef void return_workspace(char *at) noexcept nogil:
+    fr_release(at)
+
+
+cdef uint64_t checksum_of(const void *data, size_t bytes, uint64_t start) noexcept nogil:
+    return fr_checksum(data, bytes, start)
 
 
 cdef class Cache:

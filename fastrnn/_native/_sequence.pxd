@@ -28,11 +28,11 @@ cdef class CompiledCell:
 # The steps of a call, in their order. read_weights: also sets D, H, P.
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
                       weight_hr, bias_hr, weight_peephole) except -1
-cdef void plan_call(SequenceCall *call, bint forward) noexcept
-cdef long projected_steps(const SequenceCall *call, long most) noexcept
-cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept
-cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept
-cdef void clear_zeros(SequenceCall *call) noexcept
+cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil
+cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil
+cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil
+cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept nogil
+cdef void clear_zeros(SequenceCall *call) noexcept nogil
 cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil
 cdef double whole_cost(const SequenceCall *call) noexcept nogil  # multiply-adds of all its steps, forward
 cdef void run_forward(SequenceCall *call) noexcept nogil

@@ -67,7 +67,7 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
 
 # ---- Plan and workspaces ----
 
-cdef void plan_call(SequenceCall *call, bint forward) noexcept:
+cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
     cdef Plan plan = choose_plan(q, call.kernels)
@@ -80,13 +80,13 @@ cdef void plan_call(SequenceCall *call, bint forward) noexcept:
         q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
 
 
-cdef long projected_steps(const SequenceCall *call, long most) noexcept:
+cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil:
     """Steps whose inputs are projected together: a MB of them stays in the cache."""
     cdef const fr_sequence *q = &call.sequence
     return max(1, min(most, (1 << 20) // (q.N * call.kernels.inputs_row(q) * call.kernels.itemsize)))
 
 
-cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept:
+cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil:
     """What a step hands to the next one, or a forward pass to its backward pass. rows: of all steps that are kept."""
     cdef fr_sequence *q = &call.sequence
     cdef const fr_sequence_kernels *k = call.kernels
@@ -108,15 +108,15 @@ cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long r
     reserve(rooms, &q.workspace.zeros, _zeros_size(call), itemsize)
 
 
-cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept:
+cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept nogil:
     reserve(rooms, <void **>&call.pointers, call.threads * FR_POINTERS * call.sequence.N, sizeof(void *))
 
 
-cdef void clear_zeros(SequenceCall *call) noexcept:
+cdef void clear_zeros(SequenceCall *call) noexcept nogil:
     memset(call.sequence.workspace.zeros, 0, _zeros_size(call) * call.kernels.itemsize)
 
 
-cdef long _zeros_size(const SequenceCall *call) noexcept:
+cdef long _zeros_size(const SequenceCall *call) noexcept nogil:
     cdef const fr_sequence *q = &call.sequence
     cdef const fr_sequence_kernels *k = call.kernels
     return max(k.gates_row(q), k.padded(q.H), k.padded(q.P))

@@ -96,7 +96,7 @@ cdef extern from "build.h" nogil:
         long T, N, D, H, P
         int cell, activation, gate_activation, output_activation
         double clip
-        int input_projection, training
+        int input_projection, as_one_row, training
         fr_rows rows
         fr_sequence_arguments args
         fr_sequence_workspace workspace

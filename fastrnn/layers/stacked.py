@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._native import Stack
 from .._validate import (
     as_real,
     check_choice,
@@ -32,7 +33,7 @@ from .._validate import (
 )
 from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .dropout import dropout_mask
 from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
@@ -161,13 +162,12 @@ class RecurrentLayer(Stateful):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
+        if not training:
+            found = self._infer(x, state, context)
+            if found is not None:
+                return found
+        elif self._prepared is not None:
+            self.release()
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
@@ -221,6 +221,27 @@ class RecurrentLayer(Stateful):
         if training:
             self._cache = caches, masks, halves, (T, N, self._width), batched, x is None, learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
+
+    def _infer(self, x: Any, state: Any, context: Context) -> tuple[Array, Any] | None:
+        """The whole forward without training as one compiled call, from packed weights; None for what that does not
+        take: no input, and what has to be refused."""
+        merges = self._directions == 2 and self.merge != "concat"
+        if x is None or context.steps is not None or context.mask is not None or (merges and self.num_layers > 1):
+            return None
+        if any(self.noise.zoneout) or (self.learn_initial_state and context.reset_mask is not None):
+            return None
+        stack = self._stack or self.open_stack()
+        assert stack is not None
+        if state is None and self.learn_initial_state:
+            N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
+            learned = [self._params[f"initial_{name}"] for name in self.states]
+            state = self._as_state(learned if N is None else [np.repeat(a[:, None], N, axis=1) for a in learned])
+        told = state, context.lengths, context.reset_mask, self.batch_first
+        found = stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
+        return (merge_directions(found[0], self.merge), found[1]) if merges and found else found
+
+    def make_stack(self) -> Stack:
+        return Stack(self._params, self._names, self._directions, self.spec.compiled)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         kept = self._kept()
@@ -350,7 +371,9 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(self.spec, weights, learned, self.noise.zoneout)
+            builder.add_recurrence(
+                self.spec, weights, learned, self.noise.zoneout, stack=self.open_stack(), index=index
+            )
         return True
 
     # --- layouts ------------------------------------------------------------------------------------------------------
