@@ -213,6 +213,17 @@ cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
             p.update.rate, p.update.l2_weight_decay, p.update.decoupled_weight_decay, p.update.eps = own[name]
 
 
+cdef tuple _read_gradient(object given, object name, tuple shape, object dtype, int typenum):
+    """A gradient, C-contiguous, and the rows that it is of; None: all."""
+    cdef cnp.ndarray grad, rows = None
+    if isinstance(given, cnp.ndarray) or not hasattr(given, "indices"):
+        grad = _like(given, "grads", name, shape, dtype, typenum)
+    else:
+        rows = _rows_of(given, name, shape)
+        grad = _like(given.values, "grads", name, (rows.shape[0], shape[1]), dtype, typenum)
+    return grad if cnp.PyArray_ISCARRAY_RO(grad) else cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER), rows
+
+
 def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
                    double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
                    double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
@@ -238,17 +249,10 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         if given is None:
             raise ValueError(f"grads: expected a gradient for {name!r}, got none")
         param = _like(params[name], "params", name, shape, dtype, typenum)
-        rows = None
-        if isinstance(given, cnp.ndarray) or not hasattr(given, "indices"):
-            grad = _like(given, "grads", name, shape, dtype, typenum)
-        else:  # a gradient of some rows
-            rows = _rows_of(given, name, shape)
-            grad = _like(given.values, "grads", name, (rows.shape[0], shape[1]), dtype, typenum)
+        grad, rows = _read_gradient(given, name, shape, dtype, typenum)
         if not cnp.PyArray_ISCARRAY(param):  # a copy would be updated in its place
             state = "a strided" if cnp.PyArray_ISWRITEABLE(param) else "a read-only"
             raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got {state} one")
-        if not cnp.PyArray_ISCARRAY_RO(grad):
-            grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
         held.append((param, grad, rows))
         names.append(name)
         _add_array(&todo, grad)

@@ -10,6 +10,7 @@ import os
 import threading
 
 from fastrnn._native.kernels cimport *
+from libc.string cimport memset
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # what a handler raises is left for raise_signal
@@ -188,6 +189,15 @@ cdef int _look_for_signals() noexcept nogil:
     """Whether a signal has come whose handler raises; that then is the current exception."""
     with gil:
         return PyErr_CheckSignals() != 0
+
+
+cdef fr_watch own_watch(fr_work *work) noexcept:
+    """Of a loop over steps, of which `work` knows no more than whether it was stopped."""
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    work.stopped = False
+    watch.stopped, watch.caller = &work.stopped, True
+    return watch
 
 
 cdef bint look(fr_watch *watch) noexcept nogil:

@@ -6,9 +6,9 @@ cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of, shape_of
 from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, set_state_of_rows, start_layer, state_of_rows
 from fastrnn._native._chooser cimport Chooser
-from fastrnn._native._runtime cimport LONG_CALL, Workspace, new_workspace, raise_signal, stops, was_stopped
+from fastrnn._native._runtime cimport LONG_CALL, Workspace, new_workspace, own_watch, raise_signal, stops, was_stopped
 from fastrnn._native._sequence cimport EVERY_PHASE, NO_PHASE, projected_steps, run_forward, whole_cost
-from fastrnn._native._subset cimport overlap, row_indices
+from fastrnn._native._subset cimport overlap, row_indices, tokens_of
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
@@ -125,7 +125,7 @@ cdef class Chain:
         cdef fr_series xs, ys
         cdef int index, failed = 0
         if self.embedding is not None:
-            x_ = np.take(self.embedding, self._tokens(x, 1, n), axis=0)
+            x_ = np.take(self.embedding, tokens_of(self.embedding, x, 1, n), axis=0)
         else:
             x_ = as_array(x, "x", self.typenum)
             if cnp.PyArray_NDIM(x_) != 2 or cnp.PyArray_DIM(x_, 0) != n or cnp.PyArray_DIM(x_, 1) != self.D:
@@ -191,7 +191,7 @@ cdef class Chain:
         cdef fr_series xs, ys
         cdef bint flat = False
         if self.embedding is not None:
-            x_ = np.take(self.embedding, self._tokens(x, 1, self.N), axis=0, out=self.embedded)
+            x_ = np.take(self.embedding, tokens_of(self.embedding, x, 1, self.N), axis=0, out=self.embedded)
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):
@@ -226,7 +226,7 @@ cdef class Chain:
         cdef int index
         cdef fr_series xs, ys
         if self.embedding is not None:
-            x = self.embedding[self._tokens(x, 2, self.N)]
+            x = self.embedding[tokens_of(self.embedding, x, 2, self.N)]
         x_ = read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
         out = new_array(self.typenum, T, self.N, self.P, False)
@@ -267,17 +267,6 @@ cdef class Chain:
             self.running = False
         self._end(&work, cost, before)
         return out
-
-    cdef cnp.ndarray _tokens(self, x, int ndim, long N):
-        tokens = np.ascontiguousarray(x)
-        if tokens.dtype.kind not in "iu":
-            raise TypeError(f"x: expected integer tokens, got {tokens.dtype}")
-        if tokens.ndim != ndim or tokens.shape[ndim - 1] != N:
-            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{N},), got {tokens.shape}")
-        V = self.embedding.shape[0]
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
-            raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
-        return tokens
 
     # ---- States ----
 
@@ -350,7 +339,7 @@ cdef class Chain:
         xs.data, xs.row, xs.step = embedded, self.D, 0
         ys.data, ys.row, ys.step = rows, self.P, 0
         cdef fr_work work
-        cdef fr_watch watch = _own_watch(&work)
+        cdef fr_watch watch = own_watch(&work)
         cdef double cost = self._step_cost() + self.N * self.P * 8.0
         cdef list before = self.states()
         self._begin()
@@ -390,7 +379,7 @@ cdef class Chain:
         out[:1] = y
         xs = ys = series_of(out)
         cdef fr_work work
-        cdef fr_watch watch = _own_watch(&work)
+        cdef fr_watch watch = own_watch(&work)
         cdef double cost = self._step_cost()
         cdef list before = self.states()
         self._begin()
@@ -403,12 +392,3 @@ cdef class Chain:
                 xs.data = ys.data
         self._end(&work, steps * cost, before)
         return out
-
-
-cdef fr_watch _own_watch(fr_work *work) noexcept:
-    """Of a loop over steps, of which `work` knows no more than whether it was stopped."""
-    cdef fr_watch watch
-    memset(&watch, 0, sizeof(watch))
-    work.stopped = False
-    watch.stopped, watch.caller = &work.stopped, True
-    return watch

@@ -37,6 +37,19 @@ cpdef cnp.ndarray row_indices(rows, long N):
     return indices
 
 
+cdef cnp.ndarray tokens_of(cnp.ndarray embedding, x, int ndim, long N):
+    """Tokens (N,), or (T, N) with ndim 2, that embedding (V, D) has rows for."""
+    tokens = np.ascontiguousarray(x)
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(f"x: expected integer tokens, got {tokens.dtype}")
+    if tokens.ndim != ndim or tokens.shape[ndim - 1] != N:
+        raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{N},), got {tokens.shape}")
+    V = embedding.shape[0]
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
+        raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
+    return tokens
+
+
 cdef void take_rows(char *to, const char *from_, const int64_t *rows, long n, size_t bytes) noexcept nogil:
     cdef long i
     for i in range(n):

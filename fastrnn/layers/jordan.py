@@ -132,9 +132,12 @@ class Jordan(Stateful):
         teacher_forcing: float | None = None,
         lengths: Array | None = None,
         reset_mask: Array | None = None,
+        mask: Any = None,
         training: bool = False,
     ) -> tuple[Array, Array]:
-        """output, y_n: see the class."""
+        """output, y_n: see the class. It takes no mask."""
+        if mask is not None:
+            raise ValueError("mask: expected None, as Jordan takes no mask")
         context = Context(lengths, reset_mask, targets, steps, teacher_forcing)
         return self._own_forward(x, state, context=context, training=training)
 

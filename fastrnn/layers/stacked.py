@@ -27,8 +27,6 @@ from .._validate import (
     check_probability,
     check_reset_mask,
     check_size,
-    check_state,
-    kind_of,
     own_generator,
 )
 from ..functional.sequence import sequence_backward, sequence_forward
@@ -39,11 +37,12 @@ from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, resets_of_directions, time_major, time_major_mask
+from .layout import as_given, read_doutput, resets_of_directions, time_major_mask
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
+from .stack_states import StackStates
 from .stateful import Stateful
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class RecurrentLayer(Stateful):
+class RecurrentLayer(StackStates):
     """What RNN, GRU and LSTM share.
 
     The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
@@ -195,11 +194,7 @@ class RecurrentLayer(Stateful):
             both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
                 index = k * S + s
-                weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
-                if x is None and not k:
-                    weights["weight_ih"] = weights["weight_ih"][:, :0]
-                if self.noise:
-                    weights |= self._draw_noise(T, N, training)
+                weights = self._weights_of(index, x is None, T, N, training)
                 h0, c0 = [a if a is None else a[index] for a in state0]
                 output, h_n, c_n, cache = sequence_forward(
                     self.spec,
@@ -302,11 +297,17 @@ class RecurrentLayer(Stateful):
             dx = dx if s else grads["x"]
         return dx
 
-    def _draw_noise(self, T: int, N: int, training: bool) -> dict[str, Array]:
+    def _weights_of(self, index: int, without_input: bool, T: int, N: int, training: bool) -> dict[str, Any]:
+        """What the functional core is told of one layer and direction: its weights, and the noise of this call."""
+        weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
+        if without_input and index < self._directions:
+            weights["weight_ih"] = weights["weight_ih"][:, :0]
+        if not self.noise:
+            return weights
         widths = self._state_widths()
         if training:
-            return self.noise.draw(self._rng, T, N, widths, self.dtype)
-        return self.noise.expectation(T, N, widths, self.dtype)
+            return weights | self.noise.draw(self._rng, T, N, widths, self.dtype)
+        return weights | self.noise.expectation(T, N, widths, self.dtype)
 
     def _backward_in_episodes(self, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool) -> tuple[Any, Any]:
         if dy is not None:
@@ -375,60 +376,3 @@ class RecurrentLayer(Stateful):
                 self.spec, weights, learned, self.noise.zoneout, stack=self.open_stack(), index=index
             )
         return True
-
-    # --- layouts ------------------------------------------------------------------------------------------------------
-
-    def _state_widths(self) -> tuple[int, ...]:
-        return self.spec.widths(self.hidden_size, self._h_size)
-
-    def _read_input(self, x: Array | None, state: State, steps: int | None) -> tuple[Array, bool]:
-        """x time-major, and whether it has a batch axis; `steps` without input are an x of no features."""
-        if (x is None) == (steps is None):
-            raise ValueError("steps: expected a number of steps with x None, and None with an x")
-        if x is not None:
-            x = as_real("x", x, self.dtype)
-            return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
-        several = len(self.states) > 1 and isinstance(state, (tuple, list))
-        first = next((part for part in state if part is not None), None) if several else state
-        batched = first is None or np.ndim(first) == 3
-        N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
-        return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
-
-    def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
-        """h (L*S, N, P) and c (L*S, N, H), None where none is given, and for the c of a cell without one."""
-        if state is None:
-            return [None, None]
-        parts = [state] if len(self.states) == 1 else state
-        if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
-            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), got {kind_of(state)}")
-        rows = self.num_layers * self._directions
-        for part, letter, width in zip(parts, self.states, self._state_widths()):
-            shape = (rows, N, width) if batched else (rows, width)
-            label = name if len(self.states) == 1 else f"{letter} of {name}"
-            check_state(label, part, shape, self.dtype)
-        return _pair([part if batched or part is None else part[:, None] for part in parts])
-
-    def _first_state(self, state: State, N: int, batched: bool) -> tuple[list[Array | None], list[int]]:
-        """What the sequences start from, and which parts of it are the learned ones."""
-        first, learned = self._unpack("state", state, N, batched), []
-        if self.learn_initial_state:
-            for part, name in enumerate(self.states):
-                if first[part] is None:
-                    first[part] = np.repeat(self._params[f"initial_{name}"][:, None], N, axis=1)
-                    learned.append(part)
-        return first, learned
-
-    def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
-        if not batched:
-            return self._as_state([np.concatenate(rows) for rows in zip(*state_n)])
-        if len(state_n) == 1:
-            return self._as_state([a[None] for a in state_n[0]])
-        return self._as_state([np.stack(rows) for rows in zip(*state_n)])
-
-    def _as_state(self, parts: list[Array]) -> State:
-        return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _pair(parts: list[Array | None]) -> list[Array | None]:
-    """h and c, which is None for a cell without one."""
-    return [parts[0], parts[1] if len(parts) == 2 else None]

@@ -71,7 +71,8 @@ class ChainBuilder:
         index: int = 0,
     ) -> bool:
         """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
-        of its states starts from, None for zeros; zoneout: the part of each state that is kept at a step; stack: who has the weights packed, as its `index`-th, or None."""
+        of its states starts from, None for zeros; zoneout: the part of each state that is kept at a step; stack: who
+        has the weights packed, as its `index`-th, or None."""
         link = {**weights, "spec": spec, "initial": initial, "zoneout": zoneout, "stack": stack, "index": index}
         self.links.append(link | self._sizes(link))
         return True
