@@ -37,6 +37,7 @@ AMX = ["-mamx-tile", "-mamx-bf16"]
 INCLUDES = ["src/include", "src/kernels", "src/runtime", "src/words"]
 PACKAGE = "fastrnn._native"
 SOURCES = [*glob.glob("src/*/*.[ch]"), "setup.py"]
+CONTRACTS = [*glob.glob("src/include/*.h"), *glob.glob("src/runtime/*.h"), *glob.glob("src/words/*.h"), "setup.py"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
 
@@ -121,12 +122,12 @@ def module(name, *sources):
         include_dirs=[*INCLUDES, numpy.get_include()],
         extra_link_args=["-pthread", *SANITIZERS],
         extra_compile_args=["-O2", "-g0", *SANITIZERS],
-        depends=SOURCES,
+        depends=SOURCES if name == "_runtime" else CONTRACTS,
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     )
 
 
-topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_sequence", "_stream", "_tree")
+topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_rows", "_sequence", "_stream", "_tree")
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {
