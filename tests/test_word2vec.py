@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,10 @@ def same_topic_of(vectors: np.ndarray, wv: KeyedVectors) -> float:
     other = KeyedVectors(wv.vector_size)
     other.set_vectors(wv.index_to_key, vectors)
     return same_topic(other)
+
+
+def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "words.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/words.md", "exec"), {})

@@ -137,7 +137,8 @@ INLINE float *times_of(fr_words_step *step, int k) { return step->times + k / GR
 
 static void draw_outputs(drawing *d, fr_words_step *step) {
     const fr_words *model = d->model;
-    memset(step->times, 0, (1 + model->negative + GROUP - 1) / GROUP * 2 * SLOTS * sizeof(float));
+    for (int i = 0; i < (1 + model->negative + GROUP - 1) / GROUP * 2 * SLOTS; i += VL)
+        store(step->times + i, (vec){0});
     step->outputs[0] = step->center;
     step->times[0] = step->times[SLOTS] = 1;
     step->K = 1;
