@@ -8,7 +8,10 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +154,16 @@ def test_a_file_has_the_vocabulary(tmp_path, level):
         assert again.vocabulary.tokens == model.vocabulary.tokens and again.vocabulary.level == level
         assert again.config() == model.config() and repr(again) == repr(model)
         assert "".join(again.write("the", 20, rng=0)) == "".join(model.write("the", 20, rng=0))
+
+
+def test_a_file_of_a_model_is_read_where_nothing_of_it_was_imported(tmp_path):
+    serialization.save_model(make(), tmp_path / "a")
+    program = (
+        "import sys, fastrnn; assert 'fastrnn.models' not in sys.modules and 'fastrnn.words' not in sys.modules; "
+        f"model = fastrnn.serialization.load_model({str(tmp_path / 'a')!r}); print(type(model).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path.cwd())
+    assert done.stdout == "LanguageModel\n", done.stderr
 
 
 def test_training_in_pieces_equals_training_at_once(tmp_path):
