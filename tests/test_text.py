@@ -179,6 +179,18 @@ def test_training_in_pieces_equals_training_at_once(tmp_path):
         np.testing.assert_array_equal(again.model.params[name], param)
 
 
+def test_a_sparse_embedding_learns_too(tmp_path):
+    model = make("words", sparse=True, cutoffs=[4, 7])
+    before = model.score(TEXT)["loss"]
+    x, y = model.samples(TEXT, 4, 16)
+    trainer = Trainer(model, model.loss, fastrnn.Adam(1e-2), clip_norm=1.0, stateful=True)
+    trainer.fit(x, y, epochs=6, batch_size=4, progress=False)
+    assert isinstance(model.grads["0.weight"], fastrnn.RowGradient)
+    assert model.score(TEXT)["loss"] < 0.5 * before
+    trainer.save(tmp_path / "a")
+    assert Trainer.load(tmp_path / "a").model.config() == model.config()
+
+
 def test_tied_weights_are_one_array(tmp_path):
     model = make(tie_weights=True, num_layers=2)
     assert model[0].params["weight"] is model[-1].params["weight"]
