@@ -255,6 +255,17 @@ def test_vectors_by_word():
     assert layer.params["weight"].dtype == np.float32
 
 
+def test_vectors_of_word2vec():
+    from fastrnn.words import Vocabulary, Word2Vec
+
+    sentences = [["the", "cat", "sat"], ["the", "dog", "ran"]] * 20
+    vectors = Word2Vec(sentences, vector_size=5, min_count=1, epochs=1, workers=1).wv
+    vocabulary = Vocabulary().fit(sentences)
+    layer = Embedding.from_pretrained(vectors, vocabulary, padding_idx=vocabulary["<pad>"], rng=0)
+    assert layer.num_embeddings == len(vocabulary)
+    np.testing.assert_array_equal(layer(vocabulary.encode(["cat", "dog"])), np.stack([vectors["cat"], vectors["dog"]]))
+
+
 @pytest.mark.parametrize(
     "make, error, message",
     [

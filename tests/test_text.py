@@ -8,7 +8,10 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +156,16 @@ def test_a_file_has_the_vocabulary(tmp_path, level):
         assert "".join(again.write("the", 20, rng=0)) == "".join(model.write("the", 20, rng=0))
 
 
+def test_a_file_of_a_model_is_read_where_nothing_of_it_was_imported(tmp_path):
+    serialization.save_model(make(), tmp_path / "a")
+    program = (
+        "import sys, fastrnn; assert 'fastrnn.models' not in sys.modules and 'fastrnn.words' not in sys.modules; "
+        f"model = fastrnn.serialization.load_model({str(tmp_path / 'a')!r}); print(type(model).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path.cwd())
+    assert done.stdout == "LanguageModel\n", done.stderr
+
+
 def test_training_in_pieces_equals_training_at_once(tmp_path):
     model, other = make(), make()
     trainer = fit(model, epochs=2)
@@ -164,6 +177,18 @@ def test_training_in_pieces_equals_training_at_once(tmp_path):
     again.fit(x, y, epochs=1, batch_size=4, progress=False)
     for name, param in trainer.model.params.items():
         np.testing.assert_array_equal(again.model.params[name], param)
+
+
+def test_a_sparse_embedding_learns_too(tmp_path):
+    model = make("words", sparse=True, cutoffs=[4, 7])
+    before = model.score(TEXT)["loss"]
+    x, y = model.samples(TEXT, 4, 16)
+    trainer = Trainer(model, model.loss, fastrnn.Adam(1e-2), clip_norm=1.0, stateful=True)
+    trainer.fit(x, y, epochs=6, batch_size=4, progress=False)
+    assert isinstance(model.grads["0.weight"], fastrnn.RowGradient)
+    assert model.score(TEXT)["loss"] < 0.5 * before
+    trainer.save(tmp_path / "a")
+    assert Trainer.load(tmp_path / "a").model.config() == model.config()
 
 
 def test_tied_weights_are_one_array(tmp_path):

@@ -43,6 +43,7 @@ def add(commands: Any) -> None:
         help="an adaptive softmax with clusters of rarer words from these on",
     )
     text.add_argument("--tie-weights", action="store_true", help="the output layer's weights are the embedding's")
+    text.add_argument("--sparse", action="store_true", help="lazy steps of the embedding, whatever its size")
     text.add_argument("--steps", type=whole_number(1), default=128, metavar="T", help="default: %(default)s")
     text.add_argument("--held-out", type=share, default=0.1, help="last share of the text, to test (default: 0.1)")
     add_network(text, cell="lstm", hidden_size=256, layers=2)
@@ -85,6 +86,7 @@ def train_text(args: argparse.Namespace) -> None:
                 dropout=args.dropout,
                 cutoffs=args.cutoffs,
                 tie_weights=args.tie_weights,
+                sparse=args.sparse,
                 rng=args.seed,
             )
         except ValueError as error:  # cutoffs that do not fit the vocabulary

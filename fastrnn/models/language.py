@@ -44,8 +44,8 @@ class LanguageModel(Sequential):
     vocabulary: of `fastrnn.words`, of characters or words. embedding_size: None for hidden_size. dropout: between all
     layers. cutoffs: for many words, an `AdaptiveSoftmax` with these in place of the Linear; the loss is then "nll", as
     `model.loss` says. tie_weights: the output layer's weights are the embedding's vectors (Press and Wolf 2017), which
-    then start as small as those of a Linear; embedding_size has to be hidden_size. rng: seed or Generator of all
-    layers' weights.
+    then start as small as those of a Linear; embedding_size has to be hidden_size. sparse: the embedding's gradient is
+    kept as rows, so that a step costs its tokens, not V: see `Embedding`. rng: seed or Generator of all weights.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class LanguageModel(Sequential):
         dropout: float = 0.0,
         cutoffs: Sequence[int] | None = None,
         tie_weights: bool = False,
+        sparse: bool = False,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -72,7 +73,7 @@ class LanguageModel(Sequential):
         between: Any = {"dropout": p} if num_layers > 1 else {}
         dropouts = [Dropout(p, rng=rng) for _ in range(2)] if p else []
         super().__init__(
-            Embedding(V, D, dtype=dtype, rng=rng),
+            Embedding(V, D, sparse=sparse, dtype=dtype, rng=rng),
             *dropouts[:1],
             kind(D, H, num_layers, batch_first=True, dtype=dtype, rng=rng, **between),
             *dropouts[1:],
@@ -94,6 +95,7 @@ class LanguageModel(Sequential):
             "embedding_size": D,
             "dropout": p,
             "cutoffs": None if not cutoffs else list(cutoffs),
+            "sparse": bool(sparse),
             "dtype": np.dtype(dtype).name,
         }
 
