@@ -1,4 +1,4 @@
-"""README.md, docs/sequences.md and docs/training.md: their Python runs in one namespace, with less training."""
+"""README.md and pages of docs/: their Python runs from top to bottom in one namespace, with less training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import fastrnn
 
 README = Path(__file__).parent.parent / "README.md"
+PAGES = [README.parent / "docs" / name for name in ("sequences.md", "layers.md", "training.md")]
 LESS = {
     "epochs=10,": "epochs=1,",
     "epochs=15,": "epochs=1,",
@@ -31,8 +32,7 @@ NEEDS = {
 
 @pytest.mark.skipif(not README.exists(), reason="no README.md beside tests/")
 def test_snippets(tmp_path, monkeypatch, capsys):
-    docs = README.parent / "docs"
-    text = "".join(page.read_text(encoding="utf-8") for page in (README, docs / "sequences.md", docs / "training.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in (README, *PAGES))
     for long, short in LESS.items():
         assert long in text
         text = text.replace(long, short)

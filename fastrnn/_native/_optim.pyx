@@ -167,7 +167,7 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
 
 
 cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
-    """To each array those of the pass, or what it has of its own: rate, couple, shrink and eps."""
+    """To each array those of the pass, or what it has of its own: rate, both weight decays and eps."""
     cdef UpdatedArray *p
     for i, name in enumerate(names):
         p = &todo.arrays[i]
@@ -176,13 +176,13 @@ cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
             p.update.rate, p.update.l2_weight_decay, p.update.decoupled_weight_decay, p.update.eps = own[name]
 
 
-def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate, double couple=0,
-                   double shrink=1, double momentum=0, bint nesterov=False, double decay=0, double decay_squares=0,
-                   double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
+def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
+                   double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
+                   double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
-    parameters follow each other. own: rate, couple, shrink and eps of parameters with others. idle: names of those that
-    stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None without
-    clip_norm.
+    parameters follow each other. own: rate, l2 and decoupled weight decay, and eps of parameters with others. idle: names
+    of those that stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None
+    without clip_norm.
 
     Errors are raised before anything is written.
     """
@@ -227,8 +227,9 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_value is not None:
         todo.update.limit = clip_value
     todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
-    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay, todo.update.momentum = couple, shrink, momentum
-    todo.update.decay, todo.update.decay_squares, todo.update.eps = decay, decay_squares, eps
+    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, decoupled_weight_decay
+    todo.update.momentum, todo.update.eps = momentum, eps
+    todo.update.decay, todo.update.decay_squares = decay, decay_squares
     _hand_out_numbers(&todo, names, own or {})
     _run(&todo, UPDATE)
     return norm

@@ -20,9 +20,9 @@ cnp.import_array()
 cdef struct ChainLayer:
     SequenceCall call
     int projects_ahead  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
-    void *h     # (N, R) state of the step before, or NULL: a layer without state
-    void *y     # (N, R) output of one step, for the next layer
-    void *wide  # (T, N, R) the same for a block of steps
+    void *h     # (N, P) state of the step before, or NULL: a layer without state
+    void *y     # (N, P) output of one step, for the next layer
+    void *wide  # (T, N, P) the same for a block of steps
 
 
 cdef class Chain:
@@ -34,7 +34,7 @@ cdef class Chain:
     """
     cdef ChainLayer *layers
     cdef int count, typenum, itemsize
-    cdef readonly long N, D, R
+    cdef readonly long N, D, P
     cdef bint running
     cdef list held
     cdef cnp.ndarray embedding, embedded
@@ -54,9 +54,9 @@ cdef class Chain:
         for index, layer in enumerate(layers):
             self._start(&self.layers[index], layer["cell"], layer)
             q = &self.layers[index].call.sequence
-            if index and q.D != self.R:
-                raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
-            self.R = q.P
+            if index and q.D != self.P:
+                raise ValueError(f"layers: expected layer {index} to read {self.P} features, got {q.D}")
+            self.P = q.P
             self.count += 1
         self.D = self.layers[0].call.sequence.D
         if embedding is not None:
@@ -123,7 +123,7 @@ cdef class Chain:
             x = q.args.output
 
     def step(self, x, cnp.ndarray out=None):
-        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
+        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
 
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
@@ -139,31 +139,33 @@ cdef class Chain:
         cdef fr_series xs, ys
         cdef bint flat = False
         if self.embedding is not None:
-            x_ = self._embed(x)
+            x_ = np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):
+                if np.ndim(x) == 2:  # before a copy
+                    expect_shape(as_array(x, "x", self.typenum), "x", "ND", 2, self.N, self.D, -1)
                 x = np.ascontiguousarray(as_array(x, "x", self.typenum)).reshape(np.shape(x))
             x_ = <cnp.ndarray>x
             flat = cnp.PyArray_NDIM(x_) == 1 and self.N == 1
             if not (flat and cnp.PyArray_DIM(x_, 0) == self.D):
                 expect_shape(x_, "x", "ND", 2, self.N, self.D, -1)
         if out is None:
-            out = new_array(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
+            out = new_array(self.typenum, self.P if flat else self.N, -1 if flat else self.P, -1, False)
         else:
             if cnp.PyArray_TYPE(out) != self.typenum:
                 raise TypeError(f"out: expected {x_.dtype}, got {out.dtype}")
-            expect_shape(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
+            expect_shape(out, "out", "P" if flat else "NP", 1 if flat else 2, self.P if flat else self.N, self.P, -1)
             if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
                 raise ValueError("out: expected a writable, C-contiguous array apart from x, got another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
-        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.R, 0
+        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.P, 0
         with nogil:
             self._advance(xs, ys, 1)
         return out
 
     def run(self, x):
-        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, R). Equal to that many calls of `step`, bit for bit."""
+        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, P). Equal to that many calls of `step`, bit for bit."""
         cdef cnp.ndarray x_, out, wide
         cdef ChainLayer *layer
         cdef fr_sequence *q
@@ -175,7 +177,7 @@ cdef class Chain:
             x = self.embedding[self._tokens(x, 2)]
         x_ = read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
-        out = new_array(self.typenum, T, self.N, self.R, False)
+        out = new_array(self.typenum, T, self.N, self.P, False)
         if T == 0:
             return out
         kept = []
@@ -217,18 +219,16 @@ cdef class Chain:
             raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
         return tokens
 
-    cdef cnp.ndarray _embed(self, x):
-        np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
-        return self.embedded
-
     # ---- States ----
 
     def states(self):
-        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H))."""
+        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H))."""
         cdef ChainLayer *layer
         cdef fr_sequence *q
         cdef cnp.ndarray h, c
         result = []
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index in range(self.count):
             layer = &self.layers[index]
             q = &layer.call.sequence
@@ -263,6 +263,8 @@ cdef class Chain:
                 h = dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
                 c = dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index, h, c in checked:
             layer = &self.layers[index]
             q = &layer.call.sequence
@@ -273,17 +275,17 @@ cdef class Chain:
     # ---- Generation ----
 
     def generate(self, cnp.ndarray y, long steps, cnp.ndarray uniform, double temperature, long top_k, long end):
-        """Tokens (steps, N): the first chosen from logits y (N, R), then each from what follows the token before.
+        """Tokens (steps, N): the first chosen from logits y (N, P), then each from what follows the token before.
 
         uniform (steps, N): random numbers of [0, 1) to draw with, from softmax(logits / temperature) over the top_k
         largest (0: all); None: the largest logit. end: a token that ends a row, which is filled up with it; -1: none.
         """
         cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64)
-        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NR", 2, self.N, self.R).copy()
+        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NP", 2, self.N, self.P).copy()
         if uniform is not None:
             uniform = np.ascontiguousarray(uniform, np.float64)
             expect_shape(uniform, "uniform", "TN", 2, steps, self.N, -1)
-        cdef Chooser chooser = Chooser(self.R, temperature, top_k)
+        cdef Chooser chooser = Chooser(self.P, temperature, top_k)
         cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(tokens)
         cdef const double *u = NULL if uniform is None else <double *>cnp.PyArray_DATA(uniform)
         cdef char *rows = <char *>cnp.PyArray_DATA(logits)
@@ -292,11 +294,11 @@ cdef class Chain:
         cdef long t, n, running = self.N, width = self.D * self.itemsize
         cdef int64_t token
         cdef fr_series xs, ys
-        if self.embedding is None or self.embedding.shape[0] < self.R:
-            raise ValueError(f"layers: expected an embedding of at least {self.R} tokens first, to read what comes out")
+        if self.embedding is None or self.embedding.shape[0] < self.P:
+            raise ValueError(f"layers: expected an embedding of at least {self.P} tokens first, to read what comes out")
         embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
         xs.data, xs.row, xs.step = embedded, self.D, 0
-        ys.data, ys.row, ys.step = rows, self.R, 0
+        ys.data, ys.row, ys.step = rows, self.P, 0
         self._begin()
         with nogil:
             for t in range(steps):
@@ -308,7 +310,11 @@ cdef class Chain:
                     if t and end >= 0 and to[(t - 1) * self.N + n] == end:
                         token = end
                     else:
-                        token = chooser.choose(rows + n * self.R * self.itemsize, self.itemsize, u, t * self.N + n)
+                        token = chooser.choose(rows + n * self.P * self.itemsize, self.itemsize, u, t * self.N + n)
+                        if token < 0:
+                            with gil:
+                                self.running = False
+                                raise FloatingPointError(f"model: expected outputs without NaN, got NaN in row {n}")
                         running -= token == end
                     to[t * self.N + n] = token
                 if running == 0:
@@ -319,19 +325,18 @@ cdef class Chain:
         return tokens
 
     def feed_back(self, cnp.ndarray y, long steps):
-        """Outputs (steps, N, R): y (N, R), then what follows when each output is the next input; R = D."""
-        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.R, False)
+        """Outputs (steps, N, P): y (N, P), then what follows when each output is the next input; P = D."""
+        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.P, False)
         cdef fr_series xs, ys
         cdef long _t
-        if self.R != self.D or self.embedding is not None:
-            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.R}")
-        if steps:
-            out[0] = y
+        if self.P != self.D or self.embedding is not None:
+            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.P}")
+        out[:1] = y
         xs = ys = series_of(out)
         self._begin()
         with nogil:
             for _t in range(1, steps):
-                ys.data = <char *>xs.data + self.N * self.R * self.itemsize
+                ys.data = <char *>xs.data + self.N * self.P * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
         self.running = False
@@ -346,7 +351,7 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef class Chooser:
-    """Which token comes next: the largest logit, or one drawn from the softmax of all or of the top_k largest."""
+    """Which token comes next: the largest logit, or one drawn from the softmax of all or the top_k largest; -1 for NaN."""
     cdef double temperature
     cdef long V, top_k
     cdef double *weights
@@ -367,18 +372,21 @@ cdef class Chooser:
         cdef double total = 0, largest, threshold, u
         for v in range(self.V):
             self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
-            if self.weights[v] > self.weights[best] or (self.weights[v] != self.weights[v] and self.weights[best] == self.weights[best]):
-                best = v  # NaN is largest, as for argmax
+            if self.weights[v] != self.weights[v]:
+                return -1
+            if self.weights[v] > self.weights[best]:
+                best = v
         if uniform == NULL or self.temperature == 0:
             return best
-        largest = self.weights[best] / self.temperature
+        largest = self.weights[best]
         threshold = -INFINITY
         if 0 < self.top_k < self.V:
             memcpy(self.sorted, self.weights, self.V * sizeof(double))
             qsort(self.sorted, self.V, sizeof(double), larger_first)
             threshold = self.sorted[self.top_k - 1]
         for v in range(self.V):
-            total += exp(self.weights[v] / self.temperature - largest) if self.weights[v] >= threshold else 0
+            if self.weights[v] >= threshold:  # the largest may be infinite
+                total += 1 if self.weights[v] == largest else exp((self.weights[v] - largest) / self.temperature)
             self.weights[v] = total
         u = uniform[draw] * total
         for v in range(self.V):

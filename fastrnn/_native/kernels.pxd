@@ -18,6 +18,10 @@ cdef extern from "build.h" nogil:
         void *data
         long step, row
 
+    ctypedef struct fr_carried:
+        long time, row, late
+        long source "from"
+
     ctypedef struct fr_rows:
         const long *order
         const long *lengths
@@ -26,6 +30,11 @@ cdef extern from "build.h" nogil:
         const unsigned char *reset_mask
         long reset_step, reset_row
         int reverse
+        const long *times
+        const long *late
+        const long *ends
+        const fr_carried *carried
+        long carried_count, late_count
 
     enum: FR_FUSED, FR_SEQUENTIAL, FR_AHEAD
 
@@ -69,6 +78,7 @@ cdef extern from "build.h" nogil:
         void *panels_h
         void *panels_x
         void *gradients
+        void *dlate
 
     ctypedef struct fr_sequence:
         long T, N, D, H, P
@@ -106,6 +116,8 @@ cdef extern from "build.h" nogil:
         void (*pack_state)(const fr_sequence *, void *padded, const void *plain) noexcept nogil
         void (*unpack_state)(const fr_sequence *, void *plain, const void *padded) noexcept nogil
         void (*last_states)(const fr_sequence *, void *h_n, void *c_n) noexcept nogil
+        void (*carry_outputs)(const fr_sequence *) noexcept nogil
+        void (*gather_late)(const fr_sequence *) noexcept nogil
 
     long fr_packed(const fr_sequence *, long s)
 
@@ -148,6 +160,7 @@ cdef extern from "build.h" nogil:
         void *dc
         void *doperand
         void *gradients
+        void *dlate
 
     ctypedef struct fr_tree_kernels:
         int lanes, itemsize
@@ -208,6 +221,11 @@ cdef extern from "build.h" nogil:
         void (*ctc_paths)(fr_ctc *) noexcept nogil
         void (*ctc_gradient)(const fr_ctc *) noexcept nogil
 
+    # ---- Words, see words.pxd ----
+
+    ctypedef struct fr_words_kernels:
+        pass
+
     # ---- Builds ----
 
     ctypedef struct fr_build:
@@ -215,6 +233,7 @@ cdef extern from "build.h" nogil:
         const fr_tree_kernels *tree
         const fr_update_kernels *update
         const fr_loss_kernels *loss
+        const fr_words_kernels *words
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS

@@ -125,8 +125,8 @@ class Optimizer:
     def _decay(self, lr: float, weight_decay: float) -> dict[str, float]:
         """Weight decay through the gradient, and that of the parameter itself."""
         if self._decoupled:
-            return {"couple": 0.0, "shrink": 1.0 - lr * weight_decay}
-        return {"couple": weight_decay, "shrink": 1.0}
+            return {"l2_weight_decay": 0.0, "decoupled_weight_decay": lr * weight_decay}
+        return {"l2_weight_decay": weight_decay, "decoupled_weight_decay": 0.0}
 
     def _left_out(self, params: Mapping[str, Array], frozen: Collection[str]) -> set[str]:
         if not (self.groups or frozen) and self.decay_biases:
@@ -140,14 +140,14 @@ class Optimizer:
     def _own_numbers(
         self, params: Mapping[str, Array], common: Mapping[str, float]
     ) -> dict[str, tuple[float, float, float, float]]:
-        """rate, couple, shrink and eps of the parameters with other ones than all."""
+        """Rate, l2 and decoupled weight decay, and eps of the parameters with other ones than all."""
         own = {}
         for name in params if self._settings else self._idle:
             settings = self._settings.get(name, Settings(1.0, self.weight_decay, False))
             numbers = self._numbers(self.steps + 1 - self._idle[name]) if name in self._idle else common
             decay = self._decay(self._lr * settings.lr_scale, settings.weight_decay)
             rate, eps = numbers["rate"] * settings.lr_scale, numbers.get("eps", 0.0)
-            own[name] = (rate, decay["couple"], decay["shrink"], eps)
+            own[name] = (rate, decay["l2_weight_decay"], decay["decoupled_weight_decay"], eps)
         return own
 
     def _slots(self) -> dict[str, float]:
@@ -161,8 +161,12 @@ class Optimizer:
     def _first(self, params: Mapping[str, Array]) -> FlatState:
         flat = FlatState(params, self._slots())
         if self._loaded:
-            flat.restore(self._loaded)
+            flat.restore(self._loaded, self._untouched())
         return flat
+
+    def _untouched(self) -> set[str]:
+        """Parameters that no step has updated: their state is as it began, and is not written."""
+        return {name for name, steps in self._idle.items() if steps == self.steps}
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the state: "step" (int) and one array per slot and parameter, named "slot.parameter"; and
@@ -170,7 +174,7 @@ class Optimizer:
 
         Before the first step there are no arrays. The hyperparameters are in ``config()``.
         """
-        arrays = self._flat.views() if self._flat is not None else self._loaded
+        arrays = self._loaded if self._flat is None else self._flat.views(self._untouched())
         idle = {f"idle.{name}": np.array([steps]) for name, steps in self._idle.items()}
         return {"step": self.steps, **{name: array.copy() for name, array in arrays.items()}, **idle}
 
@@ -190,10 +194,10 @@ class Optimizer:
         for name in arrays:
             if name.partition(".")[0] not in slots:
                 raise ValueError(f"state: {self!r} keeps {', '.join(slots) or 'nothing'}, got {name!r}")
-        if slots and steps and not arrays:
+        if slots and steps and not arrays and not idle:
             raise ValueError(f"state: expected arrays of {', '.join(slots)} after {steps} steps, got none")
-        if self._flat is not None and (arrays or not slots):
-            self._flat.restore(arrays)
+        if self._flat is not None and (arrays or idle or not slots):
+            self._flat.restore(arrays, {name for name, count in idle.items() if count == steps})
         else:  # no step yet here, or none there: the next one begins anew
             self._flat = None
             self._loaded = arrays

@@ -55,7 +55,7 @@ def check_learns_online(model: Module, objective: Objective) -> None:
     """Refuse a model or a loss that cannot learn from one step at a time."""
     check_runs_in_pieces("partial_fit", model)
     for layer in model.flatten():
-        if not layer.time.in_y and not getattr(layer, "takes_newest", False):
+        if not layer.time.in_y and not layer.takes_newest:
             got = type(layer).__name__
             raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
     if not objective.per_step:

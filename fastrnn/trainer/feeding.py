@@ -28,11 +28,19 @@ class Feeding:
         self.trainer = trainer
 
     def data(
-        self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, weights: Weights = ONE_EACH
+        self,
+        x: Any,
+        y: Any = None,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        weights: Weights = ONE_EACH,
+        *,
+        may_be_empty: bool = False,
     ) -> Data:
         model, objective = self.trainer.model, self.trainer.objective
         steps = model.time.in_y and objective.per_step
-        data = Data(x, y, lengths, reset_mask, steps=steps, dtype=features_dtype(model), labels=not objective.per_step)
+        options: dict[str, Any] = {"dtype": features_dtype(model), "may_be_empty": may_be_empty}
+        data = Data(x, y, lengths, reset_mask, steps=steps, labels=not objective.per_step, **options)
         check_axes(data, model)
         if reset_mask is not None and "reset_mask" not in model.accepts:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")

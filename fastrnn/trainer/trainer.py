@@ -256,8 +256,7 @@ class Trainer:
         return not self._bptt.gathered.batches
 
     def _update(self) -> None:
-        params = self.model.params
-        trainable = getattr(self.model, "trainable_params", params)
+        params, trainable = self.model.params, self.model.trainable_params
         frozen = [] if len(trainable) == len(params) else [name for name in params if name not in trainable]
         self.optimizer.step(
             params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value, frozen=frozen
@@ -332,7 +331,7 @@ class Trainer:
     def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any:
         """The model's outputs, samples first: (N, M), or (N, T, M) where it has one at each step, with zeros past the
         lengths; for a list of sequences then a list of arrays (T_i, M). batch_size as for `evaluate`."""
-        data = self._feeding.data(x, None, lengths, reset_mask)
+        data = self._feeding.data(x, None, lengths, reset_mask, may_be_empty=True)
         with np.errstate(all="ignore"):
             outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
         return data.joined(outputs, steps=self.model.time.in_y)
