@@ -163,8 +163,12 @@ class Optimizer:
     def _first(self, params: Mapping[str, Array]) -> FlatState:
         flat = FlatState(params, self._slots())
         if self._loaded:
-            flat.restore(self._loaded)
+            flat.restore(self._loaded, self._untouched())
         return flat
+
+    def _untouched(self) -> set[str]:
+        """Parameters that no step has updated: their state is as it began, and is not written."""
+        return {name for name, steps in self._idle.items() if steps == self.steps}
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the state: "step" (int) and one array per slot and parameter, named "slot.parameter"; and
@@ -172,7 +176,7 @@ class Optimizer:
 
         Before the first step there are no arrays. The hyperparameters are in ``config()``.
         """
-        arrays = self._flat.views() if self._flat is not None else self._loaded
+        arrays = self._loaded if self._flat is None else self._flat.views(self._untouched())
         idle = {f"idle.{name}": np.array([steps]) for name, steps in self._idle.items()}
         return {"step": self.steps, **{name: array.copy() for name, array in arrays.items()}, **idle}
 
@@ -192,10 +196,10 @@ class Optimizer:
         for name in arrays:
             if name.partition(".")[0] not in slots:
                 raise ValueError(f"state: {self!r} keeps {', '.join(slots) or 'nothing'}, got {name!r}")
-        if slots and steps and not arrays:
+        if slots and steps and not arrays and not idle:
             raise ValueError(f"state: expected arrays of {', '.join(slots)} after {steps} steps, got none")
-        if self._flat is not None and (arrays or not slots):
-            self._flat.restore(arrays)
+        if self._flat is not None and (arrays or idle or not slots):
+            self._flat.restore(arrays, {name for name, count in idle.items() if count == steps})
         else:  # no step yet here, or none there: the next one begins anew
             self._flat = None
             self._loaded = arrays

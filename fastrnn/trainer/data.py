@@ -42,8 +42,8 @@ class Data:
         *,
         steps: bool = False,
         dtype: np.dtype[Any] | None = None,
-        may_be_empty: bool = False,
         labels: bool = False,
+        may_be_empty: bool = False,
     ) -> None:
         # What is mapped from disk is converted batch by batch.
         mapped = isinstance(x, np.memmap) and x.dtype.kind in "fiub"

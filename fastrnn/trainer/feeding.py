@@ -39,16 +39,8 @@ class Feeding:
     ) -> Data:
         model, objective = self.trainer.model, self.trainer.objective
         steps = model.time.in_y and objective.per_step
-        data = Data(
-            x,
-            y,
-            lengths,
-            reset_mask,
-            steps=steps,
-            dtype=features_dtype(model),
-            may_be_empty=may_be_empty,
-            labels=not objective.per_step,
-        )
+        options: dict[str, Any] = {"dtype": features_dtype(model), "may_be_empty": may_be_empty}
+        data = Data(x, y, lengths, reset_mask, steps=steps, labels=not objective.per_step, **options)
         check_axes(data, model)
         if reset_mask is not None and "reset_mask" not in model.accepts:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")

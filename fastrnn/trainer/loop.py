@@ -138,12 +138,13 @@ class Loop:
         for index, batch in self._batches():
             for callback in self.callbacks:
                 callback.on_batch_begin(trainer, index)
-            given = Means()
+            given = Means() if self.callbacks else None
             try:
                 with np.errstate(all="ignore"):  # of the caller: an exp that underflows is no error
                     for values in trainer._train_batch(batch):
                         means.add(values)
-                        given.add(values)
+                        if given is not None:
+                            given.add(values)
             except FloatingPointError as error:
                 of = "" if bar.total is None else f"/{bar.total}"
                 raise FloatingPointError(f"{error} in {title}, batch {index + 1}{of}") from None
@@ -151,7 +152,7 @@ class Loop:
             bar.advance(means)
             position.batch, position.means = index + 1, means
             position.seconds = before + time.perf_counter() - begin
-            logs = given.result() if self.callbacks else {}
+            logs = {} if given is None else given.result()
             for callback in self.callbacks:
                 callback.on_batch_end(trainer, index, logs)
             if self.stopped_by is not None and trainer.at_update:

@@ -56,6 +56,7 @@ class Objective:
         if not isinstance(metrics, (list, tuple)):
             raise TypeError(f"metrics: expected None or a list of names and functions, got {metrics!r}")
         self.metrics = dict(map(_metric, metrics))
+        self._loss_is_nats = self.counts_targets and not self._options  # so that the perplexity follows from it
 
     def __call__(
         self, outputs: Array, targets: Array, samples: int, lengths: Array | None = None, weighting: Weighting = EQUAL
@@ -83,7 +84,8 @@ class Objective:
         count = samples if not self.is_mean else targets.size if keep is None else counted
         values = {"loss": mean(float(loss), weight, count)}
         if counted:
-            values |= self._measure(outputs, targets, keep, weighting.metrics, counted)
+            nats = values["loss"] if self._loss_is_nats and weighting.loss is weighting.metrics else None
+            values |= self._measure(outputs, targets, keep, weighting.metrics, counted, nats)
         return values, doutputs
 
     def _loss_and_gradient(
@@ -105,7 +107,13 @@ class Objective:
         return loss, doutputs
 
     def _measure(
-        self, outputs: Array, targets: Array, keep: Array | None, weights: Array | None, counted: int
+        self,
+        outputs: Array,
+        targets: Array,
+        keep: Array | None,
+        weights: Array | None,
+        counted: int,
+        nats: Tally | None,
     ) -> Values:
         values = {}
         if keep is not None and counted < keep.size and self.metrics:
@@ -116,7 +124,9 @@ class Objective:
                 weights = weights[keep]
             outputs, targets = outputs[keep], targets[keep]
         for name, metric in self.metrics.items():
-            if isinstance(metric, KnownMetric):
+            if nats is not None and metric is _metrics.perplexity:
+                values[name] = Tally(nats.sums, metric.finish)
+            elif isinstance(metric, KnownMetric):
                 values[name] = Tally(metric.sums(outputs, targets, weights), metric.finish)
             else:
                 some = slice(None) if weights is None or weights.ndim > targets.ndim else weights > 0

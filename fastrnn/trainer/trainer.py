@@ -256,9 +256,10 @@ class Trainer:
         return not self._bptt.gathered.batches
 
     def _update(self) -> None:
-        params = self.model.params
-        trainable = getattr(self.model, "trainable_params", params)
-        frozen = [] if len(trainable) == len(params) else [name for name in params if name not in trainable]
+        params, frozen = self.model.params, []
+        if not self.model.trainable:
+            trainable = self.model.trainable_params
+            frozen = [name for name in params if name not in trainable]
         self.optimizer.step(
             params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value, frozen=frozen
         )
