@@ -27,6 +27,10 @@ cdef class SequenceCache(Cache):
     cdef long T  # of x; that of `sequence` ends with the longest row
     cdef readonly str family
 
+    def __repr__(self):
+        used = ", used up" if self.states is None else ""
+        return f"<cache of {self.family}_forward: T={self.T}, N={self.sequence.N}, H={self.sequence.H}{used}>"
+
 
 # ---- Forward ----
 

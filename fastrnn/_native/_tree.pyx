@@ -108,6 +108,10 @@ cdef class TreeCache(Cache):
     cdef const fr_tree_kernels *kernels  # NULL: made by hand
     cdef long levels, num_trees
 
+    def __repr__(self):
+        used = ", used up" if self.states is None else ""
+        return f"<cache of tree_forward: {self.trees.nodes} nodes of {self.num_trees} trees, H={self.trees.H}{used}>"
+
 
 # ---- Forward ----
 
