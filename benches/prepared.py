@@ -3,7 +3,8 @@
     python benches/prepared.py [--threads N]
 
 kept: `layer(x)` from its second call on. held: the same while somebody holds an array of the parameters, so that each
-call takes a checksum of them. prepared: after `layer.prepare()`. packing: `layer.release()` before each call. torch: torch.nn, under no_grad.
+call takes a checksum of them. prepared: after `layer.prepare()`. packing: `layer.release()` before each call. torch:
+torch.nn, under no_grad.
 
 Letters: T time steps, N batch, H hidden_size = D input_size.
 """

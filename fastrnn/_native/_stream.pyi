@@ -36,7 +36,7 @@ class Chain:
         """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, P); the bits of that many calls of `step`."""
 
     def states(self, rows: Any = None) -> list[Any]:
-        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H)); of some rows (n, ...)."""
+        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H)); or of some rows."""
 
     def set_states(self, states: list[Any], rows: Any = None) -> None:
         """Take over what `states` gave, of a chain of the same layers and batch."""
