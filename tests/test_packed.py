@@ -106,6 +106,31 @@ def test_linear_maps():
     assert np.array_equal(layer(np.ones(D, np.float32))[:1], layer.params["bias"][:1])
 
 
+@pytest.mark.parametrize("output_activation", ["identity", "softmax"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_jordan_network_that_runs_freely(bias, output_activation):
+    layer = fastrnn.Jordan(D, H, 4, bias=bias, output_activation=output_activation, rng=1)
+    rng = np.random.default_rng(0)
+    for T, N in ((1, 1), (5, 3), (4, 20), (0, 2)):
+        x = rng.standard_normal((T, N, D)).astype(np.float32)
+        y0 = rng.standard_normal((1, N, 4)).astype(np.float32)
+        lengths, mask = rng.integers(0, T + 1, N), rng.random((T, N)) < 0.3
+        for given in ({}, {"state": y0}, {"state": y0, "lengths": lengths}, {"reset_mask": mask}):
+            p = layer._params
+            weights = (p["weight_ih"], p["weight_yh"], p.get("bias_h"), p["weight_hy"], p.get("bias_y"))
+            options = {name: value for name, value in given.items() if name != "state"}
+            start = y0[0] if "state" in given else None
+            y, y_n, _ = fastrnn.functional.jordan_forward(
+                x, start, *weights, output_activation=output_activation, training=False, **options
+            )
+            assert same(layer(x, **given), (y, y_n[None]))
+    x = np.ones((3, 2, D), np.float32)
+    before, generation = layer(x)[0], layer._stack.generation
+    assert np.array_equal(layer(x)[0], before) and layer._stack.generation == generation
+    layer.params["weight_hy"][0] += 1
+    assert not np.array_equal(layer(x)[0], before)
+
+
 # --- never stale ----------------------------------------------------------------------------------------------------
 
 
