@@ -95,6 +95,25 @@ def test_the_bits_do_not_depend_on_threads(threads):
         fastrnn._native.force_plan()
 
 
+def test_each_precision_and_instruction_set_has_packed_weights_of_its_own():
+    layer = LSTM(40, 64, 2, rng=1)
+    x = np.random.default_rng(0).standard_normal((3, 20, 40)).astype(np.float32)
+    before = fastrnn._native.isa()
+    fastrnn._native.emulate_amx(True)
+    try:
+        for precision in ("highest", "medium", "high", "medium", "highest"):
+            fastrnn.set_matmul_precision(precision)
+            assert same(layer(x), packing_anew(layer, x))
+            assert same(layer(x[:, :1]), packing_anew(layer, x[:, :1]))
+        for isa in (*fastrnn._native.isas(), before):
+            fastrnn._native.use_isa(isa)
+            assert same(layer(x), packing_anew(layer, x))
+    finally:
+        fastrnn._native.use_isa(before)
+        fastrnn._native.emulate_amx(False)
+        fastrnn.set_matmul_precision("highest")
+
+
 def test_linear_maps():
     layer = Linear(D, 4, rng=0)
     for shape in ((D,), (2, D), (3, 4, D), (0, D)):
