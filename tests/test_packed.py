@@ -95,6 +95,25 @@ def test_the_bits_do_not_depend_on_threads(threads):
         fastrnn._native.force_plan()
 
 
+def test_each_precision_and_instruction_set_has_packed_weights_of_its_own():
+    layer = LSTM(40, 64, 2, rng=1)
+    x = np.random.default_rng(0).standard_normal((3, 20, 40)).astype(np.float32)
+    before = fastrnn._native.isa()
+    fastrnn._native.emulate_amx(True)
+    try:
+        for precision in ("highest", "medium", "high", "medium", "highest"):
+            fastrnn.set_matmul_precision(precision)
+            assert same(layer(x), packing_anew(layer, x))
+            assert same(layer(x[:, :1]), packing_anew(layer, x[:, :1]))
+        for isa in (*fastrnn._native.isas(), before):
+            fastrnn._native.use_isa(isa)
+            assert same(layer(x), packing_anew(layer, x))
+    finally:
+        fastrnn._native.use_isa(before)
+        fastrnn._native.emulate_amx(False)
+        fastrnn.set_matmul_precision("highest")
+
+
 def test_linear_maps():
     layer = Linear(D, 4, rng=0)
     for shape in ((D,), (2, D), (3, 4, D), (0, D)):
@@ -104,6 +123,31 @@ def test_linear_maps():
         assert layer(x).shape == expected.shape
     layer.params["weight"][0] = 0
     assert np.array_equal(layer(np.ones(D, np.float32))[:1], layer.params["bias"][:1])
+
+
+@pytest.mark.parametrize("output_activation", ["identity", "softmax"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_jordan_network_that_runs_freely(bias, output_activation):
+    layer = fastrnn.Jordan(D, H, 4, bias=bias, output_activation=output_activation, rng=1)
+    rng = np.random.default_rng(0)
+    for T, N in ((1, 1), (5, 3), (4, 20), (0, 2)):
+        x = rng.standard_normal((T, N, D)).astype(np.float32)
+        y0 = rng.standard_normal((1, N, 4)).astype(np.float32)
+        lengths, mask = rng.integers(0, T + 1, N), rng.random((T, N)) < 0.3
+        for given in ({}, {"state": y0}, {"state": y0, "lengths": lengths}, {"reset_mask": mask}):
+            p = layer._params
+            weights = (p["weight_ih"], p["weight_yh"], p.get("bias_h"), p["weight_hy"], p.get("bias_y"))
+            options = {name: value for name, value in given.items() if name != "state"}
+            start = y0[0] if "state" in given else None
+            y, y_n, _ = fastrnn.functional.jordan_forward(
+                x, start, *weights, output_activation=output_activation, training=False, **options
+            )
+            assert same(layer(x, **given), (y, y_n[None]))
+    x = np.ones((3, 2, D), np.float32)
+    before, generation = layer(x)[0], layer._stack.generation
+    assert np.array_equal(layer(x)[0], before) and layer._stack.generation == generation
+    layer.params["weight_hy"][0] += 1
+    assert not np.array_equal(layer(x)[0], before)
 
 
 # --- never stale ----------------------------------------------------------------------------------------------------

@@ -130,6 +130,34 @@ def test_a_prepared_sequential_trains_and_can_be_prepared_again():
     assert np.array_equal(model(x), twin(x))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        fastrnn.Jordan(D, H, 2, rng=0),
+        Linear(D, 2, rng=0),
+        GRU(D, H, bidirectional=True, rng=0),
+        fastrnn.TreeRNN(D, H, rng=0),
+        fastrnn.EncoderDecoder(GRU(D, H, rng=0), Sequential(GRU(2, H, rng=1), Linear(H, 2, rng=2)), start=None),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_training_releases_any_prepared_layer(model):
+    model.prepare()
+    params = model.params
+    assert not any(a.flags.writeable for a in params.values())
+    x = np.ones((3, 2, D), np.float32)
+    if isinstance(model, fastrnn.TreeRNN):
+        trees = fastrnn.Trees([[2, 2, -1]])
+        y = model(np.ones((3, D), np.float32), trees, training=True)
+    elif isinstance(model, fastrnn.EncoderDecoder):
+        y = model(x, targets=np.ones((3, 2, 2), np.float32), training=True)
+    else:
+        y = model(x, training=True)
+    assert all(a.flags.writeable for a in params.values())
+    assert y is not None
+    Adam(lr=0.1).step(params, model.grads)
+
+
 def test_copies_and_pickles_are_free():
     model = models(False)["sequential"]
     model.prepare()

@@ -67,8 +67,6 @@ class Linear(Module):
             y = None if stack is None else stack.map(x)
             if y is not None:
                 return y, None
-        elif self._prepared is not None:
-            self.release()
         x = as_real("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {x.shape}")

@@ -212,6 +212,11 @@ class Module(Weights):
             if layer._stack is not None:
                 layer._stack.forget()
 
+    def _trains(self) -> None:
+        """A call in training was here: parameters are about to change."""
+        if self._prepared is not None:
+            self._prepared.release()
+
     def open_stack(self) -> Stack | None:
         """The compiled form in which the layer runs in inference, with its weights packed; None without one."""
         if self._stack is None:

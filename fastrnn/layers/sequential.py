@@ -99,8 +99,6 @@ class Sequential(Container):
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
         """y, state_n; the state is a tuple with one entry per layer, None for a layer without state or for zeros."""
-        if training and self._prepared is not None:
-            self.release()
         in_front = self.batch_first is not None and "lengths" not in self.layers[0].accepts
         if context.lengths is not None and self.time.in_x and in_front:
             x = self._without_rest(x, context.lengths)

@@ -165,8 +165,6 @@ class RecurrentLayer(StackStates):
             found = self._infer(x, state, context)
             if found is not None:
                 return found
-        elif self._prepared is not None:
-            self.release()
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape

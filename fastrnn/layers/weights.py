@@ -48,6 +48,7 @@ class Weights:
 
         def flatten(self) -> list[Module]: ...
         def release(self) -> None: ...
+        def _trains(self) -> None: ...
         def arguments(self) -> dict[str, Any]: ...
 
     # --- parameters ---------------------------------------------------------------------------------------------------
@@ -215,6 +216,8 @@ class Weights:
     @_cache.setter
     def _cache(self, cache: Any) -> None:
         self._kept_cache, self._cache_version = cache, self._params.version
+        if cache is not None:
+            self._trains()
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and deep copies go without the cache, which belongs to a call under way."""
