@@ -121,7 +121,7 @@ def module(name):
     )
 
 
-topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_sequence", "_stream", "_tree")
+topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_sequence", "_stream", "_tokens", "_tree")
 directives = {
     "language_level": 3,
     "boundscheck": DEBUG,

@@ -41,9 +41,9 @@ def alarm():
 
 @pytest.fixture
 def stopped(alarm):
-    """stopped(call, prepare, at): stops `call` after the part `at` of the time that it takes; `prepare` goes before each
-    call, and its result to the call. Fails unless a stop came through within AT_ONCE; a machine with other work to do may
-    need a second try."""
+    """stopped(call, prepare, at): stops `call` after the part `at` of the time that it takes; `prepare` goes before
+    each call, and its result to the call. Fails unless a stop came through within AT_ONCE; a machine with other work to
+    do may need a second try."""
 
     def stop():
         raise Stop

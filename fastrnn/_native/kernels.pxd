@@ -15,7 +15,6 @@ cdef extern from "build.h" nogil:
     ctypedef struct fr_partition:
         int id, count, by_units, worker
         void **pointers
-        fr_watch *watch
     enum: FR_POINTERS
 
     # ---- Sequences ----
@@ -85,6 +84,7 @@ cdef extern from "build.h" nogil:
         fr_sequence_arguments args
         fr_sequence_workspace workspace
         fr_sequence_scratch scratch
+        fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
         int lanes, itemsize, projects_ahead
@@ -154,6 +154,7 @@ cdef extern from "build.h" nogil:
         void *dc
         void *doperand
         void *gradients
+        fr_watch *watch
 
     ctypedef struct fr_tree_kernels:
         int lanes, itemsize

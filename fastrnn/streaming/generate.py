@@ -63,7 +63,7 @@ def generate(
         y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
     except (TypeError, ValueError, IndexError) as error:  # it calls x what is start here
         raise type(error)(str(error).replace("x: ", "start: ", 1)) from None
-    before = None if rng is None else rng.bit_generator.state
+    before: Any = None if rng is None else rng.bit_generator.state
     uniform = None if rng is None else rng.random((steps, N))  # None unless mode is "sample"
     try:
         if not isinstance(stream, CompiledStream):

@@ -142,7 +142,7 @@ static void multiply_gates(const fr_sequence *q, const backward_product *p, int 
                     gate_products(dh, at.next + row, from->slots, from->first, from->count, from->width, panel, NV);
             multiply(NV, rows, acc, NV * VL, 0, 0, dh, products, 0);
             epilogue(view, row, rows, first, NV, acc, NV * VL);
-            if (stops_between_products(partition, (double)rows * NV * VL * depth_of_gates(p))) {
+            if (stops_between_products(q, (double)rows * NV * VL * depth_of_gates(p))) {
                 multiply_end();
                 return;
             }

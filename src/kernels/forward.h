@@ -282,7 +282,7 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
             for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential);
             for (long j = 0; j < count; j++)
                 epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
-            if (stops_between_products(partition, (double)rows * count * PANEL * VL * (p.D + p.K))) {
+            if (stops_between_products(q, (double)rows * count * PANEL * VL * (p.D + p.K))) {
                 multiply_end();
                 return;
             }
