@@ -13,6 +13,7 @@ cdef struct SequenceCall:
     long chunk  # steps of a task on rows; steps whose inputs are projected together
     int weight_shares  # how many ways the gradients of weights are cut
     double step_cost  # multiply-adds of one partition's step
+    long look_every  # steps between two looks for signals
     int may_stop  # a signal may stop NO_PHASE, the STEPS or EVERY_PHASE
     void **pointers  # FR_POINTERS * N for each thread
     fr_work work

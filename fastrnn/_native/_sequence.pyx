@@ -17,7 +17,7 @@ e) A signal may stop a long call between two steps, and within one that takes lo
 cimport numpy as cnp
 from fastrnn._native._arrays cimport hidden_size, hold
 from fastrnn._native._plan cimport Plan, choose_plan, share_out_weights
-from fastrnn._native._runtime cimport Rooms, next_task, plan_work, reserve, run_parallel, stops
+from fastrnn._native._runtime cimport Rooms, look, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
@@ -75,6 +75,7 @@ cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
     call.weight_shares = share_out_weights(&plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
     call.step_cost = <double>call.kernels.gates(q.cell) * q.H * (q.D + q.P) * q.N / call.shares
+    call.look_every = <long>(FR_LOOK_AFTER / (call.step_cost + FR_LEAST_COST)) + 1
     call.may_stop = EVERY_PHASE
     if forward:
         q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
@@ -129,7 +130,7 @@ cdef enum: LONG_STEP = 100000000  # multiply-adds of a step that signals are loo
 
 cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil:
     cdef fr_partition part
-    part.id, part.count, part.worker, part.by_units, part.watch = id, count, worker, call.by_units, NULL
+    part.id, part.count, part.worker, part.by_units = id, count, worker, call.by_units
     part.pointers = call.pointers + worker * FR_POINTERS * call.sequence.N
     return part
 
@@ -138,11 +139,19 @@ cdef double whole_cost(const SequenceCall *call) noexcept nogil:
     return call.sequence.T * (call.step_cost * call.shares + FR_LEAST_COST)
 
 
-cdef fr_watch start_watch(SequenceCall *call, int id, fr_piece *task) noexcept nogil:
-    """A thread's watch, and `task` before its first task."""
-    cdef fr_watch watch
-    memset(&watch, 0, sizeof(watch))
-    memset(task, 0, sizeof(fr_piece))
+cdef fr_sequence *own_sequence(fr_sequence *copy, SequenceCall *call) noexcept nogil:
+    """What a thread changes as it goes on is in a copy; to make one takes 30 ns, a tenth of the smallest step."""
+    if call.threads == 1:
+        return &call.sequence
+    copy[0] = call.sequence
+    return copy
+
+
+cdef fr_watch *start_watch(fr_watch *watch, SequenceCall *call, int id) noexcept nogil:
+    """A thread's watch before its first task; NULL where signals are not looked for."""
+    if not call.may_stop:
+        return NULL
+    memset(watch, 0, sizeof(fr_watch))
     watch.stopped, watch.caller = &call.work.stopped, id == 0
     return watch
 
@@ -168,17 +177,16 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
 
 
 cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
-    """One task of a forward pass over the whole sequence. q: a copy of call.sequence, as threads are at different chunks."""
+    """One task of a forward pass over the whole sequence. q: of the thread, as threads are at different chunks."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef long s = 0, begin, end
+    cdef long s = 0, begin, end, until_look = call.look_every
     cdef int p
     if not call.packed:
         if phase == 0:
             k.pack_forward(q, part)
             return
         phase -= 1
-    if call.step_cost > LONG_STEP:
-        part.watch = watch
+    q.watch = watch if call.step_cost > LONG_STEP else NULL
     begin = phase * call.chunk
     if call.by_units:
         s = phase // call.passes
@@ -195,28 +203,33 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
     for s in range(begin, end):
         for p in range(call.passes):
             k.step_forward(q, p, s, part)
-        if stops(watch, call.step_cost):
-            return
+        until_look -= 1
+        if until_look == 0:
+            until_look = call.look_every
+            if watch != NULL and look(watch):
+                return
+    stops(watch, (end - begin) * call.step_cost)
 
 
 cdef void forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass."""
     cdef SequenceCall *call = <SequenceCall *>arg
-    cdef fr_sequence q = call.sequence
+    cdef fr_sequence copy
+    cdef fr_sequence *q = own_sequence(&copy, call)
     cdef fr_piece task
-    cdef fr_watch own = start_watch(call, id, &task)
-    cdef fr_watch *watch = &own if call.may_stop else NULL
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, id)
+    memset(&task, 0, sizeof(task))
     task.watch = watch
     while next_task(&call.work, id, &task):
-        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        forward_task(call, q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
 
 
 cdef void forward_alone(void *arg, int id) noexcept nogil:
     """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
     cdef SequenceCall *call = <SequenceCall *>arg
-    cdef fr_piece task
-    cdef fr_watch own = start_watch(call, id, &task)
-    cdef fr_watch *watch = &own if call.may_stop else NULL
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, id)
     cdef long phase
     for phase in range((not call.packed) + step_phases(call)):
         forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0), watch)
@@ -232,14 +245,12 @@ cdef void run_backward(SequenceCall *call) noexcept nogil:
     run_parallel(call.threads, backward_body, call)
 
 
-cdef void backward_task(const SequenceCall *call, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
+cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of backpropagation through time, and of the gradients that follow from it."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef const fr_sequence *q = &call.sequence
-    cdef long s, steps = step_phases(call), begin
+    cdef long s, steps = step_phases(call), begin, end, until_look = call.look_every
     cdef int p
-    if call.may_stop == EVERY_PHASE if phase > steps else call.step_cost > LONG_STEP:
-        part.watch = watch
+    q.watch = watch if (call.may_stop == EVERY_PHASE if phase > steps else call.step_cost > LONG_STEP) else NULL
     if phase == 0:
         k.pack_backward(q, part)
     elif phase > steps + 1:
@@ -256,21 +267,29 @@ cdef void backward_task(const SequenceCall *call, long phase, fr_partition part,
         stops(watch, call.step_cost)
     else:
         begin = (steps - phase) * call.chunk
-        for s in range(min(begin + call.chunk, q.T) - 1, begin - 1, -1):
+        end = min(begin + call.chunk, q.T)
+        for s in range(end - 1, begin - 1, -1):
             for p in range(call.passes):
                 k.step_backward(q, p, s, part)
-            if stops(watch, call.step_cost):
-                return
+            until_look -= 1
+            if until_look == 0:
+                until_look = call.look_every
+                if watch != NULL and look(watch):
+                    return
+        stops(watch, (end - begin) * call.step_cost)
 
 
 cdef void backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
     ends before all do, so nobody is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_sequence copy
+    cdef fr_sequence *q = own_sequence(&copy, call)
     cdef fr_piece task
-    cdef fr_watch own = start_watch(call, id, &task)
-    cdef fr_watch *watch = &own if call.may_stop else NULL
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, id)
+    memset(&task, 0, sizeof(task))
     if call.may_stop == EVERY_PHASE:
         task.watch = watch
     while next_task(&call.work, id, &task):
-        backward_task(call, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        backward_task(call, q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)

@@ -30,7 +30,7 @@ cdef fr_partition _partition_of(const TreeCall *call, const fr_piece *task, int 
     """level: the one that is worked on, -1: none. One of few rows is shared out by units."""
     cdef fr_partition part
     cdef const long *start = call.trees.level
-    part.id, part.count, part.worker, part.pointers, part.watch = task.share, call.work.shares, worker, NULL, NULL
+    part.id, part.count, part.worker, part.pointers = task.share, call.work.shares, worker, NULL
     part.by_units = level >= 0 and call.kernels.row_blocks(start[level + 1] - start[level]) < part.count
     return part
 
@@ -51,7 +51,8 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass: packing, inputs, then from the leaves to the roots."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
-    cdef const fr_trees *t = &call.trees
+    cdef fr_trees own = call.trees
+    cdef fr_trees *t = &own
     cdef fr_partition part
     cdef fr_piece task
     cdef fr_watch watch = _start_watch(call, id, &task)
@@ -60,7 +61,7 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
     while next_task(&call.work, id, &task):
         level = (task.phase - 2) // FORWARD_PHASES if task.phase >= 2 else -1
         part = _partition_of(call, &task, id, level)
-        part.watch = &watch
+        t.watch = &watch
         if stops(&watch, cost):
             return
         if task.phase == 0:
@@ -77,7 +78,8 @@ cdef void _backward_body(void *arg, int id) noexcept nogil:
     meet before each phase, so nobody is at the last one while another may stop in the phase before."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
-    cdef const fr_trees *t = &call.trees
+    cdef fr_trees own = call.trees
+    cdef fr_trees *t = &own
     cdef fr_partition part
     cdef fr_piece task
     cdef fr_watch watch = _start_watch(call, id, &task)
@@ -89,14 +91,13 @@ cdef void _backward_body(void *arg, int id) noexcept nogil:
         if task.phase == 0:
             k.pack_backward(t, part)
         elif level >= 0:
-            part.watch = &watch
+            t.watch = &watch
             if stops(&watch, cost):
                 return
             if part.by_units or (task.phase - 1) % BACKWARD_PHASES == 0:
                 k.backward(t, level, (task.phase - 1) % BACKWARD_PHASES, part)
         else:
-            if call.may_stop:
-                part.watch = &watch
+            t.watch = &watch if call.may_stop else NULL
             if t.dx:
                 k.grad_input(t, part)
             k.grad_weights(t, part)

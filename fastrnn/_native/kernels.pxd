@@ -15,7 +15,6 @@ cdef extern from "build.h" nogil:
     ctypedef struct fr_partition:
         int id, count, by_units, worker
         void **pointers
-        fr_watch *watch
     enum: FR_POINTERS
 
     # ---- Sequences ----
@@ -101,6 +100,7 @@ cdef extern from "build.h" nogil:
         fr_sequence_arguments args
         fr_sequence_workspace workspace
         fr_sequence_scratch scratch
+        fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
         int lanes, itemsize, projects_ahead
@@ -174,6 +174,7 @@ cdef extern from "build.h" nogil:
         void *gradients
         void *dkept
         void *dlate
+        fr_watch *watch
 
     ctypedef struct fr_tree_kernels:
         int lanes, itemsize

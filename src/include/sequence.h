@@ -14,6 +14,7 @@
 
 #include "cell.h"
 #include "partition.h"
+#include "work.h"
 
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
@@ -112,6 +113,9 @@ typedef struct {
     fr_sequence_arguments args;
     fr_sequence_workspace workspace;
     fr_sequence_scratch scratch;
+    /* Of the thread that this copy belongs to: a task that takes long, and may be left half done, asks fr_stops now and then.
+     * NULL: tasks are finished. */
+    fr_watch *watch;
 } fr_sequence;
 
 /* What one build of rnn.c offers. Sizes are in elements. */

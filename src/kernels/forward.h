@@ -288,7 +288,7 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
                 epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
             for (long j = 0; j < count && zoneout; j++)
                 keep_states(q, index, s, at, (unit_rows){row, rows, group[j].first, group[j].blocks});
-            if (stops_between_products(partition, (double)rows * count * PANEL * VL * (p.D + p.K))) {
+            if (stops_between_products(q, (double)rows * count * PANEL * VL * (p.D + p.K))) {
                 multiply_end();
                 return;
             }
