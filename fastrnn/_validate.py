@@ -247,6 +247,52 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | Non
     return reset_mask if reset_mask.any() else None
 
 
+def check_mask(mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
+    """Which steps are real: booleans, (T, N); None where all are."""
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
+    if mask.shape != (T, N):
+        raise ValueError(f"mask: expected shape ({T}, {N}) = (T, N), got {mask.shape}")
+    return None if mask.all() else mask
+
+
+def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """One array of a state, or of its gradient; None for zeros."""
+    if part is None:
+        return
+    if not isinstance(part, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {kind_of(part)}")
+    if part.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype} like the parameters, got {part.dtype}")
+    if part.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {part.shape}")
+
+
+def check_share(name: str, value: Any) -> float:
+    """A probability, 0 and 1 included."""
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a probability, got {value!r}") from None
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name}: expected a probability 0..1, got {value!r}")
+    return share
+
+
+def check_token(name: str, token: Any) -> int | None:
+    """None or a token, a whole number of at least 0."""
+    if token is None:
+        return None
+    if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+        raise TypeError(f"{name}: expected None or a token, a whole number, got {token!r}")
+    if token < 0:
+        raise ValueError(f"{name}: expected None or a token of at least 0, got {token}")
+    return int(token)
+
+
 def kind_of(value: Any) -> str:
     """What was given, in words."""
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__

@@ -21,7 +21,7 @@ import pytest
 import fastrnn
 from fastrnn import serialization
 from fastrnn.datasets.idx import read_idx
-from fastrnn.layers import module
+from fastrnn.layers import module, registry
 
 SOURCE = Path(fastrnn.__file__).parents[1]
 
@@ -215,7 +215,7 @@ def test_the_least_number_of_parameters_is_near_the_real_one():
     counted = {type(layer).__name__ for layer in made}
     with_params = {
         name
-        for name, cls in module._classes.items()
+        for name, cls in registry._classes.items()
         if "." not in name and any("add_param(" in _source(base) for base in cls.__mro__ if base is not module.Module)
     }
     assert {name for name in with_params if not name.endswith("Layer")} <= counted | {"Stateful"}

@@ -187,7 +187,7 @@ def test_damaged_and_foreign_files(tmp_path):
 
 
 def test_a_layer_of_ones_own_needs_its_class(tmp_path):
-    from fastrnn.layers import module
+    from fastrnn.layers import registry
 
     class Twice(Module):
         def arguments(self):
@@ -202,8 +202,8 @@ def test_a_layer_of_ones_own_needs_its_class(tmp_path):
     path = tmp_path / "trainer"
     Trainer(Sequential(Twice(), *classifier())).save(path)
     assert type(Trainer.load(path).model[0]) is Twice
-    registered = next(name for name, cls in module._classes.items() if cls is Twice)
-    del module._classes[registered]
+    registered = next(name for name, cls in registry._classes.items() if cls is Twice)
+    del registry._classes[registered]
     with pytest.raises(ValueError, match=f"^{path}: class: expected a layer of fastrnn .*Twice'$"):
         Trainer.load(path)
 

@@ -66,6 +66,21 @@ def test_layers(name, both, sequences):
     assert_output_close(outputs(door.from_keras(layer), x), run(layer, x), "float32")
 
 
+@pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
+@pytest.mark.parametrize("mode", ["sum", "mul", "ave", "concat"])
+def test_what_becomes_of_two_directions(mode, sequences, tmp_path):
+    layers = [L.Bidirectional(L.GRU(H, return_sequences=True), merge_mode=mode)]
+    layers.append(L.Bidirectional(L.LSTM(H, return_sequences=sequences), merge_mode=mode))
+    model = keras.Sequential([keras.Input((T, D)), *layers])
+    with_random_weights(model)
+    x = np.random.default_rng(1).standard_normal((N, T, D), dtype=np.float32)
+    ours = door.from_keras(model)
+    assert_output_close(ours(x), run(model, x), "float32")
+    model.save(tmp_path / "m.keras")
+    assert np.array_equal(door.load(tmp_path / "m.keras")(x), ours(x))
+    assert fastrnn.layers.build(ours.config()).config() == ours.config()
+
+
 def test_a_layer_that_goes_backwards():
     layer = L.GRU(H, go_backwards=True)
     x = np.random.default_rng(1).standard_normal((N, T, D), dtype=np.float32)
@@ -150,7 +165,7 @@ def test_the_hard_sigmoid_of_an_old_file_is_the_old_one(tmp_path):
 def test_what_fastrnn_does_not_have_is_refused(tmp_path):
     x = np.zeros((N, T, D), np.float32)
     cases = {
-        "merge_mode='concat'": L.Bidirectional(L.GRU(H), merge_mode="sum"),
+        "expected a merge_mode": L.Bidirectional(L.GRU(H), merge_mode=None),
         "activation: expected": L.GRU(H, activation="elu"),
         "recurrent_activation: expected": L.GRU(H, recurrent_activation="tanh"),
         "got Conv1D": L.Conv1D(3, 2),
@@ -173,24 +188,28 @@ def test_what_fastrnn_does_not_have_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("directions", ["forward", "backward", "both"])
+@pytest.mark.parametrize("directions", ["forward", "backward", "both", "sum", "mul", "ave"])
 def test_final_state_is_what_the_layer_ends_with(directions, batch_first):
+    merge = "concat"
+    if directions in ("sum", "mul", "ave"):
+        directions, merge = "both", directions
     both = directions == "both"
     layer = fastrnn.GRU(D, H, bidirectional=both, batch_first=batch_first, dtype=np.float64, rng=1)
     rng = np.random.default_rng(3)
     x = rng.standard_normal((N, T, D) if batch_first else (T, N, D))
     lengths = np.array([T, 2, 0])
     output, h_n = layer(x, lengths=lengths)
-    pool = FinalState(directions, batch_first=batch_first)
+    pool = FinalState(directions, merge=merge, batch_first=batch_first)
     y = pool(output, lengths=lengths, training=True)
     if directions != "backward":
-        expected = np.concatenate(list(h_n), axis=1)
+        join = {"concat": lambda h: np.concatenate(list(h), axis=1), "sum": sum, "mul": np.prod, "ave": np.mean}[merge]
+        expected = join(h_n, axis=0) if merge in ("mul", "ave") else join(h_n)
         assert np.array_equal(y, expected)
     dy = rng.standard_normal(y.shape)
     dx = pool.backward(dy)
     for at in np.ndindex(*output.shape):
         old = output[at]
-        output[at] += 1
+        output[at] += 1  # y is linear in each entry
         moved = pool(output, lengths=lengths)
         output[at] = old
         assert dx[at] == pytest.approx(((moved - y) * dy).sum(), abs=1e-9)

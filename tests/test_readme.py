@@ -1,4 +1,4 @@
-"""README.md and docs/sequences.md: their Python runs from top to bottom in one namespace, with less training."""
+"""README.md and pages of docs/: their Python runs from top to bottom in one namespace, with less training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import fastrnn
 
 README = Path(__file__).parent.parent / "README.md"
+PAGES = [README.parent / "docs" / name for name in ("sequences.md", "layers.md")]
 LESS = {
     "epochs=10,": "epochs=1,",
     "epochs=15,": "epochs=1,",
@@ -31,7 +32,7 @@ NEEDS = {
 
 @pytest.mark.skipif(not README.exists(), reason="no README.md beside tests/")
 def test_snippets(tmp_path, monkeypatch, capsys):
-    text = "".join(page.read_text(encoding="utf-8") for page in (README, README.parent / "docs" / "sequences.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in (README, *PAGES))
     for long, short in LESS.items():
         assert long in text
         text = text.replace(long, short)

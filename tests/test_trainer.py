@@ -391,7 +391,11 @@ def test_objective_errors():
             ValueError,
             "batch_size: expected a whole number of at least 1, got -1",
         ),
-        (lambda t, x, y: t.predict(x[:0]), ValueError, "x: expected samples first, at least one, got shape (0, 8, 1)"),
+        (
+            lambda t, x, y: t.evaluate(x[:0], y[:0]),
+            ValueError,
+            "x: expected samples first, at least one, got shape (0, 8, 1)",
+        ),
         (lambda t, x, y: t.fit(x, y + 5), ValueError, "targets: expected classes 0..1 (or ignore_index -100), got "),
         (
             lambda t, x, y: t.fit(x, y[:, None]),

@@ -6,7 +6,7 @@ _arrays     checks of arrays                                    _tree    a layer
 _sequence   the loops over time                                 _loss, _optim, _tokens
 """
 
-from ._loss import count_classes, cross_entropy
+from ._loss import count_classes, cross_entropy, ctc
 from ._optim import RULES, clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
@@ -37,6 +37,7 @@ __all__ = [
     "clip_gradients",
     "count_classes",
     "cross_entropy",
+    "ctc",
     "emulate_amx",
     "force_plan",
     "forward",

@@ -23,6 +23,7 @@ def forward(
     weight_peephole: Any = None,
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
     reverse: bool = False,
     out: Any = None,
     training: bool = False,

@@ -6,10 +6,13 @@ cimport numpy as cnp
 from fastrnn._native._arrays cimport (
     check_names, data_of, dense, gradient, new_array, read_series, real_type, series_of, written_series,
 )
-from fastrnn._native._runtime cimport Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped
+from fastrnn._native._rows cimport read_rows
+from fastrnn._native._runtime cimport (
+    Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped,
+)
 from fastrnn._native._sequence cimport (
-    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, plan_call, projected_steps, read_weights, reserve_pointers, reserve_states,
-    run_backward, run_forward, whole_cost,
+    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
+    reserve_pointers, reserve_states, run_backward, run_forward, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -28,8 +31,8 @@ cdef class SequenceCache(Cache):
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, bint reverse=False, out=None,
-            bint training=False):
+            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, bint reverse=False,
+            out=None, bint training=False):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None)."""
     cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef SequenceCall call
@@ -41,11 +44,7 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     cdef cnp.ndarray output = _read_x(q, held, typenum, x, out), h_n = None, c_n = None
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
-    q.rows.reverse = reverse
-    if reset_mask is not None:
-        _read_resets(q, held, reset_mask, training)
-    if lengths is not None:
-        _read_lengths(q, held, lengths, output)
+    read_rows(q, held, lengths, reset_mask, mask, reverse, training, output)
     if q.args.weight_hh != NULL:
         h_n = new_array(typenum, q.N, q.P, -1, False)
     if q.cell == FR_LSTM:
@@ -63,6 +62,7 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
         if was_stopped(&call.work, whole_cost(&call)):
             raise_signal()
     call.kernels.last_states(q, data_of(h_n), data_of(c_n))
+    call.kernels.carry_outputs(q)
     if not training:
         return output, h_n, c_n, None
     cdef SequenceCache cache = SequenceCache.__new__(SequenceCache)
@@ -100,46 +100,6 @@ cdef int _read_h0(fr_sequence *q, list held, int typenum, h0, bint may_change) e
         array = array.copy()
     q.args.h0 = cnp.PyArray_DATA(array)
     held.append(array)
-    return 0
-
-
-cdef int _read_resets(fr_sequence *q, list held, reset_mask, bint training) except -1:
-    cdef cnp.ndarray mask
-    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
-    if reset_mask.shape != (q.T, q.N):
-        raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), got {reset_mask.shape}")
-    mask = reset_mask.copy() if training else reset_mask  # backward reads it again
-    if q.T:
-        q.rows.reset_mask = <const unsigned char *>cnp.PyArray_DATA(mask)
-        q.rows.reset_step, q.rows.reset_row = cnp.PyArray_STRIDE(mask, 0), cnp.PyArray_STRIDE(mask, 1)
-    held.append(mask)
-    return 0
-
-
-cdef int _read_lengths(fr_sequence *q, list held, lengths, cnp.ndarray output) except -1:
-    """Put the longest row first. q.T becomes its length, and steps past a length are zeros."""
-    cdef cnp.ndarray order, sorted_, active, packed
-    lengths = np.asarray(lengths)
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
-    if lengths.shape != (q.N,):
-        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), got {lengths.shape}")
-    low, high = lengths.min(), lengths.max()
-    if low < 0 or high > q.T:
-        raise ValueError(f"lengths: expected values from 0 to {q.T}, got {low if low < 0 else high}")
-    if low == q.T:
-        return 0
-    output.fill(0)
-    order = np.argsort(-lengths.astype(np.int_), kind="stable").astype(np.int_)
-    sorted_ = np.ascontiguousarray(lengths.astype(np.int_)[order])
-    q.T = high
-    active = np.searchsorted(-sorted_, -np.arange(q.T + 1, dtype=np.int_), side="left").astype(np.int_)
-    packed = np.concatenate([np.zeros(1, np.int_), np.cumsum(active[:q.T], dtype=np.int_)])
-    q.rows.order, q.rows.lengths = <const long *>cnp.PyArray_DATA(order), <const long *>cnp.PyArray_DATA(sorted_)
-    q.rows.active, q.rows.packed = <const long *>cnp.PyArray_DATA(active), <const long *>cnp.PyArray_DATA(packed)
-    held.extend((order, sorted_, active, packed))
     return 0
 
 
@@ -219,13 +179,15 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     arrays = cache.arrays  # no-cython-lint: alive until the end
     cache.states = cache.arrays = None  # used up from here on
     call.kernels.pack_state(q, q.scratch.dstate, data_of(dc_n_))
+    if q.rows.times != NULL:
+        call.kernels.gather_late(q)
     if q.T:
         with nogil:
             run_backward(&call)
         if was_stopped(&call.work, whole_cost(&call) if call.may_stop == EVERY_PHASE else 0):
             _stop(into, saved)
     elif dh0 is not None:
-        dh0[...] = 0 if dh_n is None else dh_n
+        call.kernels.grad_state(q, partition_of(&call, 0, 1, 0))
     if is_lstm:
         call.kernels.unpack_state(q, cnp.PyArray_DATA(dc0), q.scratch.dstate)
     for name, total in state_sums.items():
@@ -285,8 +247,8 @@ cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) exc
     q.args.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, GH, q.P, q.args.weight_hh != NULL)
     q.args.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, GH, -1, q.args.bias_ih != NULL)
     q.args.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, GH, -1, q.args.bias_hh != NULL)
-    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.P, q.H, q.args.weight_hr != NULL)
-    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.P, -1, q.args.bias_hr != NULL)
+    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "PH", 2, q.P, q.H, q.args.weight_hr != NULL)
+    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "P", 1, q.P, -1, q.args.bias_hr != NULL)
     q.args.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.args.weight_peephole != NULL)
     return 0
 
@@ -312,5 +274,7 @@ cdef Workspace _make_backward_scratch(SequenceCall *call):
     reserve(&rooms, &q.scratch.operands, k.operands_size(q, True), itemsize)
     reserve(&rooms, &q.scratch.gradients, k.gradients_size(q, call.threads), itemsize)
     reserve(&rooms, &q.scratch.dprojected, fr_packed(q, q.T) * k.padded(q.P) if q.args.weight_hr else 0, itemsize)
+    if q.rows.times != NULL:
+        reserve(&rooms, &q.scratch.dlate, q.rows.late_count * q.P, itemsize)
     reserve_pointers(&rooms, call)
     return allot(&rooms)

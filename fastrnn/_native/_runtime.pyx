@@ -10,6 +10,7 @@ import os
 import threading
 
 from fastrnn._native.kernels cimport *
+from libc.string cimport memset
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # what a handler raises is left for raise_signal
@@ -189,6 +190,14 @@ cdef int _look_for_signals() noexcept nogil:
 
 cdef bint look(fr_watch *watch) noexcept nogil:
     return fr_look(watch)
+
+
+cdef fr_watch own_watch(fr_work *work) noexcept nogil:
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    work.stopped = False
+    watch.stopped, watch.caller = &work.stopped, True
+    return watch
 
 
 cdef bint was_stopped(const fr_work *work, double cost) noexcept:

@@ -1,6 +1,6 @@
 """The loops over time, forward and backward, and how a call is put together for them.
 
-T time steps, N batch, D input_size, H hidden_size, R width of h (H, or P where a projection follows), G gates.
+T time steps, N batch, D input_size, H hidden_size, P width of h (H, or less where a projection follows), G gates.
 
 Design:
 a) The loops know no cell, dtype or instruction set: a step is a few calls through a table of kernels. A step of the
@@ -54,13 +54,13 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
                       weight_hr, bias_hr, weight_peephole) except -1:
     q.H = hidden_size(weight_ih, G, x)
     q.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)
-    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
+    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "PH", 2, -1, q.H)
     q.P = q.H if weight_hr is None else cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
     q.args.weight_ih = hold(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
     q.args.weight_hh = hold(held, weight_hh, "weight_hh", typenum, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
     q.args.bias_ih = hold(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hh = hold(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
-    q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "R", 1, q.P, -1)
+    q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "P", 1, q.P, -1)
     q.args.weight_peephole = hold(held, weight_peephole, "weight_peephole", typenum, "H", 1, 3 * q.H, -1)
     return 0
 
@@ -133,14 +133,6 @@ cdef double whole_cost(const SequenceCall *call) noexcept nogil:
     return call.sequence.T * (call.step_cost * call.shares + FR_LEAST_COST)
 
 
-cdef fr_sequence *own_sequence(fr_sequence *copy, SequenceCall *call) noexcept nogil:
-    """What a thread changes as it goes on is in a copy; to make one takes 30 ns, a tenth of the smallest step."""
-    if call.threads == 1:
-        return &call.sequence
-    copy[0] = call.sequence
-    return copy
-
-
 cdef fr_watch *start_watch(fr_watch *watch, SequenceCall *call, int id) noexcept nogil:
     """A thread's watch before its first task; NULL where signals are not looked for."""
     if not call.may_stop:
@@ -159,6 +151,9 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     """Phases: packing, then the steps."""
     cdef const fr_sequence *q = &call.sequence
     cdef int packing = not call.packed
+    if call.threads == 1:
+        run_parallel(1, forward_alone, call)
+        return
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
     cdef bint meet = call.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
     plan_work(&call.work, packing + step_phases(call), call.shares, call.by_units)
@@ -204,15 +199,27 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
 cdef void forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass."""
     cdef SequenceCall *call = <SequenceCall *>arg
-    cdef fr_sequence copy
-    cdef fr_sequence *q = own_sequence(&copy, call)
+    cdef fr_sequence q = call.sequence
     cdef fr_piece task
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
     memset(&task, 0, sizeof(task))
     task.watch = watch
     while next_task(&call.work, id, &task):
-        forward_task(call, q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+
+
+cdef void forward_alone(void *arg, int _id) noexcept nogil:
+    """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
+    cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, 0)
+    cdef long phase
+    call.work.stopped = False
+    for phase in range((not call.packed) + step_phases(call)):
+        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0), watch)
+        if call.work.stopped:
+            return
 
 
 cdef void run_backward(SequenceCall *call) noexcept nogil:
@@ -261,8 +268,7 @@ cdef void backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
     ends before all do, so nobody is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
-    cdef fr_sequence copy
-    cdef fr_sequence *q = own_sequence(&copy, call)
+    cdef fr_sequence q = call.sequence
     cdef fr_piece task
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
@@ -270,4 +276,4 @@ cdef void backward_body(void *arg, int id) noexcept nogil:
     if call.may_stop == EVERY_PHASE:
         task.watch = watch
     while next_task(&call.work, id, &task):
-        backward_task(call, q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        backward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)

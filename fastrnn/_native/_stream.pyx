@@ -4,7 +4,9 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of
-from fastrnn._native._runtime cimport LONG_CALL, Rooms, Workspace, allot, build_for, new_workspace, raise_signal, reserve, stops, was_stopped
+from fastrnn._native._runtime cimport (
+    LONG_CALL, Rooms, Workspace, allot, build_for, new_workspace, own_watch, raise_signal, reserve, stops, was_stopped,
+)
 from fastrnn._native._sequence cimport (
     EVERY_PHASE, NO_PHASE, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
     reserve_pointers, reserve_states, run_forward, whole_cost,
@@ -19,9 +21,9 @@ cnp.import_array()
 cdef struct ChainLayer:
     SequenceCall call
     int projects_ahead  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
-    void *h     # (N, R) state of the step before, or NULL: a layer without state
-    void *y     # (N, R) output of one step, for the next layer
-    void *wide  # (T, N, R) the same for a block of steps
+    void *h     # (N, P) state of the step before, or NULL: a layer without state
+    void *y     # (N, P) output of one step, for the next layer
+    void *wide  # (T, N, P) the same for a block of steps
 
 
 cdef class Chain:
@@ -33,7 +35,7 @@ cdef class Chain:
     """
     cdef ChainLayer *layers
     cdef int count, typenum, itemsize
-    cdef readonly long N, D, R
+    cdef readonly long N, D, P
     cdef bint running
     cdef list held
     cdef cnp.ndarray embedding, embedded
@@ -53,9 +55,9 @@ cdef class Chain:
         for index, layer in enumerate(layers):
             self._start(&self.layers[index], layer["cell"], layer)
             q = &self.layers[index].call.sequence
-            if index and q.D != self.R:
-                raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
-            self.R = q.P
+            if index and q.D != self.P:
+                raise ValueError(f"layers: expected layer {index} to read {self.P} features, got {q.D}")
+            self.P = q.P
             self.count += 1
         self.D = self.layers[0].call.sequence.D
         if embedding is not None:
@@ -145,7 +147,7 @@ cdef class Chain:
             raise
 
     def step(self, x, cnp.ndarray out=None):
-        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
+        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
 
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
@@ -161,31 +163,33 @@ cdef class Chain:
         cdef fr_series xs, ys
         cdef bint flat = False
         if self.embedding is not None:
-            x_ = self._embed(x)
+            x_ = np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):
+                if np.ndim(x) == 2:  # before a copy
+                    expect_shape(as_array(x, "x", self.typenum), "x", "ND", 2, self.N, self.D, -1)
                 x = np.ascontiguousarray(as_array(x, "x", self.typenum)).reshape(np.shape(x))
             x_ = <cnp.ndarray>x
             flat = cnp.PyArray_NDIM(x_) == 1 and self.N == 1
             if not (flat and cnp.PyArray_DIM(x_, 0) == self.D):
                 expect_shape(x_, "x", "ND", 2, self.N, self.D, -1)
         if out is None:
-            out = new_array(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
+            out = new_array(self.typenum, self.P if flat else self.N, -1 if flat else self.P, -1, False)
         else:
             if cnp.PyArray_TYPE(out) != self.typenum:
                 raise TypeError(f"out: expected {x_.dtype}, got {out.dtype}")
-            expect_shape(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
+            expect_shape(out, "out", "P" if flat else "NP", 1 if flat else 2, self.P if flat else self.N, self.P, -1)
             if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
                 raise ValueError("out: expected a writable, C-contiguous array apart from x, got another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
-        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.R, 0
+        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.P, 0
         with nogil:
             self._advance(xs, ys, 1)
         return out
 
     def run(self, x):
-        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, R). Equal to that many calls of `step`, bit for bit."""
+        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, P). Equal to that many calls of `step`, bit for bit."""
         cdef cnp.ndarray x_, out, wide
         cdef ChainLayer *layer
         cdef fr_sequence *q
@@ -197,7 +201,7 @@ cdef class Chain:
             x = self.embedding[self._tokens(x, 2)]
         x_ = read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
-        out = new_array(self.typenum, T, self.N, self.R, False)
+        out = new_array(self.typenum, T, self.N, self.P, False)
         if T == 0:
             return out
         kept = []
@@ -247,18 +251,16 @@ cdef class Chain:
             raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
         return tokens
 
-    cdef cnp.ndarray _embed(self, x):
-        np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
-        return self.embedded
-
     # ---- States ----
 
     def states(self):
-        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H))."""
+        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H))."""
         cdef ChainLayer *layer
         cdef fr_sequence *q
         cdef cnp.ndarray h, c
         result = []
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index in range(self.count):
             layer = &self.layers[index]
             q = &layer.call.sequence
@@ -293,6 +295,8 @@ cdef class Chain:
                 h = dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
                 c = dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
+        self._begin()
+        self.running = False  # the GIL is held from here on
         for index, h, c in checked:
             layer = &self.layers[index]
             q = &layer.call.sequence
@@ -303,17 +307,17 @@ cdef class Chain:
     # ---- Generation ----
 
     def generate(self, cnp.ndarray y, long steps, cnp.ndarray uniform, double temperature, long top_k, long end):
-        """Tokens (steps, N): the first chosen from logits y (N, R), then each from what follows the token before.
+        """Tokens (steps, N): the first chosen from logits y (N, P), then each from what follows the token before.
 
         uniform (steps, N): random numbers of [0, 1) to draw with, from softmax(logits / temperature) over the top_k
         largest (0: all); None: the largest logit. end: a token that ends a row, which is filled up with it; -1: none.
         """
         cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64)
-        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NR", 2, self.N, self.R).copy()
+        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NP", 2, self.N, self.P).copy()
         if uniform is not None:
             uniform = np.ascontiguousarray(uniform, np.float64)
             expect_shape(uniform, "uniform", "TN", 2, steps, self.N, -1)
-        cdef Chooser chooser = Chooser(self.R, temperature, top_k)
+        cdef Chooser chooser = Chooser(self.P, temperature, top_k)
         cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(tokens)
         cdef const double *u = NULL if uniform is None else <double *>cnp.PyArray_DATA(uniform)
         cdef char *rows = <char *>cnp.PyArray_DATA(logits)
@@ -322,14 +326,14 @@ cdef class Chain:
         cdef long t, n, running = self.N, width = self.D * self.itemsize
         cdef int64_t token
         cdef fr_series xs, ys
-        if self.embedding is None or self.embedding.shape[0] < self.R:
-            raise ValueError(f"layers: expected an embedding of at least {self.R} tokens first, to read what comes out")
+        if self.embedding is None or self.embedding.shape[0] < self.P:
+            raise ValueError(f"layers: expected an embedding of at least {self.P} tokens first, to read what comes out")
         embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
         xs.data, xs.row, xs.step = embedded, self.D, 0
-        ys.data, ys.row, ys.step = rows, self.R, 0
+        ys.data, ys.row, ys.step = rows, self.P, 0
         cdef fr_work work
-        cdef fr_watch watch = _own_watch(&work)
-        cdef double cost = self._step_cost() + self.N * self.R * 8.0
+        cdef fr_watch watch = own_watch(&work)
+        cdef double cost = self._step_cost() + self.N * self.P * 8.0
         cdef list before = self.states()
         self._begin()
         with nogil:
@@ -344,7 +348,11 @@ cdef class Chain:
                     if t and end >= 0 and to[(t - 1) * self.N + n] == end:
                         token = end
                     else:
-                        token = chooser.choose(rows + n * self.R * self.itemsize, self.itemsize, u, t * self.N + n)
+                        token = chooser.choose(rows + n * self.P * self.itemsize, self.itemsize, u, t * self.N + n)
+                        if token < 0:
+                            with gil:
+                                self.running = False
+                                raise FloatingPointError(f"model: expected outputs without NaN, got NaN in row {n}")
                         running -= token == end
                     to[t * self.N + n] = token
                 if running == 0:
@@ -355,17 +363,16 @@ cdef class Chain:
         return tokens
 
     def feed_back(self, cnp.ndarray y, long steps):
-        """Outputs (steps, N, R): y (N, R), then what follows when each output is the next input; R = D."""
-        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.R, False)
+        """Outputs (steps, N, P): y (N, P), then what follows when each output is the next input; P = D."""
+        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.P, False)
         cdef fr_series xs, ys
         cdef long _t
-        if self.R != self.D or self.embedding is not None:
-            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.R}")
-        if steps:
-            out[0] = y
+        if self.P != self.D or self.embedding is not None:
+            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.P}")
+        out[:1] = y
         xs = ys = series_of(out)
         cdef fr_work work
-        cdef fr_watch watch = _own_watch(&work)
+        cdef fr_watch watch = own_watch(&work)
         cdef double cost = self._step_cost()
         cdef list before = self.states()
         self._begin()
@@ -373,20 +380,11 @@ cdef class Chain:
             for _t in range(1, steps):
                 if stops(&watch, cost):
                     break
-                ys.data = <char *>xs.data + self.N * self.R * self.itemsize
+                ys.data = <char *>xs.data + self.N * self.P * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
         self._end(&work, steps * cost, before)
         return out
-
-
-cdef fr_watch _own_watch(fr_work *work) noexcept:
-    """Of a loop over steps, of which `work` knows no more than whether it was stopped."""
-    cdef fr_watch watch
-    memset(&watch, 0, sizeof(watch))
-    work.stopped = False
-    watch.stopped, watch.caller = &work.stopped, True
-    return watch
 
 
 cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:

@@ -7,7 +7,7 @@ from libc.string cimport memcpy
 
 
 cdef class Chooser:
-    """Which token comes next: the largest logit, or one drawn from the softmax of all or of the top_k largest."""
+    """Which token comes next: the largest logit, or one drawn from the softmax of all or the top_k largest; -1 for NaN."""
     def __cinit__(self, long V, double temperature, long top_k):
         self.V, self.temperature, self.top_k = V, temperature, top_k
         self.weights, self.sorted = <double *>malloc(V * sizeof(double)), <double *>malloc(V * sizeof(double))
@@ -23,18 +23,21 @@ cdef class Chooser:
         cdef double total = 0, largest, threshold, u
         for v in range(self.V):
             self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
-            if self.weights[v] > self.weights[best] or (self.weights[v] != self.weights[v] and self.weights[best] == self.weights[best]):
-                best = v  # NaN is largest, as for argmax
+            if self.weights[v] != self.weights[v]:
+                return -1
+            if self.weights[v] > self.weights[best]:
+                best = v
         if uniform == NULL or self.temperature == 0:
             return best
-        largest = self.weights[best] / self.temperature
+        largest = self.weights[best]
         threshold = -INFINITY
         if 0 < self.top_k < self.V:
             memcpy(self.sorted, self.weights, self.V * sizeof(double))
             qsort(self.sorted, self.V, sizeof(double), larger_first)
             threshold = self.sorted[self.top_k - 1]
         for v in range(self.V):
-            total += exp(self.weights[v] / self.temperature - largest) if self.weights[v] >= threshold else 0
+            if self.weights[v] >= threshold:  # the largest may be infinite
+                total += 1 if self.weights[v] == largest else exp((self.weights[v] - largest) / self.temperature)
             self.weights[v] = total
         u = uniform[draw] * total
         for v in range(self.V):

@@ -27,10 +27,16 @@ def sequence_forward(
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
+    zoneout_c: Maybe = None,
 ) -> tuple[Array, Array, Maybe, Any]:
     """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
     if weight_hh is None:
         raise TypeError("weight_hh: expected a NumPy array, got NoneType")
+    if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
+        raise NotImplementedError("recurrent_mask, zoneout_h, zoneout_c: only fastrnn.reference has them yet")
     result: tuple[Array, Array, Maybe, Any] = _native.forward(
         spec.compiled,
         x,
@@ -44,6 +50,7 @@ def sequence_forward(
         weight_peephole=weight_peephole,
         lengths=lengths,
         reset_mask=reset_mask,
+        mask=mask,
         reverse=reverse,
         out=out,
         training=training,

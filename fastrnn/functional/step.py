@@ -43,6 +43,8 @@ def step_forward(
         raise ValueError("bias_y: expected None, as weight_hy is None")
     if np.ndim(x) != 2:
         raise ValueError(f"x: expected shape (N, D), got {np.shape(x)}")
+    if np.ndim(weights[0]) == 2 and np.shape(x)[1] != np.shape(weights[0])[1]:
+        raise ValueError(f"x: expected shape (N, {np.shape(weights[0])[1]}), got {np.shape(x)}")
     _, h, c, sequence = sequence_forward(spec, x[None], *state, *weights)
     after = (h,) if c is None else (h, c)
     if weight_hy is None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers
+from ..layers.merge import MERGES
 from .final_state import FinalState
 from .reverse import ReverseInTime
 
@@ -40,11 +41,11 @@ class UnsupportedLayer(ValueError):
 def from_keras(model: Any) -> layers.Module:
     """A Keras 3 or 2 layer or model, built, as a fastrnn layer or Sequential with copies of its weights.
 
-    SimpleRNN, GRU (both reset_after), LSTM, Bidirectional of them (concat), Embedding, Dense, TimeDistributed(Dense),
-    Activation, Dropout, GlobalMaxPooling1D and GlobalAveragePooling1D, in a Sequential or in a functional model that is
-    a chain. Sequences are batch-first, as in Keras. A mask becomes `lengths` at the call. Dropout within a recurrent
-    layer acts in training only and is not taken over. A stateful layer becomes one whose state the caller hands on, or
-    a stream. One-bias layers have bias_hh = 0.
+    SimpleRNN, GRU (both reset_after), LSTM, Bidirectional of them (any merge_mode but None), Embedding, Dense,
+    TimeDistributed(Dense), Activation, Dropout, GlobalMaxPooling1D and GlobalAveragePooling1D, in a Sequential or
+    in a functional model that is a chain. Sequences are batch-first, as in Keras. A mask becomes `lengths` at the call.
+    Dropout within a recurrent layer acts in training only and is not taken over. A stateful layer becomes one whose
+    state the caller hands on, or a stream. One-bias layers have bias_hh = 0.
     Raises UnsupportedLayer, a ValueError, for anything else.
     """
     import keras
@@ -228,12 +229,10 @@ def _layer(kind: str, config: Config, arrays: list[Array], version: int) -> list
         return _recurrent(kind, config, [arrays], version)
     if kind == "Bidirectional":
         inner, mode = config["layer"], config.get("merge_mode", "concat")
-        if mode != "concat" or inner["class_name"] not in GATES:
+        if mode not in MERGES or inner["class_name"] not in GATES:
             got = f"merge_mode={mode!r} of {inner['class_name']}"
-            raise UnsupportedLayer(
-                f"{config.get('name')}: expected merge_mode='concat' of a recurrent layer, got {got}"
-            )
-        return _recurrent(inner["class_name"], inner["config"], _halves(arrays, True), version)
+            raise UnsupportedLayer(f"{config.get('name')}: expected a merge_mode of a recurrent layer, got {got}")
+        return _recurrent(inner["class_name"], inner["config"], _halves(arrays, True), version, mode)
     if kind == "TimeDistributed":
         return _layer(config["layer"]["class_name"], config["layer"]["config"], arrays, version)
     simple: dict[str, Callable[[], list[layers.Module]]] = {
@@ -266,7 +265,9 @@ def _activation(config: Config) -> layers.Module:
     return layers.Activation("softmax" if name == "softmax" else ACTIVATIONS[name])
 
 
-def _recurrent(kind: str, config: Config, halves: list[list[Array]], version: int) -> list[layers.Module]:
+def _recurrent(
+    kind: str, config: Config, halves: list[list[Array]], version: int, merge: Any = "concat"
+) -> list[layers.Module]:
     """A recurrent layer, and behind it what return_sequences=False leaves of its output."""
     where, backwards = config.get("name"), bool(config.get("go_backwards"))
     options: Config = {}
@@ -286,6 +287,7 @@ def _recurrent(kind: str, config: Config, halves: list[list[Array]], version: in
         raise UnsupportedLayer(
             f"{where}: go_backwards: expected False with return_sequences or in Bidirectional, got True"
         )
+    sequences = bool(config.get("return_sequences"))
     kernel, bias = halves[0][0], bool(config.get("use_bias", True))
     make: Any = {"SimpleRNN": layers.RNN, "GRU": layers.GRU, "LSTM": layers.LSTM}[kind]
     layer = make(
@@ -294,6 +296,7 @@ def _recurrent(kind: str, config: Config, halves: list[list[Array]], version: in
         bias=bias,
         batch_first=True,
         bidirectional=len(halves) == 2,
+        merge=merge if sequences else "concat",
         dtype=kernel.dtype,
         rng=0,
         **options,
@@ -303,9 +306,10 @@ def _recurrent(kind: str, config: Config, halves: list[list[Array]], version: in
         values |= _recurrent_weights(kind, half, bias, suffix)
     layer.load_state_dict(values)
     made = ReverseInTime(layer) if backwards else layer
-    if config.get("return_sequences"):
+    if sequences:
         return [made]
-    return [made, FinalState("both" if len(halves) == 2 else "backward" if backwards else "forward", batch_first=True)]
+    directions = "both" if len(halves) == 2 else "backward" if backwards else "forward"
+    return [made, FinalState(directions, merge=merge, batch_first=True)]
 
 
 def _recurrent_weights(kind: str, arrays: list[Array], bias: bool, suffix: str) -> dict[str, Array]:

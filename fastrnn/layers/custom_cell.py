@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import _state
-from .._validate import as_real, check_dtype, check_reset_mask, check_size, kind_of
-from .layout import active_lengths, as_given, check_state, read_doutput, time_major
+from .._validate import as_generator, as_real, check_dtype, check_reset_mask, check_size, check_state, kind_of
+from .layout import active_lengths, as_given, read_doutput, time_major
 from .module import Array, class_name
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -131,6 +131,17 @@ class Recurrent(Stateful):
             raise ValueError(f"cell: expected a subclass of Cell defined before, got {name!r}")
         return cls(_cells[name](**described), batch_first=config["batch_first"], dtype=config["dtype"])
 
+    def reset_parameters(self, rng: int | np.random.Generator | None = None) -> None:
+        """As `reset_parameters(rng)` of the cell does it, which gets a Generator."""
+        if not self.params:
+            return
+        if not hasattr(self.cell, "reset_parameters"):
+            name = type(self.cell).__name__
+            raise TypeError(
+                f"rng: expected cells that can draw their weights anew, got {name} without reset_parameters"
+            )
+        self.cell.reset_parameters(as_generator("rng", rng))
+
     def __repr__(self) -> str:
         return f"Recurrent({type(self.cell).__name__}, batch_first={self.batch_first}, dtype={self.dtype.name!r})"
 
@@ -143,9 +154,12 @@ class Recurrent(Stateful):
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is None:
-            first = state[0] if isinstance(state, (tuple, list)) and state else state
-            batched = state is None or np.ndim(first) == 2 + len(self._shapes[0])
-            T, N, read = check_size("steps", steps), np.shape(first)[1] if batched and state is not None else 1, None
+            given = _state.parts(state)
+            first = next((k for k, a in enumerate(given) if a is not None), None)
+            batched = first is None or np.ndim(given[first]) == 2 + len(self._shapes[first])
+            T, N, read = check_size("steps", steps), 1, None
+            if first is not None and batched:
+                N = np.shape(given[first])[1]
         else:
             x = as_real("x", x, self.dtype)
             read = time_major("x", x, self.dtype, self.batch_first)
@@ -196,7 +210,8 @@ class Recurrent(Stateful):
             rows, cache = kept[t]
             kept[t] = None  # frees what this step kept
             dpart = [d if rows is None else d[rows] for d in dstates]
-            dx_t, dprevious = self._step_backward(dy[t] if rows is None else dy[t][rows], dpart, cache)
+            dy_t = dy[t] if rows is None else dy[t][rows]
+            dx_t, dprevious = self._step_backward(dy_t, dpart, cache, () if x_shape is None else x_shape[2:])
             if dx is not None and dx_t is not None:
                 dx[t if rows is None else (t, rows)] = dx_t
             dstates = (
@@ -224,23 +239,33 @@ class Recurrent(Stateful):
             raise TypeError(f"cell.step: expected y_t in {self.dtype} like the parameters, got {y_t.dtype}")
         return y_t, self._parts("cell.step", "state", state, N), cache
 
-    def _step_backward(self, dy_t: Array, dstates: list[Array], cache: Any) -> tuple[Array | None, list[Array]]:
+    def _step_backward(
+        self, dy_t: Array, dstates: list[Array], cache: Any, dx_shape: tuple[int, ...]
+    ) -> tuple[Array | None, list[Array]]:
         returned = self.cell.step_backward(dy_t, dstates[0] if self._state_is_array else tuple(dstates), cache)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise TypeError(
                 f"cell.step_backward: expected a tuple (dx_t, dstate_prev, dparams), got {kind_of(returned)}"
             )
         dx_t, dprevious, dparams = returned
+        where, N = "cell.step_backward", len(dy_t)
         for name, value in (dparams or {}).items():
             grad = self._grads.get(name)
             if grad is None:
                 raise ValueError(f"cell.step_backward: expected dparams of {', '.join(self._grads)}, got {name!r}")
-            if np.shape(value) != grad.shape:
-                raise ValueError(
-                    f"cell.step_backward: expected dparams[{name!r}] of shape {grad.shape}, got {np.shape(value)}"
-                )
+            self._check_returned(where, f"dparams[{name!r}]", value, grad.shape)
             grad += value
-        return dx_t, self._parts("cell.step_backward", "dstate_prev", dprevious, len(dy_t))
+        if dx_t is not None:
+            self._check_returned(where, "dx_t", dx_t, (N, *dx_shape))
+        return dx_t, self._parts(where, "dstate_prev", dprevious, N)
+
+    def _check_returned(self, where: str, name: str, part: Any, shape: tuple[int, ...]) -> None:
+        """An array that the cell returned: anything else would be broadcast or cast in silence."""
+        if not isinstance(part, np.ndarray) or part.shape != shape:
+            got = part.shape if isinstance(part, np.ndarray) else type(part).__name__
+            raise ValueError(f"{where}: expected {name} of shape {shape}, got {got}")
+        if part.dtype != self.dtype:
+            raise TypeError(f"{where}: expected {name} in {self.dtype} like the parameters, got {part.dtype}")
 
     def _parts(self, where: str, name: str, state: Any, N: int) -> list[Array]:
         """The arrays of a state that the cell returned, None for zeros."""
@@ -251,11 +276,7 @@ class Recurrent(Stateful):
             raise TypeError(f"{where}: expected {name} as a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
         parts = [np.zeros((N, *s), self.dtype) if p is None else p for p, s in zip(parts, self._shapes)]
         for part, shape in zip(parts, self._shapes):
-            if not isinstance(part, np.ndarray) or part.shape != (N, *shape):
-                got = part.shape if isinstance(part, np.ndarray) else type(part).__name__
-                raise ValueError(f"{where}: expected {name} of shape {(N, *shape)}, got {got}")
-            if part.dtype != self.dtype:
-                raise TypeError(f"{where}: expected {name} in {self.dtype} like the parameters, got {part.dtype}")
+            self._check_returned(where, name, part, (N, *shape))
         return parts
 
     def _unpack(self, name: str, state: Any, N: int, batched: bool) -> list[Array]:
@@ -265,10 +286,11 @@ class Recurrent(Stateful):
         parts: Any = [state] if self._state_is_array else state
         if not isinstance(parts, (tuple, list)) or len(parts) != len(self._shapes):
             raise TypeError(f"{name}: expected a tuple of {len(self._shapes)} arrays, got {kind_of(state)}")
+        arrays = []
         for part, shape in zip(parts, self._shapes):
-            expected = (1, N, *shape) if batched else (1, *shape)
-            check_state(name, part, expected, self.dtype)
-        return [part[0] if batched else part for part in parts]
+            check_state(name, part, (1, N, *shape) if batched else (1, *shape), self.dtype)
+            arrays.append(np.zeros((N, *shape), self.dtype) if part is None else part[0] if batched else part)
+        return arrays
 
     def _pack(self, states: list[Array], batched: bool) -> Any:
         parts = tuple(s[None].copy() if batched else s.copy() for s in states)

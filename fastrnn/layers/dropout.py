@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import as_generator, check_dtype, check_probability, own_generator
+from .._validate import check_dtype, check_probability, own_generator
 from ..streaming.stream import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
@@ -31,7 +31,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         super().__init__()
         self.p = check_probability("p", p)
-        self._rng = own_generator(as_generator("rng", rng))
+        self._rng = own_generator(self._generator(rng, kind="Dropout"))
 
     def arguments(self) -> dict[str, Any]:
         return {"p": self.p}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import as_generator, check_dtype, check_size
+from .._validate import check_dtype, check_size
 from ..streaming.stream import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
@@ -37,7 +37,8 @@ class Embedding(Module):
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
         self.dtype = check_dtype("dtype", dtype)
         shape = (self.num_embeddings, self.embedding_dim)
-        self.add_param("weight", as_generator("rng", rng).standard_normal(shape).astype(self.dtype))
+        generator = self._generator(rng, *shape, kind="Embedding")
+        self.add_param("weight", generator.standard_normal(shape).astype(self.dtype))
 
     def arguments(self) -> dict[str, Any]:
         return {"num_embeddings": self.num_embeddings, "embedding_dim": self.embedding_dim, "dtype": self.dtype.name}

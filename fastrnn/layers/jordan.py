@@ -13,18 +13,19 @@ from .. import functional
 from .._validate import (
     Nonlinearity,
     OutputActivation,
-    as_generator,
     as_real,
     check_choice,
     check_dtype,
     check_reset_mask,
+    check_share,
     check_size,
+    check_state,
     own_generator,
 )
 from ..functional.activations import ACTIVATIONS
 from ..functional.spec import NONLINEARITIES, OUTPUT_ACTIVATIONS
 from .init import uniform
-from .layout import active_lengths, as_given, check_state, read_doutput, time_major
+from .layout import active_lengths, as_given, read_doutput, time_major
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -89,11 +90,13 @@ class Jordan(Stateful):
         check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
         check_choice("output_activation", output_activation, OUTPUT_ACTIVATIONS)
         self.nonlinearity, self.output_activation = nonlinearity, output_activation
-        self.teacher_forcing = _check_share(teacher_forcing)
+        self.teacher_forcing = check_share("teacher_forcing", teacher_forcing)
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
         self.dtype = check_dtype("dtype", dtype)
-        rng, (D, H, M) = as_generator("rng", rng), (self.input_size, self.hidden_size, self.output_size)
+        self.features = self.input_size
+        D, H, M = self.input_size, self.hidden_size, self.output_size
+        rng = self._generator(rng, D, H, M, kind="Jordan")
         shapes = {"weight_ih": (H, D), "weight_yh": (H, M), "bias_h": (H,), "weight_hy": (M, H), "bias_y": (M,)}
         for name, shape in shapes.items():
             if self.bias or not name.startswith("bias"):
@@ -140,7 +143,7 @@ class Jordan(Stateful):
     ) -> tuple[Array, Any]:
         lengths, reset_mask, steps = context.lengths, context.reset_mask, context.steps
         targets, teacher_forcing = context.targets, context.teacher_forcing
-        share = _check_share(self.teacher_forcing if teacher_forcing is None else teacher_forcing)
+        share = check_share("teacher_forcing", self.teacher_forcing if teacher_forcing is None else teacher_forcing)
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
         if x is None:
@@ -155,8 +158,10 @@ class Jordan(Stateful):
         reset_mask = check_reset_mask(reset_mask, T, N)
         if targets is not None:
             targets = self._check_targets(targets, T, N, batched)
-        run: FreeRunning | TeacherForced
-        if targets is None or not share:
+        run: FreeRunning | TeacherForced | NoRows
+        if not N:
+            run = NoRows(self, x)
+        elif targets is None or not share:
             run = FreeRunning(self, x, y0, lengths, reset_mask, training)
         elif share == 1:
             run = TeacherForced(self, x, targets, y0, lengths, reset_mask, training)
@@ -309,6 +314,17 @@ class TeacherForced:
         return found["x"][:, :, :D], dy0
 
 
+class NoRows:
+    """A batch of no sequences."""
+
+    def __init__(self, layer: Jordan, x: Array) -> None:
+        (T, _, self.D), M = x.shape, layer.output_size
+        self.x, self.y, self.y_n = x, np.zeros((T, 0, M), x.dtype), np.zeros((0, M), x.dtype)
+
+    def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
+        return np.zeros_like(self.x), np.zeros_like(self.y_n)
+
+
 def _shifted(targets: Array, y0: Array | None) -> Array:
     """What each step is fed: the state, then the targets but for the last. A new array."""
     fed = np.zeros(targets.shape, targets.dtype)
@@ -317,13 +333,3 @@ def _shifted(targets: Array, y0: Array | None) -> Array:
         if y0 is not None:
             fed[0] = y0
     return fed
-
-
-def _check_share(value: Any) -> float:
-    try:
-        share = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"teacher_forcing: expected a probability, got {value!r}") from None
-    if not 0 <= share <= 1:
-        raise ValueError(f"teacher_forcing: expected a probability 0..1, got {value!r}")
-    return share

@@ -1,4 +1,4 @@
-"""What layers over time share: layouts, and checks of states, lengths and reset masks.
+"""What layers over time share: layouts, and what lengths say of them.
 
 Letters: T time steps, N batch, D features.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import as_real, check_lengths, kind_of
+from .._validate import as_real, check_lengths
 
 Array = NDArray[Any]
 
@@ -51,14 +51,16 @@ def read_doutput(doutput: Any, shape: tuple[int, ...], batched: bool, batch_firs
     return dy
 
 
-def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """One array of a state, or of its gradient."""
-    if not isinstance(part, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {kind_of(part)}")
-    if part.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype} like the parameters, got {part.dtype}")
-    if part.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {part.shape}")
+def without_rest(x: Array, lengths: Array, batch_first: bool | None) -> Array:
+    """x (T, N, ...), or (N, T, ...) with batch_first, with zeros past the lengths, where anything may stand, NaN too.
+    Finite numbers do no harm there and stay: x itself is returned."""
+    T = x.shape[1 if batch_first else 0]
+    if (lengths >= T).all() or (x.dtype.kind == "f" and np.isfinite(x).all()):
+        return x
+    within = np.arange(T) < lengths[:, None]
+    if not batch_first:
+        within = within.T
+    return np.where(within.reshape(within.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
 
 
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._validate import as_generator, as_real, check_dtype, check_size
+from .._validate import as_real, check_dtype, check_size
 from ..functional.linear import checked_linear_map
 from ..streaming.stream import ChainBuilder
 from .init import uniform
@@ -43,7 +43,8 @@ class Linear(Module):
         self.out_features = check_size("out_features", out_features)
         self.bias = bool(bias)
         self.dtype = check_dtype("dtype", dtype)
-        rng, bound = as_generator("rng", rng), self.in_features**-0.5
+        self.features = self.in_features
+        rng, bound = self._generator(rng, self.in_features, self.out_features, kind="Linear"), self.in_features**-0.5
         self.add_param("weight", uniform(rng, (self.out_features, self.in_features), bound, self.dtype))
         if self.bias:
             self.add_param("bias", uniform(rng, (self.out_features,), bound, self.dtype))

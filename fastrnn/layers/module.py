@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .._validate import check_dtype
 from ..streaming.stream import ChainBuilder, Stream, open_stream
 from .own import adapt
-from .params import Params
 from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
+from .registry import build, class_name, register
+from .weights import Array, Weights
 
 __all__ = ["Array", "Context", "Layout", "Module", "StateSpec", "Time", "build", "check_entries", "class_name"]
 
-Array = NDArray[Any]
 
-_classes: dict[str, type[Module]] = {}
-
-
-class Module:
+class Module(Weights):
     """A layer. `y = layer(x, training=True)`, then `dx = layer.backward(dy)`, which adds to `layer.grads`.
 
     Only a call with training=True keeps what a backward needs, in place of what an earlier one kept, and one backward
@@ -50,19 +43,20 @@ class Module:
     """True for a layer whose `backpropagate` with need_dx=False saves work; one without parameters then reads no dy, so
     that dy may be None."""
 
+    features: int | None = None
+    """How many features it reads; None for any number, and where only the layer itself knows."""
+    takes_newest: bool = False
+    """True for a layer that reduces the axis of time to the newest step, so that it has a value at every step."""
     exact_in_chain: bool = True
     """False for a layer that a compiled chain computes with other rounding than the layer itself."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _classes[class_name(cls)] = cls
+        register(cls)
         adapt(cls)
 
     def __init__(self) -> None:
-        self._params = Params()
-        self._grads: dict[str, Array] = {}
-        self._cache: Any = None
-        self._rng: np.random.Generator | None = None
+        super().__init__()
         self._prepared: Prepared | None = None
 
     # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
@@ -225,7 +219,7 @@ class Module:
             )
         if not self.time.in_x:
             raise ValueError(f"{name}: expected a layer that reads step by step, got one that reads no time")
-        if not self.time.in_y:
+        if not self.time.in_y and not self.takes_newest:
             raise ValueError(f"{name}: expected a layer with an output at every step, got one without")
 
     def compile_into(self, builder: ChainBuilder) -> bool:
@@ -241,127 +235,20 @@ class Module:
 
     def config(self) -> dict[str, Any]:
         """`arguments` with the class's name under "class"; `build(config)` makes the layer, with new weights."""
-        return {"class": class_name(type(self))} | self.arguments()
+        frozen = {} if self._trainable or self.children() else {"trainable": False}
+        return {"class": class_name(type(self))} | self.arguments() | frozen
+
+    def tie(self, name: str, *, to: str) -> None:
+        """See `Sequential`: one layer has no parameters to tie."""
+        raise ValueError(f"name: expected a layer made of others, got {type(self).__name__}")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Module:
         return cls(**{name: value for name, value in config.items() if name != "class"})
 
-    # --- parameters ---------------------------------------------------------------------------------------------------
-
-    @property
-    def params(self) -> dict[str, Array]:
-        """Name -> parameter. The arrays are those the layer computes with: change them in place."""
-        return self._params
-
-    @property
-    def grads(self) -> dict[str, Array]:
-        """Name -> gradient, of the parameter's shape and dtype. Each backward adds to it."""
-        return self._grads
-
-    def add_param(self, name: str, value: Array) -> None:
-        """Give the layer a parameter, and a gradient of zeros to go with it."""
-        check_dtype(name, value.dtype)
-        self._params[name] = np.ascontiguousarray(value)
-        self._grads[name] = np.zeros(value.shape, value.dtype)
-
-    def zero_grad(self) -> None:
-        for grad in self.grads.values():
-            grad.fill(0)
-
-    def state_dict(self) -> dict[str, Array]:
-        """Name -> copy of the parameter."""
-        return {name: param.copy() for name, param in self.params.items()}
-
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Copy values of exactly these names and shapes into the parameters, converted to the layer's dtype.
-
-        Values are arrays or what np.asarray takes, so a PyTorch module's state_dict works for the layers that share
-        its names. Raises ValueError for a name that is missing or unknown and for a wrong shape, TypeError for what is
-        not floating point; the parameters are then unchanged.
-        """
-        params = self.params
-        missing = [name for name in params if name not in mapping]
-        unknown = [name for name in mapping if name not in params]
-        if missing or unknown:
-            wrong = {"missing": missing, "unknown": unknown}
-            said = "; ".join(f"{word} {', '.join(names)}" for word, names in wrong.items() if names)
-            raise ValueError(f"mapping: expected the parameters of {type(self).__name__}, got {said}")
-        values = {name: np.asarray(value) for name, value in mapping.items()}
-        for name, value in values.items():
-            if value.dtype.kind != "f":
-                raise TypeError(f"{name}: expected floating point, got {value.dtype}")
-            if value.shape != params[name].shape:
-                raise ValueError(f"{name}: expected shape {params[name].shape}, got {value.shape}")
-        for layer in self.flatten():
-            layer.release()
-        with np.errstate(under="ignore"):  # what is too small for float32 is 0
-            for name, value in values.items():
-                params[name][...] = value
-        getattr(params, "changed", int)()  # not of a user's cell, whose parameters are a plain dict
-
-    # --- what training keeps ------------------------------------------------------------------------------------------
-
-    def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        """Name and Generator of all that draws random numbers in training (dropout), for checkpoints."""
-        if self._rng is not None:
-            yield "", self._rng
-
-    def _kept(self) -> Any:
-        """What the last call with training=True kept."""
-        if self._cache is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward: expected a call with training=True before each backward, got none "
-                "since the last"
-            )
-        if self._cache_version != self._params.version:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward: expected the weights of the call with training=True, got ones that "
-                "an optimiser or load_state_dict has changed since"
-            )
-        return self._cache
-
-    @property
-    def _cache(self) -> Any:
-        return self._kept_cache
-
-    @_cache.setter
-    def _cache(self, cache: Any) -> None:
-        self._kept_cache, self._cache_version = cache, self._params.version
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickles and deep copies go without the cache, which belongs to a call under way."""
-        return self.__dict__ | {"_kept_cache": None, "_prepared": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """joblib hands its workers arrays mapped from a file, read-only: a model trains on copies of them."""
-        self.__dict__.update(state)
-        for arrays in (self._params, self._grads):
-            for name, array in arrays.items():
-                if not array.flags.writeable:
-                    arrays[name] = array.copy()
-
     def __repr__(self) -> str:
         arguments = (f"{name}={value!r}" for name, value in self.arguments().items())
         return f"{type(self).__name__}({', '.join(arguments)})"
-
-
-def build(config: Mapping[str, Any]) -> Module:
-    """The layer that `layer.config()` describes, with new weights. Raises ValueError for an unknown class."""
-    try:
-        cls = _classes[config["class"]]
-    except KeyError:
-        raise ValueError(
-            f"class: expected a layer of fastrnn or a subclass of Module defined before, got {config.get('class')!r}"
-        ) from None
-    return cls.from_config(config)
-
-
-def class_name(cls: type) -> str:
-    """Layers of fastrnn go by their bare names; no class from elsewhere can take one of those."""
-    if cls.__module__.startswith("fastrnn."):
-        return cls.__name__
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check_entries(name: str, state: Any, count: int) -> tuple[Any, ...]:

@@ -34,6 +34,8 @@ def _adapt_flags(cls: Any) -> None:
             cls.accepts = cls.accepts | {name} if own[f"takes_{name}"] else cls.accepts - {name}
     if "keeps_time" in own or "reads_time" in own:
         cls.time = Time.of(own.get("reads_time", cls.time.in_x), own.get("keeps_time", cls.time.in_y))
+    if "streams" in own:
+        cls.takes_newest = own["streams"]
     if "skips_dx" in own:
         cls.optional_input_grad = own["skips_dx"]
     if "scores_with_targets" in own:

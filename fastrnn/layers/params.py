@@ -21,23 +21,32 @@ class Params(dict[str, Array]):
 
 
 class JoinedParams(Params):
-    """The parameters of a layer made of others. `params[name] = value` copies into the layer's own array."""
+    """The parameters of a layer made of others. `params[name] = value` copies into the layer's own array.
 
-    def __init__(self, parts: Mapping[str, Mapping[str, Array]]) -> None:
-        super().__init__({f"{part}.{name}": a for part, params in parts.items() for name, a in params.items()})
-        self.parts = list(parts.values())
+    aliases: names of tied parameters -> those that they are the arrays of: they can be looked up and set, but are not
+    among the keys, so that who goes through all parameters meets each once."""
+
+    def __init__(self, parts: Mapping[str, Mapping[str, Array]], aliases: Mapping[str, str]) -> None:
+        named = ((f"{part}.{name}", a) for part, params in parts.items() for name, a in params.items())
+        super().__init__({name: a for name, a in named if name not in aliases})
+        self.parts, self.aliases = list(parts.values()), aliases
 
     def changed(self) -> None:
         for params in self.parts:
             if isinstance(params, Params):
                 params.changed()
 
+    def __missing__(self, name: str) -> Array:
+        if name not in self.aliases:
+            raise KeyError(name)
+        return self[self.aliases[name]]
+
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self:
+        if name not in self and name not in self.aliases:
             raise KeyError(f"{name}: expected one of {', '.join(self)}")
-        value = np.asarray(value)
-        if value.shape != self[name].shape:
-            raise ValueError(f"{name}: expected shape {self[name].shape}, got {value.shape}")
+        value, own = np.asarray(value), self[name]
+        if value.shape != own.shape:
+            raise ValueError(f"{name}: expected shape {own.shape}, got {value.shape}")
         with np.errstate(under="ignore"):
-            self[name][...] = value
+            own[...] = value
         self.changed()

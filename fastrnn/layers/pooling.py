@@ -23,8 +23,6 @@ class Pool(Module):
     time = Time.REDUCES
     accepts = frozenset({"lengths"})
     batch_first: bool
-    takes_newest = False
-    """True for a layer that has a value at every step, the newest one."""
 
     def __init__(self, *, batch_first: bool = False) -> None:
         super().__init__()
@@ -109,9 +107,6 @@ class LastStep(Pool):
     """
 
     takes_newest = True
-
-    def check_streams(self) -> None:
-        """It can: see above."""
 
     def compile_into(self, builder: ChainBuilder) -> bool:
         return True  # nothing to do: the newest step is the last one

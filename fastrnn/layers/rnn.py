@@ -8,6 +8,7 @@ import numpy as np
 
 from .._validate import GateActivation, Nonlinearity, check_number, check_size
 from ..functional.spec import CellSpec
+from .merge import Merge
 from .stacked import RecurrentLayer
 
 
@@ -19,6 +20,8 @@ class RNN(RecurrentLayer):
     batch_first: x and output are (N, T, ...) rather than (T, N, ...); states stay (L*S, N, H).
     dropout: probability of dropping each entry of a layer's output, except the last layer's, in training.
     bidirectional: a second direction with weights of its own reads the sequence from its end.
+    merge: what each layer makes of its two directions: "concat", forward first, or "sum", "mul" or "ave", their sum,
+        product or mean, H wide (Keras's merge_mode).
     dtype: float32 or float64, of parameters, inputs and outputs.
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
     learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state
@@ -27,7 +30,8 @@ class RNN(RecurrentLayer):
         random orthogonal matrix instead.
 
     The state is h (L*S, N, H), S = 2 if bidirectional, otherwise 1; without a batch axis (L*S, H). The output is
-    (T, N, S*H), the forward half first. `__call__` and `backward` say what a call and its backward take.
+    (T, N, S*H), or (T, N, H) where directions are merged into one. `__call__` and `backward` say what a call and its
+    backward take.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class RNN(RecurrentLayer):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        merge: Merge = "concat",
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
@@ -55,6 +60,7 @@ class RNN(RecurrentLayer):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            merge=merge,
             dtype=dtype,
             rng=rng,
             init=init,
@@ -86,6 +92,7 @@ class GRU(RecurrentLayer):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        merge: Merge = "concat",
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
@@ -100,6 +107,7 @@ class GRU(RecurrentLayer):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            merge=merge,
             dtype=dtype,
             rng=rng,
             init=init,
@@ -143,6 +151,7 @@ class LSTM(RecurrentLayer):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        merge: Merge = "concat",
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
@@ -164,6 +173,7 @@ class LSTM(RecurrentLayer):
             batch_first=batch_first,
             dropout=dropout,
             bidirectional=bidirectional,
+            merge=merge,
             dtype=dtype,
             rng=rng,
             init=init,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import check_choice, check_number, check_size
+from .._validate import check_choice, check_number, check_size, check_token
 from ..streaming.decode import beam_search
 from ..streaming.generate import MODES, OneStep, generate
 from .container import Container
@@ -76,11 +76,12 @@ class EncoderDecoder(Container):
             raise ValueError("decoder: expected an output at every step, got one that does away with time")
         self.encoder, self.decoder = encoder, decoder
         self.start, self.end, self.padding = (
-            _check_token(name, token) for name, token in (("start", start), ("end", end), ("padding", padding))
+            check_token(name, token) for name, token in (("start", start), ("end", end), ("padding", padding))
         )
         self.merge = check_choice("merge", merge, MERGES)
         self.batch_first = encoder.batch_first
         self._bridge = StateBridge(encoder, decoder, self.merge)
+        self._begin(None)
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -204,7 +205,11 @@ class EncoderDecoder(Container):
             )
             return (tokens, scores) if return_scores else tokens
         if self.start is None:
-            start = np.zeros((N, _first_size(self.decoder)), self._dtype())
+            features = self.decoder.features
+            if features is None:
+                got = type(self.decoder.flatten()[0]).__name__
+                raise ValueError(f"decoder: expected a first layer that says how many features it reads, got {got}")
+            start = np.zeros((N, features), self._dtype())
         else:
             start = np.full(N, self.start)
         return generate(
@@ -219,22 +224,3 @@ def _counted(tokens: Array, padding: int) -> Array:
     """The length of each row of (N, T) without the padding at its end."""
     last = tokens.shape[1] - np.argmax((tokens != padding)[:, ::-1], axis=1)
     return np.where((tokens != padding).any(axis=1), last, 0)
-
-
-def _first_size(model: Module) -> int:
-    """How many features a decoder of vectors reads."""
-    first = model.flatten()[0]
-    for name in ("input_size", "in_features"):
-        if hasattr(first, name):
-            return getattr(first, name)
-    raise ValueError(f"decoder: expected a first layer with input_size or in_features, got {type(first).__name__}")
-
-
-def _check_token(name: str, token: Any) -> int | None:
-    if token is None:
-        return None
-    if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
-        raise TypeError(f"{name}: expected None or a token, a whole number, got {token!r}")
-    if token < 0:
-        raise ValueError(f"{name}: expected None or a token of at least 0, got {token}")
-    return int(token)

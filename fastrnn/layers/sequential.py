@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .._validate import check_lengths
 from ..streaming.generate import generate
 from .container import Container
+from .layout import without_rest
 from .module import Array, Module, build, check_entries
 from .protocol import NOTHING, Context, Time
 
@@ -22,11 +24,15 @@ class Sequential(Container):
     `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is refused
     with ValueError, and so is a recurrent layer behind one that has reduced the axis of time, and one layer in two
     places (it would keep only the later call for its backward).
+
+    rng: a seed or a Generator for the whole model: it draws anew the weights of all layers that were made without an
+    rng, each from a stream of its own. Equal layers with the same seed of their own do not stay equal: the later ones
+    are drawn anew, from the next stream of that seed.
     """
 
     optional_input_grad = True
 
-    def __init__(self, *layers: Module) -> None:
+    def __init__(self, *layers: Module, rng: int | np.random.Generator | None = None) -> None:
         super().__init__()
         if not layers:
             raise ValueError("layers: expected at least one layer, got none")
@@ -43,6 +49,8 @@ class Sequential(Container):
         accepted = frozenset().union(*(layer.accepts for layer in layers))
         self.accepts = (accepted - {"targets"}) | (layers[-1].accepts & {"targets"})
         self.needs_targets = layers[-1].needs_targets
+        self.features = _features(layers)
+        self._begin(rng)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -96,6 +104,9 @@ class Sequential(Container):
                 found = self._prepared.forward(x, state)
                 if found is not None:
                     return found
+        in_front = self.batch_first is not None and "lengths" not in self.layers[0].accepts
+        if context.lengths is not None and self.time.in_x and in_front:
+            x = self._without_rest(x, context.lengths)
         inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
         last, state_n = self.layers[-1], []
         for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
@@ -104,6 +115,14 @@ class Sequential(Container):
             x, entry_n = layer.forward(x, entry, context=told, training=training)
             state_n.append(entry_n)
         return x, tuple(state_n)
+
+    def _without_rest(self, x: Any, lengths: Any) -> Any:
+        """What stands past the lengths must not reach layers in front of the one that takes them."""
+        x = np.asarray(x)
+        if x.ndim < 2:
+            return x
+        T, N = x.shape[:2] if not self.batch_first else x.shape[1::-1]
+        return without_rest(x, check_lengths(lengths, T, N), self.batch_first)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         needs = []  # whether a layer's dx is read: by one before it that learns, or that takes no None
@@ -182,6 +201,14 @@ def _common_layout(layers: tuple[Module, ...]) -> bool | None:
         if not layer.time.in_y:
             timeless = index
     return None if first is None else layers[first].batch_first
+
+
+def _features(layers: tuple[Module, ...]) -> int | None:
+    """How many features the first layer reads that says so; layers such as Dropout before it take any."""
+    for layer in layers:
+        if layer.features is not None or layer.reads is not None:
+            return layer.features
+    return None
 
 
 def _ends_in_time(layers: tuple[Module, ...]) -> bool:

@@ -1,10 +1,11 @@
 """What RNN, GRU and LSTM share: they stack and turn round the sequences of `fastrnn.functional`.
 
 Letters: T time steps, N batch, D input_size, H hidden_size, P width of h (proj_size where there is one, else H), G
-gates (RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, otherwise 1).
+gates (RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, otherwise 1), F output features (S*P, or P
+where directions are merged into one).
 
 Parameters have PyTorch's names and layouts, for layer k = 0, 1, ... and with "_reverse" for the second direction:
-weight_ih_l{k} (G*H, D; from k = 1 on G*H, S*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and bias_hh_l{k} (G*H,).
+weight_ih_l{k} (G*H, D; from k = 1 on G*H, F), weight_hh_l{k} (G*H, P), bias_ih_l{k} and bias_hh_l{k} (G*H,).
 Gates are stacked in the order r, z, n (GRU) and i, f, g, o (LSTM); the equations stand in `fastrnn.reference`.
 
 Nothing is copied where strides will do: batch_first is a view of time-major arrays, both directions write into one
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from .._validate import (
-    as_generator,
     as_real,
     check_choice,
     check_dtype,
@@ -26,6 +26,7 @@ from .._validate import (
     check_probability,
     check_reset_mask,
     check_size,
+    check_state,
     kind_of,
     own_generator,
 )
@@ -34,7 +35,8 @@ from ..functional.spec import CellSpec
 from ..streaming.stream import ChainBuilder
 from .dropout import dropout_mask
 from .init import orthogonal_gates, uniform
-from .layout import as_given, check_state, read_doutput, time_major
+from .layout import as_given, read_doutput, time_major
+from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -46,7 +48,7 @@ class RecurrentLayer(Stateful):
     """What RNN, GRU and LSTM share.
 
     The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
-    (T, N, S*P), laid out as x; of a bidirectional layer the forward half comes first.
+    (T, N, F), laid out as x; of a bidirectional layer that is the forward half first, or what `merge` makes of both.
     """
 
     batch_first: bool
@@ -66,6 +68,7 @@ class RecurrentLayer(Stateful):
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        merge: str,
         dtype: Any,
         rng: Any,
         init: str,
@@ -80,13 +83,19 @@ class RecurrentLayer(Stateful):
         self.batch_first = bool(batch_first)
         self.dropout = check_probability("dropout", dropout)
         self.bidirectional = bool(bidirectional)
+        self.merge = check_choice("merge", merge, MERGES)
+        if not self.bidirectional and self.merge != "concat":
+            raise ValueError(f"merge: expected 'concat' for a layer of one direction, got {merge!r}")
         self.dtype = check_dtype("dtype", dtype)
         self.init = check_choice("init", init, ("uniform", "orthogonal"))
         self.learn_initial_state = bool(learn_initial_state)
         self.spec, self.gates, self.states = spec, spec.gates, spec.states
         self._directions = 2 if self.bidirectional else 1
         self._h_size = proj_size or self.hidden_size
-        rng = as_generator("rng", rng)
+        self._width = self._h_size * (self._directions if self.merge == "concat" else 1)
+        self.features = self.input_size
+        sizes = self.input_size, self.hidden_size, self.num_layers, self._directions, self._width
+        rng = self._generator(rng, *sizes, kind=spec.cell)
         kinds = spec.shapes(self.input_size, self.hidden_size, self._h_size)
         # [k*S + s]: what the functional core calls the parameters of layer k, direction s -> their names here.
         self._names = [
@@ -106,7 +115,7 @@ class RecurrentLayer(Stateful):
     def _start_weights(self, rng: np.random.Generator, index: int, names: dict[str, str]) -> None:
         """All U(-1/sqrt(H), 1/sqrt(H)) as in PyTorch; init="orthogonal" changes square recurrent weights."""
         H, P = self.hidden_size, self._h_size
-        columns = self.input_size if index < self._directions else self._directions * P
+        columns = self.input_size if index < self._directions else self._width
         shapes = self.spec.shapes(columns, H, P)
         for kind, name in names.items():
             if kind == "weight_hh" and self.init == "orthogonal" and P == H:
@@ -129,6 +138,7 @@ class RecurrentLayer(Stateful):
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
+            **({} if self.merge == "concat" else {"merge": self.merge}),
             "dtype": self.dtype.name,
             "init": self.init,
             "learn_initial_state": self.learn_initial_state,
@@ -150,15 +160,14 @@ class RecurrentLayer(Stateful):
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
         P, S = self._h_size, self._directions
-        state0 = [None, None] if state is None else self._unpack("state", state, N, batched)
-        starts_learned = state is None and self.learn_initial_state
-        if starts_learned:
-            learned = [self._params[f"initial_{name}"] for name in self.states]
-            state0 = _pair([np.repeat(rows[:, None], N, axis=1) for rows in learned])
+        state0, learned = self._first_state(state, N, batched)
+        if not N:
+            return self._of_no_rows(T, lengths, x is None, training)
         resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
         masks: list[Array | None] = [None] * self.num_layers
+        halves: list[Array | None] = [None] * self.num_layers  # of directions that are multiplied
         for k in range(self.num_layers):
             if k and training and self.dropout:
                 masks[k] = dropout_mask(self._rng, y.shape, self.dropout, self.dtype)
@@ -184,51 +193,78 @@ class RecurrentLayer(Stateful):
                 )
                 state_n.append([h_n] if c_n is None else [h_n, c_n])
                 caches.append(cache)
-            y = output if both is None else both
+            y = output if both is None else merge_directions(both, self.merge)
+            halves[k] = both if self.merge == "mul" else None
         if training:
-            self._cache = caches, masks, (T, N, S * P), batched, x is None, starts_learned
+            self._cache = caches, masks, halves, (T, N, self._width), batched, x is None, learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        caches, masks, shape, batched, without_input, starts_learned = self._kept()
+        caches, masks, halves, shape, batched, without_input, learned = self._kept()
         N = shape[1]
-        P, S = self._h_size, self._directions
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dstate = self._unpack("dstate_n", dstate_n, N, batched)
         self._cache = None
-        dstate0 = [np.zeros((S * self.num_layers, N, width), self.dtype) for width in self._state_widths()]
-        for k in reversed(range(self.num_layers)):
-            dx: Any = None
-            for s in range(S):
-                index = k * S + s
-                into: dict[str, Any] = {
-                    kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads
-                }
-                if without_input and not k:
-                    del into["weight_ih"]
-                for key, a in zip(("h0", "c0"), dstate0):
-                    into[key] = a[index]
-                if s or not (k or need_dx):
-                    into["x"] = dx  # added to; None, of the first layer: not wanted
-                dh_n, dc_n = [a if a is None else a[index] for a in dstate]
-                grads = sequence_backward(
-                    self.spec.cell,
-                    dy if dy is None or S == 1 else dy[:, :, s * P : (s + 1) * P],
-                    dh_n,
-                    dc_n,
-                    caches[index],
-                    into=into,
-                )
-                dx = dx if s else grads["x"]
+        dstate0 = [
+            np.zeros((self._directions * self.num_layers, N, width), self.dtype) for width in self._state_widths()
+        ]
+        dx: Any = np.zeros((*shape[:2], self.input_size), self.dtype) if not N else None
+        for k in reversed(range(self.num_layers if N else 0)):
+            dy = self._backward_of_layer(
+                k,
+                split_directions(dy, self.merge, self._directions, halves[k]),
+                dstate,
+                dstate0,
+                caches,
+                without_input,
+                need_dx,
+            )
             if masks[k] is not None:
-                dx *= masks[k]
-            dy = dx
-        if starts_learned:
-            for name, gradient in zip(self.states, dstate0):
-                self._grads[f"initial_{name}"] += gradient.sum(axis=1)
+                dy *= masks[k]
+            dx = dy
+        for part in learned:
+            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
+
+    def _backward_of_layer(
+        self,
+        k: int,
+        dys: list[Array | None],
+        dstate: list[Array | None],
+        dstate0: list[Array],
+        caches: list[Any],
+        without_input: bool,
+        need_dx: bool,
+    ) -> Any:
+        """dx of layer k from the gradient of each direction's output; fills its rows of dstate0."""
+        dx: Any = None
+        for s, dy in enumerate(dys):
+            index = k * self._directions + s
+            into: dict[str, Any] = {
+                kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads
+            }
+            if without_input and not k:
+                del into["weight_ih"]
+            for key, a in zip(("h0", "c0"), dstate0):
+                into[key] = a[index]
+            if s or not (k or need_dx):
+                into["x"] = dx  # added to; None, of the first layer: not wanted
+            dh_n, dc_n = [a if a is None else a[index] for a in dstate]
+            grads = sequence_backward(self.spec.cell, dy, dh_n, dc_n, caches[index], into=into)
+            dx = dx if s else grads["x"]
+        return dx
+
+    def _of_no_rows(self, T: int, lengths: Any, without_input: bool, training: bool) -> tuple[Array, Any]:
+        """Of a batch of no sequences."""
+        if lengths is not None:
+            check_lengths(lengths, T, 0)
+        if training:
+            self._cache = None, None, None, (T, 0, self._width), True, without_input, []
+        rows = self.num_layers * self._directions
+        state_n = [np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()]
+        return as_given(np.zeros((T, 0, self._width), self.dtype), True, self.batch_first), self._as_state(state_n)
 
     def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
         """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
@@ -271,14 +307,14 @@ class RecurrentLayer(Stateful):
         if x is not None:
             x = as_real("x", x, self.dtype)
             return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
-        several = len(self.states) > 1 and isinstance(state, (tuple, list)) and state
-        first = state[0] if several else state
+        several = len(self.states) > 1 and isinstance(state, (tuple, list))
+        first = next((part for part in state if part is not None), None) if several else state
         batched = first is None or np.ndim(first) == 3
         N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
         return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
 
     def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
-        """h (L*S, N, P) and c (L*S, N, H), None for zeros and for the c of a cell without one."""
+        """h (L*S, N, P) and c (L*S, N, H), None where none is given, and for the c of a cell without one."""
         if state is None:
             return [None, None]
         parts = [state] if len(self.states) == 1 else state
@@ -289,7 +325,17 @@ class RecurrentLayer(Stateful):
             shape = (rows, N, width) if batched else (rows, width)
             label = name if len(self.states) == 1 else f"{letter} of {name}"
             check_state(label, part, shape, self.dtype)
-        return _pair([part if batched else part[:, None] for part in parts])
+        return _pair([part if batched or part is None else part[:, None] for part in parts])
+
+    def _first_state(self, state: State, N: int, batched: bool) -> tuple[list[Array | None], list[int]]:
+        """What the sequences start from, and which parts of it are the learned ones."""
+        first, learned = self._unpack("state", state, N, batched), []
+        if self.learn_initial_state:
+            for part, name in enumerate(self.states):
+                if first[part] is None:
+                    first[part] = np.repeat(self._params[f"initial_{name}"][:, None], N, axis=1)
+                    learned.append(part)
+        return first, learned
 
     def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
         if not batched:
@@ -302,6 +348,6 @@ class RecurrentLayer(Stateful):
         return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def _pair(parts: list[Array]) -> list[Array | None]:
+def _pair(parts: list[Array | None]) -> list[Array | None]:
     """h and c, which is None for a cell without one."""
     return [parts[0], parts[1] if len(parts) == 2 else None]

@@ -10,16 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import (
-    Children,
-    Nonlinearity,
-    as_generator,
-    check_children,
-    check_choice,
-    check_dtype,
-    check_number,
-    check_size,
-)
+from .._validate import Children, Nonlinearity, check_children, check_choice, check_dtype, check_number, check_size
 from ..functional import tree as functional
 from ..functional.spec import NONLINEARITIES
 from ..functional.tree_batch import Trees
@@ -52,8 +43,10 @@ class TreeLayer(Module):
         self.child_form = check_children(children)
         self.bias = bool(bias)
         self.dtype = check_dtype("dtype", dtype)
-        rng, H, bound = as_generator("rng", rng), self.hidden_size, self.hidden_size**-0.5
+        H, bound = self.hidden_size, self.hidden_size**-0.5
         N = self.child_form if isinstance(self.child_form, int) else 1
+        kind = "TreeRNN" if self.gates == 1 else "TreeLSTM"
+        rng = self._generator(rng, self.input_size, H, N, kind=kind)
         self.add_param("weight_ih", uniform(rng, (self.gates * H, self.input_size), bound, self.dtype))
         recurrent_gates = self.gates if self.gates == 1 else self.gates - 1 + N
         self.add_param("weight_hh", uniform(rng, (recurrent_gates * H, N * H), bound, self.dtype))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .._state import take_rows
 from .._validate import check_size
-from ..functional.activations import ACTIVATIONS, ieee
+from ..functional.activations import ieee
 
 Array = NDArray[Any]
 Step = Callable[[Array, Any], "tuple[Array, Any]"]
@@ -21,20 +21,24 @@ Step = Callable[[Array, Any], "tuple[Array, Any]"]
 
 
 def greedy(logits: Array) -> Array:
-    """The most probable token of each row, (N, V) -> (N,); the first one where several are."""
+    """The most probable token of each row, (N, V) -> (N,); the first one where several are. Raises FloatingPointError
+    for logits with NaN, as all that chooses here."""
+    check_no_nan(logits)
     return logits.argmax(axis=1)
 
 
 @ieee
 def sample(logits: Array, uniform: Array, temperature: float = 1.0, top_k: int | None = None) -> Array:
     """One token for each row of logits (N, V), drawn from softmax(logits / temperature) over the top_k largest logits,
-    None for all, by a random number of [0, 1) for each row, uniform (N,). Temperature 0 is the limit, greedy."""
+    None for all, by a random number of [0, 1) for each row, uniform (N,). Temperature 0 is the limit, greedy; logits of
+    +inf win, several of them with equal shares."""
     if temperature == 0:
         return greedy(logits)
-    a = logits.astype(np.float64) / temperature
+    a = _below_largest(logits)
     if top_k is not None and top_k < a.shape[1]:
         a[a < np.partition(a, -top_k, axis=1)[:, -top_k, None]] = -np.inf
-    p = ACTIVATIONS["softmax"][0](a).cumsum(axis=1)
+    with np.errstate(over="ignore", under="ignore"):  # to -inf, which has no share
+        p = np.exp(a / temperature).cumsum(axis=1)
     return np.minimum((p <= uniform[:, None] * p[:, -1:]).sum(axis=1), a.shape[1] - 1)
 
 
@@ -95,6 +99,22 @@ def beam_search(
 
 @ieee
 def log_softmax(logits: Array) -> Array:
+    a = _below_largest(logits)
+    with np.errstate(under="ignore"):
+        return a - np.log(np.exp(a).sum(axis=-1, keepdims=True))
+
+
+def _below_largest(logits: Array) -> Array:
+    """logits minus the largest of each row, in float64; 0 for the largest, infinite ones too."""
+    check_no_nan(logits)
     a = logits.astype(np.float64)
-    a -= a.max(axis=-1, keepdims=True)
-    return a - np.log(np.exp(a).sum(axis=-1, keepdims=True))
+    largest = a.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(a == largest, 0.0, a - largest)
+
+
+def check_no_nan(outputs: Array) -> None:
+    """Raise FloatingPointError where a model has put out NaN."""
+    rows = np.isnan(outputs).any(axis=-1)
+    if rows.any():
+        raise FloatingPointError(f"model: expected outputs without NaN, got NaN in row {np.flatnonzero(rows)[0]}")

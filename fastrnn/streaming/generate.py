@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validate import as_generator, check_choice, check_number, check_size
-from .decode import greedy, sample
+from .decode import check_no_nan, greedy, sample
 from .stream import CompiledStream, Stream
 
 Array = NDArray[Any]
 
-COLD = 1e-30  # below it logits over the temperature overflow; the limit, greedy, is the same
 MODES = ("greedy", "sample", "feedback")
 
 
@@ -45,7 +44,7 @@ def generate(
 
     Returns tokens (N, steps), integers, or outputs (N, steps, M); with return_state=True that and the state with which
     `generate` goes on from the last token or vector: `generate(model, tokens[:, -1], more, state)`.
-    Raises TypeError and ValueError that name the argument.
+    Raises TypeError and ValueError that name the argument, FloatingPointError if the model puts out NaN.
     """
     steps, mode = check_size("steps", steps), check_choice("mode", mode, MODES)
     temperature, top_k, rng = check_sampling(temperature, top_k, rng, mode == "sample")
@@ -70,6 +69,7 @@ def generate(
             made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
         elif mode == "feedback":
             made = stream.feed_back(y, steps)
+            check_no_nan(made.swapaxes(0, 1).reshape(N, -1))
         else:
             made = stream.generate(y, steps, uniform, temperature, top_k or 0, -1 if end is None else end)
     except BaseException:  # Ctrl-C: nothing was drawn
@@ -95,6 +95,7 @@ def _step_by_step(
     for t in range(steps):
         y = stream.step(made[-1]) if t else y
         if mode == "feedback":
+            check_no_nan(y)
             made.append(y)
             continue
         tokens = greedy(y) if uniform is None else sample(y, uniform[t], temperature, top_k)
@@ -126,8 +127,6 @@ def check_sampling(
 ) -> tuple[float, int | None, np.random.Generator | None]:
     if check_number("temperature", temperature) < 0:
         raise ValueError(f"temperature: expected a finite number of at least 0, got {temperature!r}")
-    if temperature < COLD:
-        temperature = 0.0
     top_k = None if top_k is None else check_size("top_k", top_k)
     return float(temperature), top_k, as_generator("rng", rng) if samples else None
 

@@ -139,7 +139,7 @@ class ChainBuilder:
         return [entry[0] if entry is not None and len(entry) == 1 else entry for entry in entries]
 
     def by_link(self, entries: list[Any], N: int) -> list[Any]:
-        """The other way round; None stands for the initial state."""
+        """The other way round; None stands for the initial state, or for one part of it."""
         state: list[tuple[Array, ...] | None] = []
         initial = self.initial(N)
         for layer, count, entry in zip(self.layers, self.counts, entries):
@@ -150,11 +150,12 @@ class ChainBuilder:
                 continue
             parts = _state.parts(entry)
             if len(parts) != len(layer.state_spec.names) or any(
-                np.ndim(part) != 3 or len(part) != count for part in parts
+                part is not None and (np.ndim(part) != 3 or len(part) != count) for part in parts
             ):
                 wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.state_spec.names)
                 raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_state.shapes(entry)}")
-            state += [tuple(part[k] for part in parts) for k in range(count)]
+            for k, rows in enumerate(initial[len(state) : len(state) + count]):
+                state.append(tuple(rows[i] if part is None else part[k] for i, part in enumerate(parts)))
         return state
 
 
@@ -253,7 +254,7 @@ class CompiledStream(_native.Chain, Stream):
 
     def reset(self, rows: Any = None) -> None:
         initial = self._piece.initial(self.batch_size)
-        self.set_states(initial if rows is None else _with_rows(self.states(), initial, _index(rows)))
+        self.set_states(initial if rows is None else _with_rows(self.states(), initial, _index(rows, self.batch_size)))
 
 
 class PiecewiseStream(Stream):
@@ -338,7 +339,7 @@ class PiecewiseStream(Stream):
         if rows is None:
             self.state = None
             return
-        rows = _index(rows)
+        rows = _index(rows, self.batch_size)
         for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
             if chain is not None:
                 chain.set_states(_with_rows(chain.states(), piece.initial(self.batch_size), rows))
@@ -352,11 +353,13 @@ def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
     return stream
 
 
-def _index(rows: Any) -> Array:
+def _index(rows: Any, N: int) -> Array:
     """Rows as NumPy indexes with them: a mask, or indices. Flags 0 and 1 would be taken for the indices of two rows."""
     rows = np.asarray(rows)
-    if rows.dtype.kind in "iu" and len(np.unique(rows)) < rows.size:
-        raise ValueError(f"rows: expected each index once, got {rows}; flags are a mask of bool, rows.astype(bool)")
+    if rows.dtype.kind in "iu" and rows.size:
+        flags = 1 < N == rows.size and rows.min() >= 0 and rows.max() <= 1
+        if flags or len(np.unique(rows)) < rows.size:
+            raise ValueError(f"rows: expected each index once, got {rows}; flags are a mask of bool, rows.astype(bool)")
     return rows if rows.size else rows.astype(int)  # [] is none of them
 
 

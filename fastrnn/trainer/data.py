@@ -24,6 +24,7 @@ class Data:
     x: array (N, ...), or a list of N arrays (T_i, ...), whose lengths are then those of the data.
     y: array (N, ...); with `steps`, that is for targets at every step, also a list of N arrays (T_i, ...); or None.
     lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
+    may_be_empty: whether N may be 0.
     dtype: what x is converted to, of any real dtype; None leaves it as it is.
     Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type and for what cannot
     be converted.
@@ -38,8 +39,9 @@ class Data:
         *,
         steps: bool = False,
         dtype: np.dtype[Any] | None = None,
+        may_be_empty: bool = False,
     ) -> None:
-        self.x: Any = _samples(x, dtype)  # an array, or a list of arrays
+        self.x: Any = _samples(x, dtype, may_be_empty)  # an array, or a list of arrays
         self.ragged = isinstance(self.x, list)
         if self.ragged:
             if lengths is not None:
@@ -97,6 +99,8 @@ class Data:
         together."""
         n = len(self)
         if rng is None and not bucket:
+            if not n:
+                return [slice(0, 0)]  # a batch of none, which tells the shape of what comes out
             return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
         rows = np.arange(n) if rng is None else rng.permutation(n)
         if bucket:
@@ -186,7 +190,7 @@ class Batch:
         return padded
 
 
-def _samples(x: Any, dtype: np.dtype[Any] | None) -> Any:
+def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) -> Any:
     """x as an array, or where it is a list of sequences as a list of arrays, of one dtype and one shape per step."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("x: expected a plain array, got a masked one; fill it, x.filled(...), or pass lengths")
@@ -195,7 +199,8 @@ def _samples(x: Any, dtype: np.dtype[Any] | None) -> Any:
         if x.dtype == object and x.ndim == 1 and len(x) and all(np.ndim(part) for part in x):
             x = list(x)  # an object array, or a pandas Series, of sequences
     if not isinstance(x, (list, tuple)) or not x:
-        return _at_least_one(_converted(np.asarray(x), dtype))
+        x = _converted(np.asarray(x), dtype)
+        return x if may_be_empty and x.ndim else _at_least_one(x)
     parts = [np.asarray(sequence) for sequence in x]
     if all(not part.ndim for part in parts):
         return _converted(np.asarray(x), dtype)

@@ -265,7 +265,9 @@ class Trainer:
             self._carried.state = self._bptt.state
 
     def _update(self) -> None:
-        self.optimizer.step(self.model.params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value)
+        self.optimizer.step(
+            self.model.trainable_params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value
+        )
 
     def partial_fit(self, x_t: Any, y_t: Any) -> dict[str, float]:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.
@@ -278,7 +280,7 @@ class Trainer:
         """
         check_runs_in_pieces("partial_fit", self.model)
         for layer in self.model.flatten():
-            if not layer.time.in_y and not getattr(layer, "takes_newest", False):
+            if not layer.time.in_y and not layer.takes_newest:
                 got = type(layer).__name__
                 raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
         values, learns = self._window.learn(self._bptt, x_t, y_t)
@@ -323,7 +325,7 @@ class Trainer:
     def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any:
         """The model's outputs, samples first: (N, M), or (N, T, M) where it has one at each step, with zeros past the
         lengths; for a list of sequences then a list of arrays (T_i, M). batch_size as for `evaluate`."""
-        data = self._data(x, None, lengths, reset_mask)
+        data = self._data(x, None, lengths, reset_mask, may_be_empty=True)
         outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
         return data.joined(outputs, steps=self.model.time.in_y)
 
@@ -337,8 +339,11 @@ class Trainer:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def _data(self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None) -> Data:
-        data = Data(x, y, lengths, reset_mask, steps=self.model.time.in_y, dtype=features_dtype(self.model))
+    def _data(
+        self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, *, may_be_empty: bool = False
+    ) -> Data:
+        options: dict[str, Any] = {"dtype": features_dtype(self.model), "may_be_empty": may_be_empty}
+        data = Data(x, y, lengths, reset_mask, steps=self.model.time.in_y, **options)
         check_axes(data, self.model)
         if reset_mask is not None and "reset_mask" not in self.model.accepts:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")

@@ -1,4 +1,4 @@
-/* The contract between the loops over time (src/cython/_rnn.pyx) and the kernels of recurrent layers (rnn.c).
+/* The contract between the loops over time (fastrnn/_native/_sequence.pyx) and the kernels of recurrent layers (rnn.c).
  *
  * The loops know no cell, no dtype and no instruction set; the kernels know no time beyond "this step, the one before".
  * What they share is one fr_sequence: the sizes, the user's arrays, and the memory of one pass over one sequence.
@@ -22,6 +22,13 @@ typedef struct {
     long step, row;
 } fr_series;
 
+/* A masked step: at that time the user's row has the output of the time `from`, and hands the gradient of it on to row `late`
+ * of the late gradients, -1: to none. */
+enum { FR_FROM_START = -1, FR_FROM_ZERO = -2 };
+typedef struct {
+    long time, row, from, late;
+} fr_carried;
+
 /* Which rows run at which step, at what time, and from which state. */
 typedef struct {
     const long *order;   /* (N,) the user's n of each row i, longest first; NULL: i = n, and all rows are T long */
@@ -31,6 +38,14 @@ typedef struct {
     const unsigned char *reset_mask; /* (T, N) where not 0 the state is zeroed before that step; NULL: nowhere */
     long reset_step, reset_row;
     int reverse; /* time runs from each row's last step to 0 */
+
+    /* Where steps are masked, a row is as long as it has real steps, and these lead to them; else NULL. A place is a packed
+     * row, and after all of those one for each row's initial state. */
+    const long *times; /* (rows) at what time each packed row runs */
+    const long *late;  /* (rows + N) of each place the row of scratch.dlate that enters there, -1: none */
+    const long *ends; /* (N,) the same of the last place of the user's row n; -1: its final state is zero, by a reset */
+    const fr_carried *carried;      /* (carried_count,) the masked steps */
+    long carried_count, late_count; /* how many there are of these, and of late gradients */
 } fr_rows;
 
 /* When x @ W_ih is worked out: in the same sums as h @ W_hh; in the same step, but first the one and then the other, so that
@@ -75,6 +90,7 @@ typedef struct {
     void *dprojected;          /* (rows, Pp) gradient of the projection before its activation */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
     void *gradients;           /* gate gradients packed for the products of grad_weights, for all threads */
+    void *dlate; /* (late_count, P) where steps are masked: dh_n and the doutput of masked steps, added up */
 } fr_sequence_scratch;
 
 typedef struct {
@@ -128,6 +144,11 @@ typedef struct {
     void (*unpack_state)(const fr_sequence *, void *plain, const void *padded);
     /* The last state of each row: h from output or h0, c from c. */
     void (*last_states)(const fr_sequence *, void *h_n, void *c_n);
+
+    /* Of masked steps: writes their output, after all real ones; adds up what enters late, and drops dc_n of states that a
+     * reset has zeroed. */
+    void (*carry_outputs)(const fr_sequence *);
+    void (*gather_late)(const fr_sequence *);
 } fr_sequence_kernels;
 
 static inline long fr_active(const fr_sequence *q, long s) {

@@ -163,6 +163,16 @@ static void end_dstate_at_resets(const fr_sequence *q, long s, fr_partition part
                 memset((real *)q->scratch.dstate + i * width + begin, 0, (end - begin) * sizeof(real));
 }
 
+/* Whether gradients enter beside doutput, and that of row i at step s, or NULL; step -1 is the initial state. They are those
+ * of the final state and of masked steps. */
+INLINE int has_late(const fr_sequence *q) { return q->rows.times || q->args.dh_n; }
+INLINE const real *late_gradient(const fr_sequence *q, long s, long i) {
+    if (!q->rows.times)
+        return s == length_of(q, i) - 1 ? (const real *)q->args.dh_n + user_row(q, i) * q->P : (const real *)0;
+    const long late = q->rows.late[fr_packed(q, s < 0 ? q->T : s) + i];
+    return late < 0 ? (const real *)0 : (const real *)q->scratch.dlate + late * q->P;
+}
+
 /* What the epilogues of a step see; fills the pointers to the rows that this thread works on. */
 static cell_step backward_view(const fr_sequence *q, const backward_product *p, int index, long s,
                                fr_partition partition, row_pointers at) {
@@ -184,17 +194,16 @@ static cell_step backward_view(const fr_sequence *q, const backward_product *p, 
         .inner = inner_at(q, s),
         .dstate = q->scratch.dstate,
         .doutput = q->args.doutput.data && !behind_projection ? at.doutput : 0,
-        .dh_n = q->args.dh_n && !behind_projection ? at.dh_n : 0,
+        .dh_n = has_late(q) && !behind_projection ? at.dh_n : 0,
     };
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
-            const int last = s == length_of(q, i) - 1;
             at.h_prev[i] = h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
             at.h[i] = behind_projection ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
             if (v.doutput) at.doutput[i] = row_of(q, q->args.doutput, s, i);
-            if (v.dh_n) at.dh_n[i] = last ? (const real *)q->args.dh_n + user_row(q, i) * q->P : 0;
+            if (v.dh_n) at.dh_n[i] = late_gradient(q, s, i);
             at.next[i] = gates_into(q, p, s, i);
         }
     return v;
@@ -243,14 +252,14 @@ static void grad_state(const fr_sequence *q, fr_partition partition) {
     const cell_step view = {.H = q->P,
                             .Hp = padded(q->P),
                             .h = at.h,
-                            .dh_n = q->args.dh_n ? at.dh_n : 0,
+                            .dh_n = has_late(q) ? at.dh_n : 0,
                             .dstate = cell_of(q)->dstate_is_dh ? q->scratch.dstate : 0};
     block_walk walk = walk_blocks(q->N, q->N, partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
             at.h[i] = (real *)q->args.dh0 + user_row(q, i) * q->P;
             at.next[i] = next_gates(q, &p.from, 0, i);
-            if (view.dh_n) at.dh_n[i] = length_of(q, i) ? 0 : (const real *)q->args.dh_n + user_row(q, i) * q->P;
+            if (view.dh_n) at.dh_n[i] = late_gradient(q, -1, i);
         }
     multiply_gates(q, &p, q->T > 0, at, q->N, &view, grad_state_epilogue, 1, partition);
 }
