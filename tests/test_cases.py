@@ -21,7 +21,7 @@ import pytest
 import fastrnn
 from fastrnn import serialization
 from fastrnn.datasets.idx import read_idx
-from fastrnn.layers import module, registry
+from fastrnn.layers import registry
 
 SOURCE = Path(fastrnn.__file__).parents[1]
 
@@ -216,7 +216,7 @@ def test_the_least_number_of_parameters_is_near_the_real_one():
     with_params = {
         name
         for name, cls in registry._classes.items()
-        if "." not in name and any("add_param(" in _source(base) for base in cls.__mro__ if base is not module.Module)
+        if "." not in name and any("self.add_param(" in _source(base) for base in cls.__mro__)
     }
     assert {name for name in with_params if not name.endswith("Layer")} <= counted | {"Stateful"}
 
@@ -664,3 +664,41 @@ def test_small_results_do_not_keep_large_arrays():
     assert whole(y).size == y.size and whole(state[0]).size == state[0].size
     (train, _), (test, labels) = fastrnn.datasets.mnist()
     assert len(train) > len(test) and whole(test).size == test.size and whole(labels).size == labels.size
+
+
+# --- Streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_runs_in_one_thread_is_not_read_in_another():
+    import threading
+
+    stream = fastrnn.GRU(64, 256, rng=0).stream(4)
+    x = RNG.standard_normal((20_000, 4, 64)).astype(np.float32)
+    snapshot = stream.snapshot()
+    worker = threading.Thread(target=lambda: stream.run(x))
+    worker.start()
+    refused = 0
+    while worker.is_alive():
+        for use in (stream.snapshot, lambda: stream.restore(snapshot), stream.reset, lambda: stream.step(x[0])):
+            try:
+                use()
+            except RuntimeError as error:
+                assert "stream: expected one thread at a time" in str(error)
+                refused += 1
+    worker.join()
+    assert refused > 3
+    stream.restore(snapshot)
+
+
+def test_a_wrong_x_is_refused_before_it_is_copied():
+    import tracemalloc
+
+    stream = fastrnn.GRU(3, 4, rng=0).stream(2)
+    wrong = np.broadcast_to(np.float32(0), (20_000, 20_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"x: expected shape \(2, 3\) = \(N, D\), got \(20000, 20000\)"):
+            stream.step(wrong)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
