@@ -702,3 +702,32 @@ def test_a_wrong_x_is_refused_before_it_is_copied():
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+# --- Errors that say where --------------------------------------------------------------------------------------------
+
+
+def test_errors_within_a_sequential_name_the_layer():
+    x = RNG.standard_normal((4, 2, 3)).astype(np.float32)
+    model = fastrnn.Sequential(fastrnn.GRU(3, 5, rng=0), fastrnn.Linear(6, 2, rng=1))
+    with pytest.raises(ValueError, match=r"^layer 1 \(Linear\): x: expected shape \(\.\.\., 6\), got \(4, 2, 5\)"):
+        model(x)
+    with pytest.raises(ValueError, match="^x: expected"):
+        model(x[..., :2])  # the caller's own
+    inner = fastrnn.Sequential(fastrnn.Linear(3, 3, rng=0), model)
+    with pytest.raises(ValueError, match=r"^layer 1 \(Sequential\): layer 1 \(Linear\): x: "):
+        inner(x)
+
+
+def test_one_target_for_each_sequence_hints_at_a_pooling_layer():
+    outputs = RNG.standard_normal((7, 4, 2)).astype(np.float32)
+    hint = "; for one target for each sequence put LastStep"
+    for loss, targets in (
+        (fastrnn.losses.cross_entropy, np.zeros(7, int)),
+        (fastrnn.losses.cross_entropy, np.zeros(4, int)),
+        (fastrnn.losses.mse, np.zeros((7, 2))),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            loss(outputs, targets)
+    with pytest.raises(ValueError, match=r"targets: expected shape \(7, 4\) .* got \(7, 3\)$"):
+        fastrnn.losses.cross_entropy(outputs, np.zeros((7, 3), int))
