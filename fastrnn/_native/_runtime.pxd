@@ -21,6 +21,7 @@ cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil  # fr_
 
 cdef fr_watch own_watch(fr_work *work) noexcept  # of a loop over calls, of which `work` knows whether it was stopped
 cdef bint look(fr_watch *watch) noexcept nogil  # fr_look, work.h
+cdef fr_watch own_watch(fr_work *work) noexcept nogil  # of a loop, of which `work` knows only whether it was stopped
 cdef enum: LONG_CALL = 20000000  # multiply-adds, 0.2 to 10 ms: shorter calls are finished before a signal is looked for
 # Whether a long call was stopped, or a signal came since it looked last: it is then as if it had been stopped. With the GIL.
 cdef bint was_stopped(const fr_work *work, double cost) noexcept

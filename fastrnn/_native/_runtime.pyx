@@ -209,6 +209,14 @@ cdef bint look(fr_watch *watch) noexcept nogil:
     return fr_look(watch)
 
 
+cdef fr_watch own_watch(fr_work *work) noexcept nogil:
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    work.stopped = False
+    watch.stopped, watch.caller = &work.stopped, True
+    return watch
+
+
 cdef bint was_stopped(const fr_work *work, double cost) noexcept:
     return work.stopped or (cost > LONG_CALL and PyErr_CheckSignals() != 0)
 

@@ -139,14 +139,6 @@ cdef double whole_cost(const SequenceCall *call) noexcept nogil:
     return call.sequence.T * (call.step_cost * call.shares + FR_LEAST_COST)
 
 
-cdef fr_sequence *own_sequence(fr_sequence *copy, SequenceCall *call) noexcept nogil:
-    """What a thread changes as it goes on is in a copy; to make one takes 30 ns, a tenth of the smallest step."""
-    if call.threads == 1:
-        return &call.sequence
-    copy[0] = call.sequence
-    return copy
-
-
 cdef fr_watch *start_watch(fr_watch *watch, SequenceCall *call, int id) noexcept nogil:
     """A thread's watch before its first task; NULL where signals are not looked for."""
     if not call.may_stop:
@@ -214,15 +206,14 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
 cdef void forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass."""
     cdef SequenceCall *call = <SequenceCall *>arg
-    cdef fr_sequence copy
-    cdef fr_sequence *q = own_sequence(&copy, call)
+    cdef fr_sequence q = call.sequence
     cdef fr_piece task
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
     memset(&task, 0, sizeof(task))
     task.watch = watch
     while next_task(&call.work, id, &task):
-        forward_task(call, q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
 
 
 cdef void forward_alone(void *arg, int id) noexcept nogil:
@@ -231,6 +222,7 @@ cdef void forward_alone(void *arg, int id) noexcept nogil:
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
     cdef long phase
+    call.work.stopped = False
     for phase in range((not call.packed) + step_phases(call)):
         forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0), watch)
         if call.work.stopped:
@@ -283,8 +275,7 @@ cdef void backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
     ends before all do, so nobody is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
-    cdef fr_sequence copy
-    cdef fr_sequence *q = own_sequence(&copy, call)
+    cdef fr_sequence q = call.sequence
     cdef fr_piece task
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
@@ -292,4 +283,4 @@ cdef void backward_body(void *arg, int id) noexcept nogil:
     if call.may_stop == EVERY_PHASE:
         task.watch = watch
     while next_task(&call.work, id, &task):
-        backward_task(call, q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        backward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
