@@ -34,9 +34,10 @@ SANITIZERS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"] 
 FLAGS += SANITIZERS
 DTYPES = {"float": [], "double": [("FR_DOUBLE", None)]}
 AMX = ["-mamx-tile", "-mamx-bf16"]
-INCLUDES = ["src/include", "src/kernels", "src/runtime"]
+INCLUDES = ["src/include", "src/kernels", "src/runtime", "src/words"]
 PACKAGE = "fastrnn._native"
 SOURCES = [*glob.glob("src/*/*.[ch]"), "setup.py"]
+CONTRACTS = [*glob.glob("src/include/*.h"), *glob.glob("src/runtime/*.h"), *glob.glob("src/words/*.h"), "setup.py"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
 
@@ -81,6 +82,11 @@ class BuildKernels(build_ext):
             for isa, flags in ISAS.items()
             for dtype, macros in DTYPES.items()
         ]
+        # A unit of its own: it shares nothing but vectors with the others, and has no float64.
+        jobs += [
+            ("src/kernels/words.c", f"words_{isa}", FLAGS + flags, [("FR_TABLE", f"fr_words_{isa}"), *macros])
+            for isa, flags in ISAS.items()
+        ]
         tiles = {"emulated": ([*FLAGS, "-Os", "-Wno-psabi"], [("FR_EMULATED", None)])}
         if amx:
             tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
@@ -109,19 +115,21 @@ class BuildKernels(build_ext):
             return [path for paths in pool.map(compile_one, jobs) for path in paths]
 
 
-def module(name):
+def module(name, *sources):
     return Extension(
         f"{PACKAGE}.{name}",
-        [f"fastrnn/_native/{name}.pyx"],
+        [f"fastrnn/_native/{name}.pyx", *sources],
         include_dirs=[*INCLUDES, numpy.get_include()],
         extra_link_args=["-pthread", *SANITIZERS],
         extra_compile_args=["-O2", "-g0", *SANITIZERS],
-        depends=SOURCES,
+        depends=SOURCES if name == "_runtime" else CONTRACTS,
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     )
 
 
-topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_rows", "_sequence", "_stream", "_tree")
+topics = ("_runtime", "_arrays", "_choose", "_loss", "_optim", "_plan", "_rnn", "_rows", "_sequence", "_stream", "_tree")
+# What of words is no kernel is used by that module alone, so it stands in it.
+words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -130,5 +138,6 @@ directives = {
     "initializedcheck": DEBUG,
 }
 setup(
-    ext_modules=cythonize([*map(module, topics)], compiler_directives=directives), cmdclass={"build_ext": BuildKernels}
+    ext_modules=cythonize([*map(module, topics), words], compiler_directives=directives),
+    cmdclass={"build_ext": BuildKernels},
 )

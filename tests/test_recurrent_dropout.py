@@ -205,8 +205,13 @@ def test_what_is_no_noise(module: ModuleType) -> None:
 
 # --- Layers -----------------------------------------------------------------------------------------------------------
 
-LAYERS = [(fastrnn.RNN, {}), (fastrnn.GRU, {}), (fastrnn.GRU, {"reset_after": False}), (fastrnn.LSTM, {}),
-          (fastrnn.LSTM, {"proj_size": 3, "zoneout": (0.2, 0.4)})]  # fmt: skip
+LAYERS = [
+    (fastrnn.RNN, {}),
+    (fastrnn.GRU, {}),
+    (fastrnn.GRU, {"reset_after": False}),
+    (fastrnn.LSTM, {}),
+    (fastrnn.LSTM, {"proj_size": 3, "zoneout": (0.2, 0.4)}),
+]
 every_layer = pytest.mark.parametrize("cls, options", LAYERS, ids=[f"{c.__name__}-{'-'.join(o)}" for c, o in LAYERS])
 
 

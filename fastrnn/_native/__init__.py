@@ -3,10 +3,11 @@
 _runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
+_rows       lengths, resets and masks of a sequence             _choose  the next token of a generation
 _sequence   the loops over time                                 _loss, _optim
 """
 
-from ._loss import count_classes, cross_entropy
+from ._loss import count_classes, cross_entropy, ctc
 from ._optim import RULES, clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
@@ -36,6 +37,7 @@ __all__ = [
     "clip_gradients",
     "count_classes",
     "cross_entropy",
+    "ctc",
     "emulate_amx",
     "force_plan",
     "forward",

@@ -4,6 +4,8 @@ Design: every array is cut into blocks of a fixed size, counted through all arra
 that a norm is made of is always the same one, and everything else is done element by element.
 """
 
+from math import prod as math_prod
+
 import numpy as np
 
 cimport numpy as cnp
@@ -24,6 +26,7 @@ cdef struct UpdatedArray:
     char *slot0
     char *slot1
     long size
+    fr_update update
 
 cdef struct OptimizerPass:  # one pass over all arrays
     Kind kind
@@ -58,7 +61,7 @@ cdef void _pass_over_blocks(const OptimizerPass *todo, long first, long last) no
             elif todo.kind == CLIP:
                 p.kernels.clip(p.grad + at, count, todo.update.scale, todo.update.limit)
             else:
-                p.kernels.update(&todo.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
+                p.kernels.update(&p.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
                                  p.slot1 + at if p.slot1 else NULL, count)
         before += n
 
@@ -163,11 +166,23 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
     return <cnp.ndarray>a
 
 
-def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate, double couple=0,
-                   double shrink=1, double momentum=0, bint nesterov=False, double decay=0, double decay_squares=0,
-                   double eps=0, clip_norm=None, clip_value=None):
+cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
+    """To each array those of the pass, or what it has of its own: rate, both weight decays and eps."""
+    cdef UpdatedArray *p
+    for i, name in enumerate(names):
+        p = &todo.arrays[i]
+        p.update = todo.update
+        if name in own:
+            p.update.rate, p.update.l2_weight_decay, p.update.decoupled_weight_decay, p.update.eps = own[name]
+
+
+def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
+                   double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
+                   double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
-    parameters follow each other. Returns the gradients' norm before clipping, None without clip_norm.
+    parameters follow each other. own: rate, l2 and decoupled weight decay, and eps of parameters with others. idle: names
+    of those that stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None
+    without clip_norm.
 
     Errors are raised before anything is written.
     """
@@ -177,8 +192,11 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     cdef cnp.ndarray param, grad
     cdef UpdatedArray *p
     cdef long offset = 0, itemsize = dtype.itemsize
-    held = []
+    held, names = [], []
     for name, shape in shapes.items():
+        if name in idle:
+            offset += math_prod(shape) * itemsize
+            continue
         given = grads.get(name)
         if given is None:
             raise ValueError(f"grads: expected a gradient for {name!r}, got none")
@@ -190,6 +208,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         if not cnp.PyArray_ISCARRAY_RO(grad):
             grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
         held.append((param, grad))
+        names.append(name)
         _add_array(&todo, grad)
         p = &todo.arrays[todo.count - 1]
         p.param = <char *>cnp.PyArray_DATA(param)
@@ -208,8 +227,10 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_value is not None:
         todo.update.limit = clip_value
     todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
-    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay, todo.update.momentum = couple, shrink, momentum
-    todo.update.decay, todo.update.decay_squares, todo.update.eps = decay, decay_squares, eps
+    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, decoupled_weight_decay
+    todo.update.momentum, todo.update.eps = momentum, eps
+    todo.update.decay, todo.update.decay_squares = decay, decay_squares
+    _hand_out_numbers(&todo, names, own or {})
     _run(&todo, UPDATE)
     return norm
 

@@ -238,8 +238,8 @@ cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) exc
     q.args.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, GH, q.P, q.args.weight_hh != NULL)
     q.args.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, GH, -1, q.args.bias_ih != NULL)
     q.args.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, GH, -1, q.args.bias_hh != NULL)
-    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.P, q.H, q.args.weight_hr != NULL)
-    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.P, -1, q.args.bias_hr != NULL)
+    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "PH", 2, q.P, q.H, q.args.weight_hr != NULL)
+    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "P", 1, q.P, -1, q.args.bias_hr != NULL)
     q.args.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.args.weight_peephole != NULL)
     return 0
 

@@ -21,7 +21,7 @@ cdef class CompiledCell:
     cdef void start(self, SequenceCall *call)
 
 
-# The steps of a call, in their order. read_weights: also sets D, H, R.
+# The steps of a call, in their order. read_weights: also sets D, H, P.
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
                       weight_hr, bias_hr, weight_peephole) except -1
 cdef void plan_call(SequenceCall *call, bint forward) noexcept

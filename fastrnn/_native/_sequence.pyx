@@ -1,6 +1,6 @@
 """The loops over time, forward and backward, and how a call is put together for them.
 
-T time steps, N batch, D input_size, H hidden_size, R width of h (H, or P where a projection follows), G gates.
+T time steps, N batch, D input_size, H hidden_size, P width of h (H, or less where a projection follows), G gates.
 
 Design:
 a) The loops know no cell, dtype or instruction set: a step is a few calls through a table of kernels. A step of the
@@ -52,13 +52,13 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
                       weight_hr, bias_hr, weight_peephole) except -1:
     q.H = hidden_size(weight_ih, G, x)
     q.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)
-    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "RH", 2, -1, q.H)
+    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "PH", 2, -1, q.H)
     q.P = q.H if weight_hr is None else cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
     q.args.weight_ih = hold(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
     q.args.weight_hh = hold(held, weight_hh, "weight_hh", typenum, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
     q.args.bias_ih = hold(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hh = hold(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
-    q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "R", 1, q.P, -1)
+    q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "P", 1, q.P, -1)
     q.args.weight_peephole = hold(held, weight_peephole, "weight_peephole", typenum, "H", 1, 3 * q.H, -1)
     return 0
 
@@ -136,6 +136,9 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     """Phases: packing, then the steps."""
     cdef const fr_sequence *q = &call.sequence
     cdef int packing = not call.packed
+    if call.threads == 1:
+        run_parallel(1, forward_alone, call)
+        return
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
     cdef bint meet = call.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
     plan_work(&call.work, packing + step_phases(call), call.shares, call.by_units)
@@ -178,6 +181,14 @@ cdef void forward_body(void *arg, int id) noexcept nogil:
     memset(&task, 0, sizeof(task))
     while next_task(&call.work, id, &task):
         forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id))
+
+
+cdef void forward_alone(void *arg, int _id) noexcept nogil:
+    """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
+    cdef SequenceCall *call = <SequenceCall *>arg
+    cdef long phase
+    for phase in range((not call.packed) + step_phases(call)):
+        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0))
 
 
 cdef void run_backward(SequenceCall *call) noexcept nogil:

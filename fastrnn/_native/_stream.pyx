@@ -4,15 +4,14 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of
+from fastrnn._native._choose cimport Chooser
 from fastrnn._native._runtime cimport Rooms, Workspace, allot, build_for, new_workspace, reserve
 from fastrnn._native._sequence cimport (
     CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
     reserve_states, run_forward,
 )
 from fastrnn._native.kernels cimport *
-from libc.math cimport INFINITY, exp
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
@@ -20,9 +19,9 @@ cnp.import_array()
 cdef struct ChainLayer:
     SequenceCall call
     int projects_ahead  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
-    void *h     # (N, R) state of the step before, or NULL: a layer without state
-    void *y     # (N, R) output of one step, for the next layer
-    void *wide  # (T, N, R) the same for a block of steps
+    void *h     # (N, P) state of the step before, or NULL: a layer without state
+    void *y     # (N, P) output of one step, for the next layer
+    void *wide  # (T, N, P) the same for a block of steps
     void *c_before  # (N, Hp) c of the step before, where a mask is given
 
 
@@ -36,7 +35,7 @@ cdef class Chain:
     cdef ChainLayer *layers
     cdef const unsigned char *mask  # (N,) of the step that runs: 0 for a row that does not take it; NULL: all do
     cdef int count, typenum, itemsize
-    cdef readonly long N, D, R
+    cdef readonly long N, D, P
     cdef bint running
     cdef list held
     cdef cnp.ndarray embedding, embedded
@@ -56,9 +55,9 @@ cdef class Chain:
         for index, layer in enumerate(layers):
             self._start(&self.layers[index], layer["cell"], layer)
             q = &self.layers[index].call.sequence
-            if index and q.D != self.R:
-                raise ValueError(f"layers: expected layer {index} to read {self.R} features, got {q.D}")
-            self.R = q.P
+            if index and q.D != self.P:
+                raise ValueError(f"layers: expected layer {index} to read {self.P} features, got {q.D}")
+            self.P = q.P
             self.count += 1
         self.D = self.layers[0].call.sequence.D
         if embedding is not None:
@@ -75,14 +74,10 @@ cdef class Chain:
         read_weights(q, [], self.typenum, k.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
                      weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"))
         q.T, q.N, call.packed = 1, self.N, True
-        for series, part, width in zip("hc", weights.get("zoneout", ()), (q.P, q.H)):
+        for state, part, width in zip("hc", weights.get("zoneout", ()), (q.P, q.H)):
             if part:
-                row = np.full(width, part, weights["weight_ih"].dtype)
-                self.held.append(row)
-                if series == "h":
-                    q.args.zoneout_h.data = cnp.PyArray_DATA(<cnp.ndarray>row)
-                else:
-                    q.args.zoneout_c.data = cnp.PyArray_DATA(<cnp.ndarray>row)
+                self.held.append(np.full(width, part, weights["weight_ih"].dtype))
+                (&q.args.zoneout_h if state == "h" else &q.args.zoneout_c).data = cnp.PyArray_DATA(<cnp.ndarray>self.held[len(self.held) - 1])
         plan_call(call, True)
         layer.projects_ahead = q.input_projection == FR_AHEAD
         q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
@@ -130,9 +125,9 @@ cdef class Chain:
             if self.mask != NULL and layer.c_before != NULL:
                 memcpy(layer.c_before, q.workspace.c, q.N * layer.call.kernels.padded(q.H) * self.itemsize)
             run_forward(&layer.call)
-            if self.mask != NULL and layer.h != NULL:
-                self._carry(layer)
             if layer.h != NULL:
+                if self.mask != NULL:
+                    self._carry(layer)
                 layer.call.kernels.last_states(q, layer.h, NULL)
             x = q.args.output
 
@@ -163,7 +158,7 @@ cdef class Chain:
         return 0
 
     def step(self, x, cnp.ndarray out=None, mask=None):
-        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, R), or (R,).
+        """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
 
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
         mask: bool (N,), where False a row does not take the step: its state stays, and it puts out its h of before.
@@ -171,10 +166,9 @@ cdef class Chain:
         """
         self._begin()
         try:
-            if mask is None:
-                return self._step(x, out)
-            mask = self._row_mask(mask)
-            self._mask_step(mask)
+            if mask is not None:
+                mask = self._row_mask(mask)
+                self._mask_step(mask)
             return self._step(x, out)
         finally:
             self.mask = NULL
@@ -205,21 +199,21 @@ cdef class Chain:
             if not (flat and cnp.PyArray_DIM(x_, 0) == self.D):
                 expect_shape(x_, "x", "ND", 2, self.N, self.D, -1)
         if out is None:
-            out = new_array(self.typenum, self.R if flat else self.N, -1 if flat else self.R, -1, False)
+            out = new_array(self.typenum, self.P if flat else self.N, -1 if flat else self.P, -1, False)
         else:
             if cnp.PyArray_TYPE(out) != self.typenum:
                 raise TypeError(f"out: expected {x_.dtype}, got {out.dtype}")
-            expect_shape(out, "out", "R" if flat else "NR", 1 if flat else 2, self.R if flat else self.N, self.R, -1)
+            expect_shape(out, "out", "P" if flat else "NP", 1 if flat else 2, self.P if flat else self.N, self.P, -1)
             if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
                 raise ValueError("out: expected a writable, C-contiguous array apart from x, got another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
-        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.R, 0
+        ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.P, 0
         with nogil:
             self._advance(xs, ys, 1)
         return out
 
     def run(self, x):
-        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, R). Equal to that many calls of `step`, bit for bit."""
+        """A block of steps: x (T, N, D), or tokens (T, N) -> (T, N, P). Equal to that many calls of `step`, bit for bit."""
         cdef cnp.ndarray x_, out, wide
         cdef ChainLayer *layer
         cdef fr_sequence *q
@@ -231,7 +225,7 @@ cdef class Chain:
             x = self.embedding[self._tokens(x, 2)]
         x_ = read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
-        out = new_array(self.typenum, T, self.N, self.R, False)
+        out = new_array(self.typenum, T, self.N, self.P, False)
         if T == 0:
             return out
         kept = []
@@ -276,7 +270,7 @@ cdef class Chain:
     # ---- States ----
 
     def states(self):
-        """For each layer None or a tuple of copies, (h (N, R),) or, of an LSTM, (h, c (N, H))."""
+        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H))."""
         cdef ChainLayer *layer
         cdef fr_sequence *q
         cdef cnp.ndarray h, c
@@ -328,17 +322,17 @@ cdef class Chain:
     # ---- Generation ----
 
     def generate(self, cnp.ndarray y, long steps, cnp.ndarray uniform, double temperature, long top_k, long end):
-        """Tokens (steps, N): the first chosen from logits y (N, R), then each from what follows the token before.
+        """Tokens (steps, N): the first chosen from logits y (N, P), then each from what follows the token before.
 
         uniform (steps, N): random numbers of [0, 1) to draw with, from softmax(logits / temperature) over the top_k
         largest (0: all); None: the largest logit. end: a token that ends a row, which is filled up with it; -1: none.
         """
         cdef cnp.ndarray tokens = np.empty((steps, self.N), np.int64)
-        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NR", 2, self.N, self.R).copy()
+        cdef cnp.ndarray logits = dense(y, "y", self.typenum, "NP", 2, self.N, self.P).copy()
         if uniform is not None:
             uniform = np.ascontiguousarray(uniform, np.float64)
             expect_shape(uniform, "uniform", "TN", 2, steps, self.N, -1)
-        cdef Chooser chooser = Chooser(self.R, temperature, top_k)
+        cdef Chooser chooser = Chooser(self.P, temperature, top_k)
         cdef int64_t *to = <int64_t *>cnp.PyArray_DATA(tokens)
         cdef const double *u = NULL if uniform is None else <double *>cnp.PyArray_DATA(uniform)
         cdef char *rows = <char *>cnp.PyArray_DATA(logits)
@@ -347,11 +341,11 @@ cdef class Chain:
         cdef long t, n, running = self.N, width = self.D * self.itemsize
         cdef int64_t token
         cdef fr_series xs, ys
-        if self.embedding is None or self.embedding.shape[0] < self.R:
-            raise ValueError(f"layers: expected an embedding of at least {self.R} tokens first, to read what comes out")
+        if self.embedding is None or self.embedding.shape[0] < self.P:
+            raise ValueError(f"layers: expected an embedding of at least {self.P} tokens first, to read what comes out")
         embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
         xs.data, xs.row, xs.step = embedded, self.D, 0
-        ys.data, ys.row, ys.step = rows, self.R, 0
+        ys.data, ys.row, ys.step = rows, self.P, 0
         self._begin()
         with nogil:
             for t in range(steps):
@@ -363,7 +357,7 @@ cdef class Chain:
                     if t and end >= 0 and to[(t - 1) * self.N + n] == end:
                         token = end
                     else:
-                        token = chooser.choose(rows + n * self.R * self.itemsize, self.itemsize, u, t * self.N + n)
+                        token = chooser.choose(rows + n * self.P * self.itemsize, self.itemsize, u, t * self.N + n)
                         if token < 0:
                             with gil:
                                 self.running = False
@@ -378,18 +372,18 @@ cdef class Chain:
         return tokens
 
     def feed_back(self, cnp.ndarray y, long steps):
-        """Outputs (steps, N, R): y (N, R), then what follows when each output is the next input; R = D."""
-        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.R, False)
+        """Outputs (steps, N, P): y (N, P), then what follows when each output is the next input; P = D."""
+        cdef cnp.ndarray out = new_array(self.typenum, steps, self.N, self.P, False)
         cdef fr_series xs, ys
         cdef long _t
-        if self.R != self.D or self.embedding is not None:
-            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.R}")
+        if self.P != self.D or self.embedding is not None:
+            raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.P}")
         out[:1] = y
         xs = ys = series_of(out)
         self._begin()
         with nogil:
             for _t in range(1, steps):
-                ys.data = <char *>xs.data + self.N * self.R * self.itemsize
+                ys.data = <char *>xs.data + self.N * self.P * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
         self.running = False
@@ -401,53 +395,3 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     cdef char *a0 = <char *>cnp.PyArray_DATA(a)
     cdef char *b0 = <char *>cnp.PyArray_DATA(b)
     return a0 < b0 + cnp.PyArray_NBYTES(b) and b0 < a0 + cnp.PyArray_NBYTES(a)
-
-
-cdef class Chooser:
-    """Which token comes next: the largest logit, or one drawn from the softmax of all or the top_k largest; -1 for NaN."""
-    cdef double temperature
-    cdef long V, top_k
-    cdef double *weights
-    cdef double *sorted
-
-    def __cinit__(self, long V, double temperature, long top_k):
-        self.V, self.temperature, self.top_k = V, temperature, top_k
-        self.weights, self.sorted = <double *>malloc(V * sizeof(double)), <double *>malloc(V * sizeof(double))
-        if self.weights == NULL or self.sorted == NULL:
-            raise MemoryError()
-
-    def __dealloc__(self):
-        free(self.weights)
-        free(self.sorted)
-
-    cdef int64_t choose(self, const void *logits, int itemsize, const double *uniform, long draw) noexcept nogil:
-        cdef long v, best = 0
-        cdef double total = 0, largest, threshold, u
-        for v in range(self.V):
-            self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
-            if self.weights[v] != self.weights[v]:
-                return -1
-            if self.weights[v] > self.weights[best]:
-                best = v
-        if uniform == NULL or self.temperature == 0:
-            return best
-        largest = self.weights[best]
-        threshold = -INFINITY
-        if 0 < self.top_k < self.V:
-            memcpy(self.sorted, self.weights, self.V * sizeof(double))
-            qsort(self.sorted, self.V, sizeof(double), larger_first)
-            threshold = self.sorted[self.top_k - 1]
-        for v in range(self.V):
-            if self.weights[v] >= threshold:  # the largest may be infinite
-                total += 1 if self.weights[v] == largest else exp((self.weights[v] - largest) / self.temperature)
-            self.weights[v] = total
-        u = uniform[draw] * total
-        for v in range(self.V):
-            if self.weights[v] > u:
-                return v
-        return self.V - 1
-
-
-cdef int larger_first(const void *a, const void *b) noexcept nogil:
-    cdef double x = (<const double *>a)[0], y = (<const double *>b)[0]
-    return (x < y) - (x > y)

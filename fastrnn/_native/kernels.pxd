@@ -195,10 +195,43 @@ cdef extern from "build.h" nogil:
         double (*sum_of_squares)(const void *grad, long count) noexcept nogil
         void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
 
+    ctypedef struct fr_classes:
+        const int64_t *classes
+        int64_t ignored
+        double share
+        const double *row_weights
+        const void *class_weights
+        double class_total, smoothing, kept
+
+    enum: FR_CTC_PAD, FR_CTC_LANES
+    ctypedef struct fr_ctc:
+        long T, M, U
+        const void *logits
+        void *dlogits
+        long step, dstep
+        const int64_t *labels
+        int64_t blank
+        double share
+        int zero_infinity
+        long stride
+        double *scores
+        double *alpha
+        double *beta
+        const double *skips
+        double offset, loss
+
     ctypedef struct fr_loss_kernels:
         int itemsize
-        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double weight,
-                              void *losses, void *dlogits) noexcept nogil
+        void (*cross_entropy)(const void *logits, const fr_classes *, long first, long rows, long M, void *losses,
+                              void *dlogits) noexcept nogil
+        void (*ctc_scores)(fr_ctc *) noexcept nogil
+        void (*ctc_paths)(fr_ctc *) noexcept nogil
+        void (*ctc_gradient)(const fr_ctc *) noexcept nogil
+
+    # ---- Words, see words.pxd ----
+
+    ctypedef struct fr_words_kernels:
+        pass
 
     # ---- Builds ----
 
@@ -207,6 +240,7 @@ cdef extern from "build.h" nogil:
         const fr_tree_kernels *tree
         const fr_update_kernels *update
         const fr_loss_kernels *loss
+        const fr_words_kernels *words
 
 cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS

@@ -18,7 +18,7 @@ from .. import losses
 Array = NDArray[Any]
 Loss = Callable[[Array, Array], "tuple[float, Array]"]
 Metric = Callable[[Array, Array], float]
-LossName = Literal["cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse"]
+LossName = Literal["cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse", "mae", "huber", "quantile", "ctc"]
 MetricName = Literal["accuracy"]
 
 

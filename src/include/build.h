@@ -6,6 +6,7 @@
 #include "sequence.h"
 #include "tree.h"
 #include "update.h"
+#include "words.h"
 
 /* One table for each family of kernels. */
 typedef struct {
@@ -13,6 +14,7 @@ typedef struct {
     const fr_tree_kernels *tree;
     const fr_update_kernels *update;
     const fr_loss_kernels *loss;
+    const fr_words_kernels *words; /* of float32 alone */
 } fr_build;
 
 int fr_isa_count(void);

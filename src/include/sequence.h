@@ -1,4 +1,4 @@
-/* The contract between the loops over time (src/cython/_rnn.pyx) and the kernels of recurrent layers (rnn.c).
+/* The contract between the loops over time (fastrnn/_native/_sequence.pyx) and the kernels of recurrent layers (rnn.c).
  *
  * The loops know no cell, no dtype and no instruction set; the kernels know no time beyond "this step, the one before".
  * What they share is one fr_sequence: the sizes, the user's arrays, and the memory of one pass over one sequence.

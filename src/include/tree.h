@@ -1,4 +1,4 @@
-/* The contract between the loops over the levels of trees (src/cython/_tree.pyx) and their kernels (tree.c). */
+/* The contract between the loops over the levels of trees (fastrnn/_native/_tree.pyx) and their kernels (tree.c). */
 #ifndef FASTRNN_TREE_H
 #define FASTRNN_TREE_H
 

@@ -15,15 +15,23 @@
     extern const fr_tree_kernels fr_tree_##build;    \
     extern const fr_update_kernels fr_optim_##build; \
     extern const fr_loss_kernels fr_loss_##build;
-#define TABLES(build) {&fr_rnn_##build, &fr_tree_##build, &fr_optim_##build, &fr_loss_##build}
+#define TABLES(build, words_table) \
+    {.sequence = &fr_rnn_##build,  \
+     .tree = &fr_tree_##build,     \
+     .update = &fr_optim_##build,  \
+     .loss = &fr_loss_##build,     \
+     .words = words_table}
+#define TABLES_OF(isa) TABLES(isa##_float, &fr_words_##isa), TABLES(isa##_double, 0)
 
 DECLARE(baseline_float)
 DECLARE(baseline_double)
+extern const fr_words_kernels fr_words_baseline;
 #ifdef FR_X86
 DECLARE(avx2_float)
 DECLARE(avx2_double)
 DECLARE(avx512_float)
 DECLARE(avx512_double)
+extern const fr_words_kernels fr_words_avx2, fr_words_avx512;
 #endif
 
 extern const fr_sequence_kernels fr_rnn_emulated_high, fr_rnn_emulated_medium;
@@ -45,10 +53,10 @@ static const struct {
     int (*supported)(void);
     fr_build float32, float64;
 } builds[] = {
-    {"baseline", always, TABLES(baseline_float), TABLES(baseline_double)},
+    {"baseline", always, TABLES_OF(baseline)},
 #ifdef FR_X86
-    {"avx2", has_avx2, TABLES(avx2_float), TABLES(avx2_double)},
-    {"avx512", has_avx512, TABLES(avx512_float), TABLES(avx512_double)},
+    {"avx2", has_avx2, TABLES_OF(avx2)},
+    {"avx512", has_avx512, TABLES_OF(avx512)},
 #endif
 };
 

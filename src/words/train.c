@@ -1,0 +1,124 @@
+/* Who trains what: threads take tasks as they come. Compiled once, for every instruction set.
+ *
+ * # Design:
+ * Hogwild (Recht et al. 2011): threads write to one model without locks. Steps touch few rows of many, so they seldom
+ * meet, and an update that is lost now and then is noise beside the sampling's own.
+ */
+#include "train.h"
+#include "words_scratch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* Lays out the scratch from `at` on; with at == 0 only its size counts. */
+static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size, char *at) {
+    char *const begin = at;
+    const size_t M = 2 * (size_t)model->window, K = 1 + (size_t)model->negative;
+#define TAKE(field, bytes) (s->field = (void *)at, at += padded(bytes))
+    TAKE(kept, (task_size + M + 2) * sizeof(int32_t));
+    TAKE(context, M * sizeof(int32_t));
+    TAKE(x, M * sizeof(float *));
+    TAKE(dx, M * sizeof(float *));
+    TAKE(at, M * sizeof(float *));
+    TAKE(rows, M * sizeof(long));
+    TAKE(scores, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
+    TAKE(truth, K * sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        TAKE(steps[i].words, M * sizeof(int32_t));
+        TAKE(steps[i].repeats, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
+        TAKE(steps[i].outputs, K * sizeof(int32_t));
+        TAKE(steps[i].times, K * sizeof(float));
+    }
+#undef TAKE
+    s->end = at;
+    return at - begin + padded(2 * M * model->stride * sizeof(float));
+}
+
+static fr_words_scratch *scratch_new(const fr_words *model, long task_size) {
+    fr_words_scratch trial;
+    const size_t head = padded(sizeof trial), bytes = head + lay_out(&trial, model, task_size, (char *)64);
+    fr_words_scratch *s = aligned_alloc(64, bytes);
+    if (!s) return 0;
+    memset(s, 0, bytes);
+    lay_out(s, model, task_size, (char *)s + head);
+    for (int m = 0; m < 2 * model->window; m++) {
+        s->x[m] = (float *)s->end + m * model->stride;
+        s->dx[m] = s->x[m] + 2 * model->window * model->stride;
+    }
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < (2 * model->window + 2) * FR_WORDS_SLOTS; k++) s->steps[i].repeats[k] = 1;
+    s->truth[0] = 1;
+    return s;
+}
+
+typedef struct {
+    const fr_words_kernels *kernels;
+    const fr_words *model;
+    const fr_words_stretch *stretch;
+    long next; /* task, counted from the first of the stretch */
+    long tasks;
+    double *losses; /* (tasks), so that their sum has one order */
+    int without_memory;
+} training;
+
+static void train_tasks(void *arg, int id) {
+    (void)id;
+    training *t = arg;
+    const fr_words_stretch *s = t->stretch;
+    fr_words_scratch *scratch = scratch_new(t->model, s->task_size);
+    if (!scratch) {
+        __atomic_store_n(&t->without_memory, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    const int64_t first_task = (s->first + s->begin) / s->task_size;
+    for (;;) {
+        const long i = __atomic_fetch_add(&t->next, 1, __ATOMIC_RELAXED);
+        if (i >= t->tasks) break;
+        const int64_t place = (first_task + i) * s->task_size - s->first;
+        const long begin = place > s->begin ? place : s->begin;
+        const long end = place + s->task_size < s->end ? place + s->task_size : s->end;
+        t->losses[i] = t->kernels->train(t->model, s, begin, end, scratch);
+    }
+    free(scratch);
+}
+
+int fr_words_train(const fr_words_kernels *kernels, const fr_words *model, const fr_words_stretch *s, int threads,
+                   fr_run *run, double *loss) {
+    if (s->end <= s->begin) return 0;
+    training t = {
+        .kernels = kernels,
+        .model = model,
+        .stretch = s,
+        .tasks = (s->first + s->end - 1) / s->task_size - (s->first + s->begin) / s->task_size + 1,
+    };
+    t.losses = calloc(t.tasks, sizeof(double));
+    if (!t.losses) return -1;
+    run(threads < t.tasks ? threads : (int)t.tasks, train_tasks, &t);
+    for (long i = 0; i < t.tasks; i++) *loss += t.losses[i];
+    free(t.losses);
+    return t.without_memory && t.next < t.tasks ? -1 : 0;
+}
+
+long fr_words_left(const fr_words *model, const fr_words_stretch *s) {
+    const uint64_t key = fr_keep_key(model->seed, s->epoch);
+    long i = s->begin;
+    for (int found = 0; found < model->window; i--) {
+        if (i == 0) return s->first ? -1 : 0;
+        if (s->tokens[i - 1] == FR_BREAK) break;
+        found += fr_kept(model, key, s->first + i - 1, s->tokens[i - 1]);
+    }
+    return i;
+}
+
+long fr_words_right(const fr_words *model, const fr_words_stretch *s) {
+    const uint64_t key = fr_keep_key(model->seed, s->epoch);
+    long i = s->end;
+    for (int found = 0; found < model->window; i++) {
+        if (i == s->L) return -1;
+        if (s->tokens[i] == FR_BREAK) break;
+        found += fr_kept(model, key, s->first + i, s->tokens[i]);
+    }
+    return i;
+}
