@@ -132,9 +132,12 @@ class Jordan(Stateful):
         teacher_forcing: float | None = None,
         lengths: Array | None = None,
         reset_mask: Array | None = None,
+        mask: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Array]:
         """output, y_n: see the class."""
+        if mask is not None:
+            raise ValueError(f"mask: expected None, as {type(self).__name__} takes no mask")
         context = Context(lengths, reset_mask, targets, steps, teacher_forcing)
         return self._own_forward(x, state, context=context, training=training)
 
