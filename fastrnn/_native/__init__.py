@@ -4,7 +4,7 @@ _runtime    threads, instruction set, precision, workspaces     _rnn     a layer
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
 _sequence   the loops over time                                 _loss, _optim, _token_rows
-_lengths    rows of different lengths                           _stack   layers that run at once, packed once
+_lengths, _rows: which rows run when                            _stack   layers that run at once, packed once
 _subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
 """
 

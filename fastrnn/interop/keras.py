@@ -25,7 +25,7 @@ from ..layers.merge import MERGES
 from .final_state import FinalState
 from .reverse import ReverseInTime
 
-__all__ = ["from_keras", "load"]
+__all__ = ["from_keras", "load", "mask_of"]
 
 Array = NDArray[Any]
 Config = dict[str, Any]
@@ -43,9 +43,9 @@ def from_keras(model: Any) -> layers.Module:
 
     SimpleRNN, GRU (both reset_after), LSTM, Bidirectional of them (any merge_mode but None), Embedding, Dense,
     TimeDistributed(Dense), Activation, Dropout, GlobalMaxPooling1D and GlobalAveragePooling1D, in a Sequential or
-    in a functional model that is a chain. Sequences are batch-first, as in Keras. A mask becomes `lengths` at the call.
-    Dropout within a recurrent layer acts in training only and is not taken over. A stateful layer becomes one whose
-    state the caller hands on, or a stream. One-bias layers have bias_hh = 0.
+    in a functional model that is a chain. Sequences are batch-first, as in Keras. A mask is given at the call,
+    `mask=mask_of(x)`, or `lengths`. Dropout within a recurrent layer acts in training only and is not taken over. A
+    stateful layer becomes one whose state the caller hands on, or a stream. One-bias layers have bias_hh = 0.
     Raises UnsupportedLayer, a ValueError, for anything else.
     """
     import keras
@@ -88,6 +88,16 @@ def load(path: str | os.PathLike[str], model: layers.Module | None = None) -> la
         raise
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def mask_of(x: Any, mask_value: float = 0) -> NDArray[np.bool_]:
+    """The mask (N, T) of real steps that Keras's Masking finds in x (N, T, D), steps with a feature other than
+    mask_value, or that an Embedding with mask_zero finds in tokens (N, T): for `model(x, mask=mask_of(x))`."""
+    x = np.asarray(x)
+    if x.ndim not in (2, 3):
+        raise ValueError(f"x: expected shape (N, T, D), or tokens (N, T), got {x.shape}")
+    differs: NDArray[np.bool_] = np.not_equal(x, mask_value)
+    return np.asarray(differs.any(axis=-1)) if x.ndim == 3 else differs
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -246,6 +256,12 @@ def _layer(kind: str, config: Config, arrays: list[Array], version: int) -> list
         "GlobalMaxPooling1D": lambda: [layers.MaxPool(batch_first=True)],
         "GlobalAveragePooling1D": lambda: [layers.MeanPool(batch_first=True)],
     }
+    if kind == "Masking":
+        value = config.get("mask_value", 0)
+        raise UnsupportedLayer(
+            f"{config.get('name')}: expected a layer that fastrnn has, got Masking; leave it out, and give the mask at "
+            f"the call, model(x, mask=mask_of(x, {value}))"
+        )
     if kind not in simple:
         raise UnsupportedLayer(f"{config.get('name')}: expected a layer that fastrnn has, got {kind}")
     return simple[kind]()
