@@ -446,3 +446,17 @@ def test_episodes_of_a_bidirectional_layer_are_sequences_of_their_own():
     data = RNG.standard_normal((4, T, D))
     trainer.fit(data, data, reset_mask=np.tile(mask[:, :1].T, (4, 1)), epochs=1, progress=False)
     assert trainer.model.grads["0.initial_h"].any()
+
+
+# --- Errors within a model --------------------------------------------------------------------------------------------
+
+
+def test_an_error_within_a_model_names_the_layer():
+    model = Sequential(GRU(D, H), Linear(H + 1, 2), rng=0)
+    with pytest.raises(ValueError, match=r"^layer 1 \(Linear\): x: expected shape \(..., 5\), got \(5, 3, 4\)$"):
+        model(X)
+    with pytest.raises(ValueError, match="^x: expected shape"):  # this x is the caller's
+        model(X[..., :1])
+    nested = Sequential(GRU(D, H), Sequential(Linear(H, H), Linear(H + 1, 2)), rng=0)
+    with pytest.raises(ValueError, match=r"^layer 1 \(Sequential\): layer 1 \(Linear\): x: expected"):
+        nested(X)

@@ -172,7 +172,7 @@ class RecurrentLayer(Stateful):
         episodes = self._episodes(reset_mask, lengths, T, N)
         if episodes is not None:
             x = None if x is None else y
-            y, parts, inner = run_episodes(self, x, state0, episodes, training)
+            y, parts, inner = run_episodes(self, x, state0, episodes, context, training)
             if training:
                 self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
             return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
