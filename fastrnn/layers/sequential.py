@@ -108,7 +108,8 @@ class Sequential(Container):
         if context.lengths is not None and self.time.in_x and in_front:
             x = self._without_rest(x, context.lengths)
         inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
-        last, state_n = self.layers[-1], []
+        last = self.layers[-1]
+        state_n: list[Any] = []
         for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
             told = context if layer is last else inner
             layer.check_context(entry, told, within=True)
