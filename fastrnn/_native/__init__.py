@@ -3,6 +3,7 @@
 _runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
+_rows       lengths, resets and masks of a sequence             _choose  the next token of a generation
 _sequence   the loops over time                                 _loss, _optim
 """
 

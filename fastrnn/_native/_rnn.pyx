@@ -4,7 +4,7 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport (
-    check_names, data_of, dense, gradient, new_array, read_series, real_type, series_of, written_series,
+    check_names, data_of, dense, gradient, hold, new_array, read_series, real_type, series_of, written_series,
 )
 from fastrnn._native._rows cimport read_rows
 from fastrnn._native._runtime cimport Cache, Rooms, Workspace, allot, build_for, check_unused, reserve, sequence_kernels
@@ -33,8 +33,8 @@ cdef class SequenceCache(Cache):
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, bint reverse=False,
-            out=None, bint training=False):
+            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
+            zoneout_h=None, zoneout_c=None, bint reverse=False, out=None, bint training=False):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None)."""
     cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef SequenceCall call
@@ -47,6 +47,8 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
     read_rows(q, held, lengths, reset_mask, mask, reverse, training, output)
+    if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
+        _read_noise(q, held, typenum, cnp.PyArray_DIM(output, 0), recurrent_mask, zoneout_h, zoneout_c)
     if q.args.weight_hh != NULL:
         h_n = new_array(typenum, q.N, q.P, -1, False)
     if q.cell == FR_LSTM:
@@ -100,6 +102,22 @@ cdef int _read_h0(fr_sequence *q, list held, int typenum, h0, bint may_change) e
         array = array.copy()
     q.args.h0 = cnp.PyArray_DATA(array)
     held.append(array)
+    return 0
+
+
+cdef int _read_noise(fr_sequence *q, list held, int typenum, long T, recurrent_mask, zoneout_h, zoneout_c) except -1:
+    """Recurrent dropout and zoneout; backward reads them again."""
+    cdef str state = "NH" if q.P == q.H else "NP"
+    cdef cnp.ndarray part
+    q.args.recurrent_mask = hold(held, recurrent_mask, "recurrent_mask", typenum, state, 2, q.N, q.P)
+    if zoneout_h is not None:
+        part = read_series(zoneout_h, "zoneout_h", typenum, f"T{state}", T, q.N, q.P)
+        q.args.zoneout_h = series_of(part)
+        held.append(part)
+    if zoneout_c is not None:
+        part = read_series(zoneout_c, "zoneout_c", typenum, "TNH", T, q.N, q.H)
+        q.args.zoneout_c = series_of(part)
+        held.append(part)
     return 0
 
 
@@ -177,6 +195,8 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     call.kernels.pack_state(q, q.scratch.dstate, data_of(dc_n_))
     if q.rows.times != NULL:
         call.kernels.gather_late(q)
+    if q.args.zoneout_h.data != NULL:
+        memset(q.scratch.dkept, 0, q.N * call.kernels.padded(q.P) * call.kernels.itemsize)
     if q.T:
         with nogil:
             run_backward(&call)
@@ -249,6 +269,8 @@ cdef Workspace _make_backward_scratch(SequenceCall *call):
     reserve(&rooms, &q.scratch.operands, k.operands_size(q, True), itemsize)
     reserve(&rooms, &q.scratch.gradients, k.gradients_size(q, call.threads), itemsize)
     reserve(&rooms, &q.scratch.dprojected, fr_packed(q, q.T) * k.padded(q.P) if q.args.weight_hr else 0, itemsize)
+    if q.args.zoneout_h.data != NULL:
+        reserve(&rooms, &q.scratch.dkept, q.N * k.padded(q.P), itemsize)
     if q.rows.times != NULL:
         reserve(&rooms, &q.scratch.dlate, q.rows.late_count * q.P, itemsize)
     reserve_pointers(&rooms, call)

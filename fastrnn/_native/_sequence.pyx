@@ -94,6 +94,12 @@ cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long r
         reserve(rooms, &q.workspace.c, (q.N + (rows if training else 0)) * Hp, itemsize)
     if k.has_inner(q):
         reserve(rooms, &q.workspace.inner, rows * Hp, itemsize)
+    if q.args.recurrent_mask != NULL:
+        reserve(rooms, &q.workspace.dropped, rows * k.padded(q.P), itemsize)
+    if q.args.zoneout_h.data != NULL:
+        reserve(rooms, &q.workspace.h_made, rows * k.padded(q.P), itemsize)
+    if q.args.zoneout_c.data != NULL:
+        reserve(rooms, &q.workspace.c_made, rows * Hp, itemsize)
     reserve(rooms, &q.workspace.bias, k.bias_size(q), itemsize)
     reserve(rooms, &q.workspace.zeros, _zeros_size(call), itemsize)
 

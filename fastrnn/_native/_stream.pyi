@@ -19,10 +19,11 @@ class Chain:
     def __init__(self, N: int, layers: list[dict[str, Any]], embedding: Array | None = None) -> None:
         """layers: dicts of a `CompiledCell` ("cell") and its weights by the names of `forward`."""
 
-    def step(self, x: Any, out: Array | None = None) -> Array:
+    def step(self, x: Any, out: Array | None = None, mask: Array | None = None) -> Array:
         """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) behind an embedding -> (N, P), or (P,).
 
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
+        mask: bool (N,), where False a row does not take the step: its state stays, and it puts out its h of before.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
         """
 

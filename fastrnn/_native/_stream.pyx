@@ -4,15 +4,14 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of
+from fastrnn._native._choose cimport Chooser
 from fastrnn._native._runtime cimport Rooms, Workspace, allot, build_for, new_workspace, reserve
 from fastrnn._native._sequence cimport (
     CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
     reserve_states, run_forward,
 )
 from fastrnn._native.kernels cimport *
-from libc.math cimport INFINITY, exp
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
@@ -23,6 +22,7 @@ cdef struct ChainLayer:
     void *h     # (N, P) state of the step before, or NULL: a layer without state
     void *y     # (N, P) output of one step, for the next layer
     void *wide  # (T, N, P) the same for a block of steps
+    void *c_before  # (N, Hp) c of the step before, where a mask is given
 
 
 cdef class Chain:
@@ -33,6 +33,7 @@ cdef class Chain:
     One thread at a time may use a chain, another one meets a RuntimeError; several chains may run at once.
     """
     cdef ChainLayer *layers
+    cdef const unsigned char *mask  # (N,) of the step that runs: 0 for a row that does not take it; NULL: all do
     cdef int count, typenum, itemsize
     cdef readonly long N, D, P
     cdef bint running
@@ -73,6 +74,10 @@ cdef class Chain:
         read_weights(q, [], self.typenum, k.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
                      weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"))
         q.T, q.N, call.packed = 1, self.N, True
+        for state, part, width in zip("hc", weights.get("zoneout", ()), (q.P, q.H)):
+            if part:
+                self.held.append(np.full(width, part, weights["weight_ih"].dtype))
+                (&q.args.zoneout_h if state == "h" else &q.args.zoneout_c).data = cnp.PyArray_DATA(<cnp.ndarray>self.held[len(self.held) - 1])
         plan_call(call, True)
         layer.projects_ahead = q.input_projection == FR_AHEAD
         q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
@@ -117,22 +122,65 @@ cdef class Chain:
             between.data, between.row, between.step = layer.y if T == 1 else layer.wide, q.P, q.N * q.P
             q.T, q.args.x, q.args.h0 = T, x, layer.h
             q.args.output = out if index == self.count - 1 else between
+            if self.mask != NULL and layer.c_before != NULL:
+                memcpy(layer.c_before, q.workspace.c, q.N * layer.call.kernels.padded(q.H) * self.itemsize)
             run_forward(&layer.call)
             if layer.h != NULL:
+                if self.mask != NULL:
+                    self._carry(layer)
                 layer.call.kernels.last_states(q, layer.h, NULL)
             x = q.args.output
 
-    def step(self, x, cnp.ndarray out=None):
+    cdef void _carry(self, ChainLayer *layer) noexcept nogil:
+        """Give rows that do not take the step their state back; what they put out is h."""
+        cdef fr_sequence *q = &layer.call.sequence
+        cdef size_t h_row = q.P * self.itemsize, c_row = layer.call.kernels.padded(q.H) * self.itemsize
+        cdef long n
+        for n in range(q.N):
+            if self.mask[n]:
+                continue
+            memcpy(<char *>q.args.output.data + n * q.args.output.row * self.itemsize, <char *>layer.h + n * h_row, h_row)
+            if layer.c_before != NULL:
+                memcpy(<char *>q.workspace.c + n * c_row, <char *>layer.c_before + n * c_row, c_row)
+
+    cdef int _mask_step(self, cnp.ndarray mask) except -1:
+        """mask (N,): which rows take the next step."""
+        cdef ChainLayer *layer
+        cdef Workspace room
+        cdef int index
+        for index in range(self.count):
+            layer = &self.layers[index]
+            if layer.c_before == NULL and layer.call.sequence.workspace.c != NULL:
+                room = new_workspace(self.N * layer.call.kernels.padded(layer.call.sequence.H) * self.itemsize)
+                self.held.append(room)
+                layer.c_before = room.at
+        self.mask = <const unsigned char *>cnp.PyArray_DATA(mask)
+        return 0
+
+    def step(self, x, cnp.ndarray out=None, mask=None):
         """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
 
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
+        mask: bool (N,), where False a row does not take the step: its state stays, and it puts out its h of before.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
         """
         self._begin()
         try:
+            if mask is not None:
+                mask = self._row_mask(mask)
+                self._mask_step(mask)
             return self._step(x, out)
         finally:
+            self.mask = NULL
             self.running = False
+
+    cdef cnp.ndarray _row_mask(self, mask):
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
+        if mask.shape != (self.N,):
+            raise ValueError(f"mask: expected shape ({self.N},) = (N,), got {mask.shape}")
+        return np.ascontiguousarray(mask)
 
     cdef cnp.ndarray _step(self, x, cnp.ndarray out):
         cdef cnp.ndarray x_
@@ -267,10 +315,9 @@ cdef class Chain:
         self.running = False  # the GIL is held from here on
         for index, h, c in checked:
             layer = &self.layers[index]
-            q = &layer.call.sequence
-            memcpy(layer.h, cnp.PyArray_DATA(h), q.N * q.P * self.itemsize)
+            memcpy(layer.h, cnp.PyArray_DATA(h), cnp.PyArray_NBYTES(h))
             if c is not None:
-                layer.call.kernels.pack_state(q, q.workspace.c, cnp.PyArray_DATA(c))
+                layer.call.kernels.pack_state(&layer.call.sequence, layer.call.sequence.workspace.c, cnp.PyArray_DATA(c))
 
     # ---- Generation ----
 
@@ -348,53 +395,3 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
     cdef char *a0 = <char *>cnp.PyArray_DATA(a)
     cdef char *b0 = <char *>cnp.PyArray_DATA(b)
     return a0 < b0 + cnp.PyArray_NBYTES(b) and b0 < a0 + cnp.PyArray_NBYTES(a)
-
-
-cdef class Chooser:
-    """Which token comes next: the largest logit, or one drawn from the softmax of all or the top_k largest; -1 for NaN."""
-    cdef double temperature
-    cdef long V, top_k
-    cdef double *weights
-    cdef double *sorted
-
-    def __cinit__(self, long V, double temperature, long top_k):
-        self.V, self.temperature, self.top_k = V, temperature, top_k
-        self.weights, self.sorted = <double *>malloc(V * sizeof(double)), <double *>malloc(V * sizeof(double))
-        if self.weights == NULL or self.sorted == NULL:
-            raise MemoryError()
-
-    def __dealloc__(self):
-        free(self.weights)
-        free(self.sorted)
-
-    cdef int64_t choose(self, const void *logits, int itemsize, const double *uniform, long draw) noexcept nogil:
-        cdef long v, best = 0
-        cdef double total = 0, largest, threshold, u
-        for v in range(self.V):
-            self.weights[v] = (<const float *>logits)[v] if itemsize == 4 else (<const double *>logits)[v]
-            if self.weights[v] != self.weights[v]:
-                return -1
-            if self.weights[v] > self.weights[best]:
-                best = v
-        if uniform == NULL or self.temperature == 0:
-            return best
-        largest = self.weights[best]
-        threshold = -INFINITY
-        if 0 < self.top_k < self.V:
-            memcpy(self.sorted, self.weights, self.V * sizeof(double))
-            qsort(self.sorted, self.V, sizeof(double), larger_first)
-            threshold = self.sorted[self.top_k - 1]
-        for v in range(self.V):
-            if self.weights[v] >= threshold:  # the largest may be infinite
-                total += 1 if self.weights[v] == largest else exp((self.weights[v] - largest) / self.temperature)
-            self.weights[v] = total
-        u = uniform[draw] * total
-        for v in range(self.V):
-            if self.weights[v] > u:
-                return v
-        return self.V - 1
-
-
-cdef int larger_first(const void *a, const void *b) noexcept nogil:
-    cdef double x = (<const double *>a)[0], y = (<const double *>b)[0]
-    return (x < y) - (x > y)

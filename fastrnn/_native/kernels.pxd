@@ -48,6 +48,8 @@ cdef extern from "build.h" nogil:
         const void *weight_hr
         const void *bias_hr
         const void *weight_peephole
+        const void *recurrent_mask
+        fr_series zoneout_h, zoneout_c
         fr_series doutput
         const void *dh_n
         fr_series dx
@@ -67,6 +69,9 @@ cdef extern from "build.h" nogil:
         void *gates
         void *c
         void *inner
+        void *dropped
+        void *h_made
+        void *c_made
 
     ctypedef struct fr_sequence_scratch:
         void *panels
@@ -78,6 +83,7 @@ cdef extern from "build.h" nogil:
         void *panels_h
         void *panels_x
         void *gradients
+        void *dkept
         void *dlate
 
     ctypedef struct fr_sequence:
@@ -160,6 +166,7 @@ cdef extern from "build.h" nogil:
         void *dc
         void *doperand
         void *gradients
+        void *dkept
         void *dlate
 
     ctypedef struct fr_tree_kernels:

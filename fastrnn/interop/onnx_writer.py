@@ -131,6 +131,8 @@ class _Writer:
         """A node for each level, time-major in between, as ONNX Runtime has no layout=1."""
         if getattr(layer, "proj_size", 0):
             raise ValueError(f"proj_size: expected 0, as ONNX has no projection, got {layer.proj_size}")
+        if any(layer.noise.zoneout):
+            raise ValueError(f"zoneout: expected 0, as ONNX's layers have none, got {layer.noise.zoneout}")
         if layer.merge != "concat":
             raise ValueError(f"merge: expected 'concat', which is what ONNX's layers do, got {layer.merge!r}")
         if self.batch_first:

@@ -37,7 +37,7 @@ class Module(Weights):
     time: Time = Time.PER_STEP
     """What it does with the axis of time."""
     accepts: frozenset[str] = frozenset()
-    """What a forward takes beside x, of "state", "lengths", "reset_mask" and "targets"."""
+    """What a forward takes beside x, of "state", "lengths", "reset_mask", "mask" and "targets"."""
     needs_targets: bool = False
     """True for a layer that needs its targets in evaluation too, as it cannot run without."""
     optional_input_grad: bool = False
@@ -105,16 +105,17 @@ class Module(Weights):
         lengths: Array | None = None,
         reset_mask: Array | None = None,
         targets: Array | None = None,
+        mask: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Any]:
         """y, state_n: the layer from `state` on, None for zeros. Every layer can be run like this: see `forward`.
 
-        A layer that does not look at the axes of time and batch passes over lengths (N,) and reset_mask (T, N).
+        A layer that does not look at the axes of time and batch passes over lengths (N,), reset_mask (T, N) and mask.
         Raises ValueError for a state that the layer does not have and for lengths or resets that it cannot honour.
         """
         context = NOTHING
-        if lengths is not None or reset_mask is not None or targets is not None:
-            context = Context(lengths, reset_mask, targets)
+        if lengths is not None or reset_mask is not None or targets is not None or mask is not None:
+            context = Context(lengths, reset_mask, targets, mask=mask)
         self.check_context(state, context)
         return self.forward(x, state, context=context, training=training)
 
@@ -135,8 +136,8 @@ class Module(Weights):
         if context.targets is not None and "targets" not in accepts:
             raise ValueError(f"targets: expected None, as {name} takes no targets")
         if "state" in accepts:
-            for option, value in (("lengths", context.lengths), ("reset_mask", context.reset_mask)):
-                if value is not None and option not in accepts:
+            for option in ("lengths", "reset_mask", "mask"):
+                if getattr(context, option) is not None and option not in accepts:
                     raise ValueError(f"{option}: expected None, as {name} takes no {option}")
 
     def check_dstate(self, dstate_n: Any) -> None:

@@ -84,12 +84,14 @@ class Sequential(Container):
         lengths: Array | None = None,
         reset_mask: Array | None = None,
         targets: Array | None = None,
+        mask: Array | None = None,
         training: bool = False,
     ) -> Array:
-        """y. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them, `targets` to the last one."""
+        """y. `lengths` (N,), `reset_mask` (T, N) and `mask`, of the first axes of x, go to the layers that take them,
+        `targets` to the last one."""
         context = NOTHING
-        if lengths is not None or reset_mask is not None or targets is not None:
-            context = Context(lengths, reset_mask, targets)
+        if lengths is not None or reset_mask is not None or targets is not None or mask is not None:
+            context = Context(lengths, reset_mask, targets, mask=mask)
             self.check_context(None, context)
         return self._own_forward(x, context=context, training=training)[0]
 
@@ -145,7 +147,7 @@ class Sequential(Container):
         return dy, tuple(reversed(dstate0))
 
     def check_context(self, state: Any, context: Context, *, within: bool = False) -> None:
-        words = {"lengths": "lengths", "reset_mask": "resets"}
+        words = {"lengths": "lengths", "reset_mask": "resets", "mask": "masks"}
         for option, word in () if within else words.items():
             if getattr(context, option) is not None and option not in self.accepts:
                 raise ValueError(f"{option}: expected None, as no layer of this Sequential takes {word}")

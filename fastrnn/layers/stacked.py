@@ -38,9 +38,10 @@ from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, resets_of_directions, time_major
+from .layout import as_given, read_doutput, resets_of_directions, time_major, time_major_mask
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
+from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
 
@@ -60,6 +61,7 @@ class RecurrentLayer(Stateful):
     batch_first: bool
     _rng: np.random.Generator
     optional_input_grad = True
+    accepts = Stateful.accepts | {"mask"}
 
     reads = "features"
 
@@ -79,6 +81,8 @@ class RecurrentLayer(Stateful):
         rng: Any,
         init: str,
         learn_initial_state: bool,
+        recurrent_dropout: float,
+        zoneout: float | tuple[float, float],
         proj_size: int = 0,
     ) -> None:
         super().__init__()
@@ -96,6 +100,7 @@ class RecurrentLayer(Stateful):
         self.init = check_choice("init", init, ("uniform", "orthogonal"))
         self.learn_initial_state = bool(learn_initial_state)
         self.spec, self.gates, self.states = spec, spec.gates, spec.states
+        self.noise = Noise.of(recurrent_dropout, zoneout, self.states)
         self._directions = 2 if self.bidirectional else 1
         self._h_size = proj_size or self.hidden_size
         self._width = self._h_size * (self._directions if self.merge == "concat" else 1)
@@ -115,7 +120,7 @@ class RecurrentLayer(Stateful):
             for name, width in zip(self.states, (self._h_size, self.hidden_size)):
                 rows = self.num_layers * self._directions
                 self.add_param(f"initial_{name}", np.zeros((rows, width), self.dtype))
-        if self.dropout and self.num_layers > 1:
+        if (self.dropout and self.num_layers > 1) or self.noise:
             self._rng = own_generator(rng)
 
     def _start_weights(self, rng: np.random.Generator, index: int, names: dict[str, str]) -> None:
@@ -143,6 +148,7 @@ class RecurrentLayer(Stateful):
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dropout": self.dropout,
+            **self.noise.arguments(),
             "bidirectional": self.bidirectional,
             **({} if self.merge == "concat" else {"merge": self.merge}),
             "dtype": self.dtype.name,
@@ -169,13 +175,11 @@ class RecurrentLayer(Stateful):
         state0, learned = self._first_state(state, N, batched)
         if not N:
             return self._of_no_rows(T, lengths, x is None, training)
+        mask = time_major_mask(context.mask, T, N, batched, self.batch_first)
         episodes = self._episodes(reset_mask, lengths, T, N)
         if episodes is not None:
-            x = None if x is None else y
-            y, parts, inner = run_episodes(self, x, state0, episodes, context, training)
-            if training:
-                self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
-            return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
+            read = None if x is None else y
+            return run_episodes(self, read, state0, episodes, mask, training, batched, learned)
         resets = resets_of_directions(reset_mask, lengths, S, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
@@ -191,6 +195,8 @@ class RecurrentLayer(Stateful):
                 weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
                 if x is None and not k:
                     weights["weight_ih"] = weights["weight_ih"][:, :0]
+                if self.noise:
+                    weights |= self._draw_noise(T, N, training)
                 h0, c0 = [a if a is None else a[index] for a in state0]
                 output, h_n, c_n, cache = sequence_forward(
                     self.spec,
@@ -200,6 +206,7 @@ class RecurrentLayer(Stateful):
                     **weights,
                     lengths=lengths,
                     reset_mask=resets[s],
+                    mask=mask,
                     reverse=bool(s),
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
@@ -215,7 +222,7 @@ class RecurrentLayer(Stateful):
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         kept = self._kept()
         if isinstance(kept, InEpisodes):
-            return self._backward_in_episodes(kept, dy, dstate_n, need_dx)
+            return run_episodes_back(self, kept, dy, dstate_n, need_dx)
         caches, masks, halves, shape, batched, without_input, learned = kept
         N = shape[1]
         if dy is not None:
@@ -271,20 +278,16 @@ class RecurrentLayer(Stateful):
             dx = dx if s else grads["x"]
         return dx
 
-    def _backward_in_episodes(self, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool) -> tuple[Any, Any]:
-        if dy is not None:
-            dy = read_doutput(dy, kept.shape, kept.batched, self.batch_first, self.dtype)
-        dstate = self._unpack("dstate_n", dstate_n, kept.shape[1], kept.batched)
-        self._cache = kept.cache
-        dx, dstate0 = run_episodes_back(self, dy, dstate, kept.episodes, need_dx)
-        self._add_learned(kept.learned, dstate0)
-        dx = None if dx is None else as_given(dx, kept.batched, self.batch_first)
-        return dx, self._as_state([a if kept.batched else a[:, 0] for a in dstate0])
-
     def _add_learned(self, learned: list[int], dstate0: list[Array]) -> None:
         """The gradient of the learned state, where sequences started from it: in these parts of the state."""
         for part in learned:
             self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
+
+    def _draw_noise(self, T: int, N: int, training: bool) -> dict[str, Array]:
+        widths = self._state_widths()
+        if training:
+            return self.noise.draw(self._rng, T, N, widths, self.dtype)
+        return self.noise.expectation(T, N, widths, self.dtype)
 
     def _of_no_rows(self, T: int, lengths: Any, without_input: bool, training: bool) -> tuple[Array, Any]:
         """Of a batch of no sequences."""
@@ -310,6 +313,7 @@ class RecurrentLayer(Stateful):
         *,
         lengths: Any = None,
         reset_mask: Any = None,
+        mask: Any = None,
         doutput: Any = None,
         dstate_n: Any = None,
     ) -> Trace:
@@ -318,7 +322,7 @@ class RecurrentLayer(Stateful):
         nothing on the layer."""
         from .trace import Trace
 
-        trace = Trace(self, x, state, lengths, reset_mask)
+        trace = Trace(self, x, state, lengths, reset_mask, mask)
         return trace if doutput is None and dstate_n is None else trace.backward(doutput, dstate_n)
 
     def check_trainable(self, *, alone: bool = True) -> None:
@@ -334,7 +338,7 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(self.spec, weights, learned)
+            builder.add_recurrence(self.spec, weights, learned, self.noise.zoneout)
         return True
 
     # --- layouts ------------------------------------------------------------------------------------------------------

@@ -70,11 +70,15 @@ class ChainBuilder:
         self.counts: list[int] = []  # links of each layer
 
     def add_recurrence(
-        self, spec: CellSpec, weights: Mapping[str, Array | None], initial: list[Array] | None = None
+        self,
+        spec: CellSpec,
+        weights: Mapping[str, Array | None],
+        initial: list[Array] | None = None,
+        zoneout: tuple[float, ...] = (),
     ) -> bool:
         """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
-        of its states starts from, None for zeros."""
-        self.links.append({**weights, "spec": spec, "initial": initial})
+        of its states starts from, None for zeros; zoneout: the part of each state that is kept at a step."""
+        self.links.append({**weights, "spec": spec, "initial": initial, "zoneout": zoneout})
         return True
 
     def add_linear(self, weight: Array, bias: Array | None) -> bool:
@@ -183,9 +187,10 @@ class Stream:
     model: Any
     batch_size: int
 
-    def step(self, x: Any, out: Array | None = None) -> Array:
+    def step(self, x: Any, out: Array | None = None, mask: Array | None = None) -> Array:
         """One step: x (N, D), or (D,) where N is 1, or tokens (N,) -> y (N, M), or (M,). y is written to `out` where
-        that is given."""
+        that is given. mask (N,), bool: rows where it is False do not take the step. They keep their state, and y has
+        there what comes of it, as of a masked step of a sequence."""
         raise NotImplementedError
 
     def run(self, x: Any) -> Array:
@@ -266,10 +271,15 @@ class PiecewiseStream(Stream):
         self._states: list[Any] = [None] * len(plan)  # of the pieces that are no chains
         self.reset()
 
-    def step(self, x: Array, out: Array | None = None) -> Array:
+    def step(self, x: Array, out: Array | None = None, mask: Array | None = None) -> Array:
         y, flat = self._read(x, 0)
+        if mask is not None and np.shape(mask) != (self.batch_size,):
+            raise ValueError(f"mask: expected shape ({self.batch_size},) = (N,), got {np.shape(mask)}")
         for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
-            y = chain.step(y) if chain is not None else self._run(index, piece.layers[0], y[None])[0]
+            if chain is not None:
+                y = chain.step(y, mask=mask)
+            else:
+                y = self._run(index, piece.layers[0], y[None], None if mask is None else mask[None])[0]
         y = y[0] if flat else y
         if out is None:
             return y
@@ -300,12 +310,17 @@ class PiecewiseStream(Stream):
             )
         return x.swapaxes(0, 1) if turned else x, False
 
-    def _run(self, index: int, layer: Any, x: Array) -> Array:
-        """Time-major steps of a layer without a compiled form."""
+    def _run(self, index: int, layer: Any, x: Array, mask: Array | None = None) -> Array:
+        """Time-major steps of a layer without a compiled form; which of them are real."""
         if not layer.time.in_y:  # LastStep: the newest step is the last one
             return x
-        turned = bool(layer.batch_first)
-        y, self._states[index] = layer.forward(x.swapaxes(0, 1) if turned else x, self._states[index])
+        turned, told = bool(layer.batch_first), {}
+        if mask is not None and ("state" in layer.accepts or "mask" in layer.accepts):
+            told["mask"] = mask.T if turned else mask
+        x = x.swapaxes(0, 1) if turned else x
+        y, self._states[index] = (
+            layer.run(x, self._states[index], **told) if told else layer.forward(x, self._states[index])
+        )
         return y.swapaxes(0, 1) if turned else y
 
     @property

@@ -60,6 +60,9 @@ typedef struct {
     const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
     const void *weight_hr, *bias_hr;   /* (P, H), (P,): the projection; or NULL */
     const void *weight_peephole;       /* (3*H,) i, f, o, or NULL */
+    const void *recurrent_mask; /* (N, P) what h is multiplied with before it meets the recurrent weights; or NULL */
+    fr_series zoneout_h,
+        zoneout_c; /* (T, N, P), (T, N, H) the part of the state before that is kept; data NULL: none */
 
     fr_series doutput; /* (T, N, P) or data NULL */
     const void *dh_n;  /* (N, P) or NULL */
@@ -72,11 +75,14 @@ typedef struct {
 
 /* What forward leaves for backward. */
 typedef struct {
-    void *bias;  /* summed biases in panel order, then padded peepholes */
-    void *zeros; /* a row of zeros: the state of a row that starts anew */
-    void *gates; /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
-    void *c;     /* (N + rows, Hp), the first N the initial cell state (LSTM) */
-    void *inner; /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
+    void *bias;    /* summed biases in panel order, then padded peepholes */
+    void *zeros;   /* a row of zeros: the state of a row that starts anew */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
+    void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
+    void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */
+    void *h_made,
+        *c_made; /* (rows, Pp), (rows, Hp) what the cell makes of h and c, where zoneout keeps a part of them */
 } fr_sequence_workspace;
 
 /* What one call needs for itself. */
@@ -89,6 +95,7 @@ typedef struct {
     void *dprojected;          /* (rows, Pp) gradient of the projection before its activation */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
     void *gradients;           /* gate gradients packed for the products of grad_weights, for all threads */
+    void *dkept;               /* (N, Pp) the part of dh that zoneout_h takes past the cell */
     void *dlate; /* (late_count, P) where steps are masked: dh_n and the doutput of masked steps, added up */
 } fr_sequence_scratch;
 

@@ -2,7 +2,7 @@
 #ifndef FASTRNN_FORWARD_H
 #define FASTRNN_FORWARD_H
 
-#include "passes.h"
+#include "noise.h"
 
 /* ---- The products of a step ---- */
 
@@ -173,7 +173,7 @@ INLINE real *operands_of(const fr_sequence *q, row_deal deal, long begin, long s
 
 /* Where row i finds what the recurrent part of a product multiplies. */
 INLINE const real *recurrent_row(const fr_sequence *q, const forward_product *p, long s, long i) {
-    return p->form->reads_inner ? inner_at(q, s) + i * padded(p->K) : h_before(q, s, i);
+    return p->form->reads_inner ? inner_at(q, s) + i * padded(p->K) : h_seen(q, s, i);
 }
 
 static void put_forward_operands(const fr_sequence *q, int index, long s, fr_partition partition) {
@@ -215,19 +215,20 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,
         .h = at.h,
-        .c = c_at(q, s),
+        .c = c_made_at(q, s),
         .gates = q->workspace.gates ? (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * Hp : 0,
         .inner = inner_at(q, s),
     };
     const int writes_inner = q->args.weight_hr && !p->is_projection; /* its h is what the next product projects */
+    const int gates_inner = cell_of(q)->products > 1 && !p->form->reads_inner; /* r * h is, as the weights see h */
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
             at.x[i] = row_of(q, q->args.x, s, i);
-            at.h_prev[i] = h_before(q, s, i);
+            at.h_prev[i] = gates_inner ? h_seen(q, s, i) : h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
-            at.h[i] = writes_inner ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
-            at.next[i] = p->form->reads_inner ? v.inner + i * padded(p->K) : at.h_prev[i];
+            at.h[i] = writes_inner ? v.inner + i * Hp : h_made(q, s, i);
+            at.next[i] = recurrent_row(q, p, s, i);
         }
     return v;
 }
@@ -265,6 +266,7 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
     const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
     const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
     epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
+    const int zoneout = has_zoneout(q);
     /* Where there is one block of rows, panels are finished by four, so that their activations overlap. */
     enum { MOST_PANELS = 4 };
     const long together = q->N > ROW_BLOCK ? 1 : MOST_PANELS;
@@ -282,6 +284,8 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
             for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential);
             for (long j = 0; j < count; j++)
                 epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
+            for (long j = 0; j < count && zoneout; j++)
+                keep_states(q, index, s, at, (unit_rows){row, rows, group[j].first, group[j].blocks});
         }
     }
     multiply_end();
@@ -296,7 +300,7 @@ static void softmax_forward(const fr_sequence *q, long s, fr_partition partition
 }
 
 static void step_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const pass pass = passes_of(q)->forward[index];
+    const pass pass = forward_pass(q, index);
     switch (pass.kind) {
     case OPERANDS:
         put_forward_operands(q, pass.product, s, partition);
@@ -306,6 +310,9 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_partition p
         break;
     case SOFTMAX:
         softmax_forward(q, s, partition);
+        break;
+    case DROPOUT:
+        dropout_forward(q, s, partition);
         break;
     }
 }

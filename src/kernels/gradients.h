@@ -116,7 +116,7 @@ static void add_peephole_gradient(const fr_sequence *q, long block, long m0, lon
     place p = place_of(q, m0);
     for (long k = 0; k < depth; k++, advance(q, &p), gates += gates_row(q)) {
         const vec c_prev = load(c_before(q, p.s, p.i) + block * VL),
-                  c = load(c_at(q, p.s) + p.i * padded(q->H) + block * VL);
+                  c = load(c_made_at(q, p.s) + p.i * padded(q->H) + block * VL);
         sums[0] += load(gates) * c_prev;
         sums[1] += load(gates + VL) * c_prev;
         sums[2] += load(gates + 3 * VL) * c;
@@ -139,7 +139,7 @@ INLINE const real *operand_row_of(const fr_sequence *q, const weight_product *w,
     case X:
         return row_of(q, q->args.x, p.s, p.i);
     case H_BEFORE:
-        return h_before(q, p.s, p.i);
+        return h_seen(q, p.s, p.i);
     default:
         return inner_at(q, p.s) + p.i * padded(q->H);
     }
