@@ -446,3 +446,28 @@ def test_episodes_of_a_bidirectional_layer_are_sequences_of_their_own():
     data = RNG.standard_normal((4, T, D))
     trainer.fit(data, data, reset_mask=np.tile(mask[:, :1].T, (4, 1)), epochs=1, progress=False)
     assert trainer.model.grads["0.initial_h"].any()
+
+
+# --- Errors within a model --------------------------------------------------------------------------------------------
+
+
+def test_an_error_within_a_model_names_the_layer():
+    model = Sequential(GRU(D, H), Linear(H + 1, 2), rng=0)
+    with pytest.raises(ValueError, match=r"^layer 1 \(Linear\): x: expected shape \(..., 5\), got \(5, 3, 4\)$"):
+        model(X)
+    with pytest.raises(ValueError, match="^x: expected shape"):  # this x is the caller's
+        model(X[..., :1])
+    nested = Sequential(GRU(D, H), Sequential(Linear(H, H), Linear(H + 1, 2)), rng=0)
+    with pytest.raises(ValueError, match=r"^layer 1 \(Sequential\): layer 1 \(Linear\): x: expected"):
+        nested(X)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_masked_steps_within_episodes_carry_the_learned_state(both):
+    layer = learned(LSTM, bidirectional=both)
+    x, (mask, _) = RNG.standard_normal((T, N, D)), marks(None)
+    real = RNG.random((T, N)) < 0.6
+    fastrnn.check_gradients(layer, x, reset_mask=mask, mask=real) if not both else None
+    output, _ = layer(x, reset_mask=mask, mask=real)
+    trace = layer.trace(x, reset_mask=mask, mask=real)
+    np.testing.assert_allclose(trace.output, output, rtol=1e-12, atol=1e-14)

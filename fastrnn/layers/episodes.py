@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .layout import as_given
+from .layout import as_given, read_doutput
 from .module import Array
 from .protocol import Context
 
@@ -68,46 +68,58 @@ class InEpisodes:
 
 
 def forward(
-    layer: RecurrentLayer, x: Array | None, state0: list[Any], episodes: Episodes, mask: Array | None, training: bool
-) -> tuple[Array, list[Array], Any]:
-    """output (T, N, F), state_n, each (L*S, N, ...), and the cache. x and mask time-major; x None for steps
-    without input."""
+    layer: RecurrentLayer,
+    x: Array | None,
+    state0: list[Any],
+    episodes: Episodes,
+    mask: Array | None,
+    training: bool,
+    batched: bool,
+    learned: list[int],
+) -> tuple[Array, Any]:
+    """output and state_n, as `layer.forward` returns them. x: time-major, None without input. mask (T, N): which steps
+    are real, None for all. batched, learned: as of `InEpisodes`."""
     S, states = layer.state_spec.directions, []
     for part, name in zip(state0, layer.states):
         start = part[:, episodes.n]
-        for index, learned in enumerate(layer.params[f"initial_{name}"]):
-            start[index, episodes.anew[index % S]] = learned
+        for index, row in enumerate(layer.params[f"initial_{name}"]):
+            start[index, episodes.anew[index % S]] = row
         states.append(start)
-    if mask is not None:
-        mask = as_given(episodes.cut(mask), True, layer.batch_first)
     output, state_n = layer.forward(
         None if x is None else as_given(episodes.cut(x), True, layer.batch_first),
         layer._as_state(states),
-        context=Context(episodes.lengths, mask=mask, steps=episodes.K if x is None else None),
+        context=Context(
+            episodes.lengths,
+            steps=episodes.K if x is None else None,
+            mask=None if mask is None else as_given(episodes.cut(mask), True, layer.batch_first),
+        ),
         training=training,
     )
     ends = [_at_ends(part, episodes, S, 1) for part in (state_n if isinstance(state_n, tuple) else (state_n,))]
-    return episodes.joined(as_given(output, True, layer.batch_first)), ends, layer._cache
+    y = episodes.joined(as_given(output, True, layer.batch_first))
+    if training:
+        layer._cache = InEpisodes(episodes, layer._cache, y.shape, batched, learned)
+    return as_given(y, batched, layer.batch_first), layer._as_state([a if batched else a[:, 0] for a in ends])
 
 
 def backward(
-    layer: RecurrentLayer, dy: Array | None, dstate_n: list[Array | None], episodes: Episodes, need_dx: bool
-) -> tuple[Array | None, list[Array]]:
-    """dx (T, N, D) and dstate0, each (L*S, N, ...); adds to the gradient of the learned state. The layer has the cache
-    of the episodes."""
-    spec = layer.state_spec
+    layer: RecurrentLayer, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool
+) -> tuple[Array | None, Any]:
+    """dx and dstate0, as `layer.backpropagate` returns them, from what it is given; adds to the gradient of the learned
+    state."""
+    episodes, spec = kept.episodes, layer.state_spec
     S, dstates = spec.directions, []
-    for part, width in zip(dstate_n, spec.widths):
+    if dy is not None:
+        dy = episodes.cut(read_doutput(dy, kept.shape, kept.batched, layer.batch_first, layer.dtype))
+        dy = as_given(dy, True, layer.batch_first)
+    for part, width in zip(layer._unpack("dstate_n", dstate_n, kept.shape[1], kept.batched), spec.widths):
         d = np.zeros((spec.levels * S, len(episodes.n), width or 0), layer.dtype)
         if part is not None:
             for index, rows in enumerate(part):
                 d[index, episodes.ends[1 ^ (index % S)]] = rows
         dstates.append(d)
-    dx, dstart = layer.backpropagate(
-        None if dy is None else as_given(episodes.cut(dy), True, layer.batch_first),
-        layer._as_state(dstates),
-        need_dx=need_dx,
-    )
+    layer._cache = kept.cache
+    dx, dstart = layer.backpropagate(dy, layer._as_state(dstates), need_dx=need_dx)
     found = []
     for part, name in zip(dstart if isinstance(dstart, tuple) else (dstart,), layer.states):
         for index, grad in enumerate(layer.grads[f"initial_{name}"]):
@@ -115,7 +127,10 @@ def backward(
             grad += part[index, anew].sum(axis=0)
             part[index, anew] = 0  # it does not come from the state that was given
         found.append(_at_ends(part, episodes, S, 0))
-    return None if dx is None else episodes.joined(as_given(dx, True, layer.batch_first)), found
+    layer._add_learned(kept.learned, found)
+    if dx is not None:
+        dx = as_given(episodes.joined(as_given(dx, True, layer.batch_first)), kept.batched, layer.batch_first)
+    return dx, layer._as_state([a if kept.batched else a[:, 0] for a in found])
 
 
 def _at_ends(part: Array, episodes: Episodes, S: int, end: int) -> Array:

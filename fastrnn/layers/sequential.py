@@ -107,13 +107,14 @@ class Sequential(Container):
         state_n: list[Any] = []
         for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
             told = context if layer is last else inner
+            layer.check_context(entry, told, within=True)
             try:
-                layer.check_context(entry, told, within=True)
                 x, entry_n = layer.forward(x, entry, context=told, training=training)
             except (TypeError, ValueError, IndexError) as error:
                 if not state_n or type(error) not in (TypeError, ValueError, IndexError):
-                    raise  # of the first layer: x is the caller's
-                raise type(error)(f"layer {len(state_n)} ({type(layer).__name__}): {error}") from error
+                    raise  # the first layer's x is the caller's
+                label = _label(self.layers, len(state_n))
+                raise type(error)(f"{label}: {error}") from error
             state_n.append(entry_n)
         return x, tuple(state_n)
 

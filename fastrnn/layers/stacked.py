@@ -175,11 +175,8 @@ class RecurrentLayer(StackStates):
         mask = time_major_mask(context.mask, T, N, batched, self.batch_first)
         episodes = self._episodes(reset_mask, lengths, T, N)
         if episodes is not None:
-            x = None if x is None else y
-            y, parts, inner = run_episodes(self, x, state0, episodes, mask, training)
-            if training:
-                self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
-            return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
+            read = None if x is None else y
+            return run_episodes(self, read, state0, episodes, mask, training, batched, learned)
         resets = resets_of_directions(reset_mask, lengths, S, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
@@ -239,7 +236,7 @@ class RecurrentLayer(StackStates):
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         kept = self._kept()
         if isinstance(kept, InEpisodes):
-            return self._backward_in_episodes(kept, dy, dstate_n, need_dx)
+            return run_episodes_back(self, kept, dy, dstate_n, need_dx)
         caches, masks, halves, shape, batched, without_input, learned = kept
         N = shape[1]
         if dy is not None:
@@ -307,16 +304,6 @@ class RecurrentLayer(StackStates):
             return weights | self.noise.draw(self._rng, T, N, widths, self.dtype)
         return weights | self.noise.expectation(T, N, widths, self.dtype)
 
-    def _backward_in_episodes(self, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool) -> tuple[Any, Any]:
-        if dy is not None:
-            dy = read_doutput(dy, kept.shape, kept.batched, self.batch_first, self.dtype)
-        dstate = self._unpack("dstate_n", dstate_n, kept.shape[1], kept.batched)
-        self._cache = kept.cache
-        dx, dstate0 = run_episodes_back(self, dy, dstate, kept.episodes, need_dx)
-        self._add_learned(kept.learned, dstate0)
-        dx = None if dx is None else as_given(dx, kept.batched, self.batch_first)
-        return dx, self._as_state([a if kept.batched else a[:, 0] for a in dstate0])
-
     def _add_learned(self, learned: list[int], dstate0: list[Array]) -> None:
         """The gradient of the learned state, where sequences started from it: in these parts of the state."""
         for part in learned:
@@ -346,6 +333,7 @@ class RecurrentLayer(StackStates):
         *,
         lengths: Any = None,
         reset_mask: Any = None,
+        mask: Any = None,
         doutput: Any = None,
         dstate_n: Any = None,
     ) -> Trace:
@@ -354,7 +342,7 @@ class RecurrentLayer(StackStates):
         nothing on the layer."""
         from .trace import Trace
 
-        trace = Trace(self, x, state, lengths, reset_mask)
+        trace = Trace(self, x, state, lengths, reset_mask, mask)
         return trace if doutput is None and dstate_n is None else trace.backward(doutput, dstate_n)
 
     def check_trainable(self, *, alone: bool = True) -> None:
