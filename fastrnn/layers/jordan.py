@@ -123,7 +123,7 @@ class Jordan(Stateful):
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         x: Array | None,
         state: Array | None = None,
