@@ -478,7 +478,7 @@ TARGETS = np.array([0, 3, 1])
         (
             lambda: losses.get("hinge"),
             ValueError,
-            "loss: expected one of cross_entropy, bce, binary_cross_entropy_with_logits, mse, got 'hinge'",
+            "loss: expected one of cross_entropy, bce, binary_cross_entropy_with_logits, mse, nll, got 'hinge'",
         ),
         (lambda: losses.get(None), TypeError, "loss: expected a name or a callable, got NoneType"),
     ],
