@@ -126,7 +126,7 @@ def module(name, *sources):
     )
 
 
-topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_rows", "_sequence", "_stream", "_tree")
+topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_sequence", "_stream", "_token_rows", "_tree")
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {

@@ -3,14 +3,13 @@
 _runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
-_sequence   the loops over time                                 _loss, _optim, _rows (of a table, by token)
+_sequence   the loops over time                                 _loss, _optim, _token_rows
 """
 
 from ._loss import count_classes, cross_entropy
 from ._optim import RULES, clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
-from ._rows import sum_rows, take_rows
 from ._runtime import (
     emulate_amx,
     get_matmul_precision,
@@ -25,6 +24,7 @@ from ._runtime import (
 )
 from ._sequence import CompiledCell
 from ._stream import Chain
+from ._token_rows import sum_rows, take_rows
 from ._tree import TreeCache, tree_backward, tree_forward
 
 __all__ = [
