@@ -352,6 +352,34 @@ def test_threads_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+    layer(x)
+    one = LSTM(D, H, 2, rng=1)
+    one(x)
+    assert layer._stack.kept_bytes() == one._stack.kept_bytes()
+
+
+def test_weights_may_change_while_other_threads_compute():
+    """Whatever a call under way gets, it does not crash, and later calls have the new weights."""
+    layer = LSTM(30, 40, 2, rng=1)
+    x = np.ones((20, 3, 30), np.float32)
+    stop = []
+
+    def work():
+        while not stop:
+            layer(x)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for k in range(100):
+        if k % 2:
+            layer.params["weight_hh_l1"] = np.full((160, 40), k / 1000, np.float32)
+        else:
+            layer.params["weight_ih_l0"][...] = k / 1000
+    stop.append(1)
+    for thread in threads:
+        thread.join()
+    assert same(layer(x), packing_anew(layer, x))
 
 
 def test_nothing_leaks():
