@@ -324,6 +324,33 @@ def test_weights_are_packed_once():
     assert packed_again(layer, x)
 
 
+def test_the_checksum_sees_changes_that_make_up_for_each_other():
+    layer = RNN(64, 64, rng=1)
+    x = np.ones((1, 1, 64), np.float32)
+    flat_weights = layer.params["weight_hh_l0"].reshape(-1)  # held: every call takes a checksum
+    bits, rng = flat_weights.view(np.uint32), np.random.default_rng(0)
+    layer(x)
+    layer(x)
+    lane = 64  # floats that one round of the checksum reads
+    for k in range(300):
+        i, j, m = rng.choice(np.arange(4096 // lane), 3, replace=False) * lane + rng.integers(lane)
+        kind = k % 6
+        if kind == 0:
+            bits[i], bits[j] = bits[j], bits[i]
+        elif kind == 1:
+            bits[[i, j]] ^= np.uint32(1 << 31)
+        elif kind == 2:
+            bits[[i, j, m]] += np.array([1, 2**32 - 2, 1], np.uint32)
+        elif kind == 3:
+            bits[i] ^= np.uint32(1 << (k % 32))
+        elif kind == 4:
+            bits[i : i + 2], bits[j : j + 2] = bits[j : j + 2].copy(), bits[i : i + 2].copy()
+        else:
+            flat_weights[:] = flat_weights[::-1].copy()
+        assert packed_again(layer, x), kind
+        assert not packed_again(layer, x)
+
+
 def test_copies_and_pickles_pack_for_themselves():
     layer = LSTM(D, H, rng=1)
     x = np.ones((2, 1, D), np.float32)
