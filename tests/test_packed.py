@@ -324,6 +324,33 @@ def test_weights_are_packed_once():
     assert packed_again(layer, x)
 
 
+def test_the_checksum_sees_changes_that_make_up_for_each_other():
+    layer = RNN(64, 64, rng=1)
+    x = np.ones((1, 1, 64), np.float32)
+    flat_weights = layer.params["weight_hh_l0"].reshape(-1)  # held: every call takes a checksum
+    bits, rng = flat_weights.view(np.uint32), np.random.default_rng(0)
+    layer(x)
+    layer(x)
+    lane = 64  # floats that one round of the checksum reads
+    for k in range(300):
+        i, j, m = rng.choice(np.arange(4096 // lane), 3, replace=False) * lane + rng.integers(lane)
+        kind = k % 6
+        if kind == 0:
+            bits[i], bits[j] = bits[j], bits[i]
+        elif kind == 1:
+            bits[[i, j]] ^= np.uint32(1 << 31)
+        elif kind == 2:
+            bits[[i, j, m]] += np.array([1, 2**32 - 2, 1], np.uint32)
+        elif kind == 3:
+            bits[i] ^= np.uint32(1 << (k % 32))
+        elif kind == 4:
+            bits[i : i + 2], bits[j : j + 2] = bits[j : j + 2].copy(), bits[i : i + 2].copy()
+        else:
+            flat_weights[:] = flat_weights[::-1].copy()
+        assert packed_again(layer, x), kind
+        assert not packed_again(layer, x)
+
+
 def test_copies_and_pickles_pack_for_themselves():
     layer = LSTM(D, H, rng=1)
     x = np.ones((2, 1, D), np.float32)
@@ -352,6 +379,34 @@ def test_threads_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+    layer(x)
+    one = LSTM(D, H, 2, rng=1)
+    one(x)
+    assert layer._stack.kept_bytes() == one._stack.kept_bytes()
+
+
+def test_weights_may_change_while_other_threads_compute():
+    """Whatever a call under way gets, it does not crash, and later calls have the new weights."""
+    layer = LSTM(30, 40, 2, rng=1)
+    x = np.ones((20, 3, 30), np.float32)
+    stop = []
+
+    def work():
+        while not stop:
+            layer(x)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for k in range(100):
+        if k % 2:
+            layer.params["weight_hh_l1"] = np.full((160, 40), k / 1000, np.float32)
+        else:
+            layer.params["weight_ih_l0"][...] = k / 1000
+    stop.append(1)
+    for thread in threads:
+        thread.join()
+    assert same(layer(x), packing_anew(layer, x))
 
 
 def test_nothing_leaks():

@@ -30,6 +30,7 @@ cdef class Stack:
     cdef uint64_t _sum(self, tuple arrays)
     cdef int _read(self, tuple arrays) except -1
     cdef Packed _packed(self, const fr_sequence_kernels *k)
+    cdef void _keep_one(self, Packed packed)
     cdef Packed _pack(self, const fr_sequence_kernels *k)
     cdef Packed pack(self, const fr_sequence_kernels *k)
     cdef bint _strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs)

@@ -193,6 +193,12 @@ cdef class Stack:
         self.generation += 1
         return packed
 
+    cdef void _keep_one(self, Packed packed):
+        """Of what several threads packed at once for the same kernels."""
+        cdef Packed other
+        if any([other is packed for other in self.packed]):
+            self.packed = [other for other in self.packed if other is packed or other.kernels != packed.kernels]
+
     cdef Packed _pack(self, const fr_sequence_kernels *k):
         """Weights packed for these kernels, now."""
         cdef Packed packed = self._packed(k)
@@ -233,12 +239,8 @@ cdef class Stack:
 
     def kept_bytes(self):
         """Bytes of packed weights."""
-        cdef Packed packed
-        cdef long total = 0
-        for packed in self.packed:
-            for index in range(self.count):
-                total += packed.kernels.panels_size(&self.layers[index]) * self.itemsize
-        return total
+        cdef Packed p
+        return sum([p.kernels.panels_size(&self.layers[i]) * self.itemsize for p in self.packed for i in range(self.count)])
 
     # ---- A call ----
 
@@ -350,7 +352,12 @@ cdef class Stack:
         cdef const fr_sequence_kernels *k = sequence_kernels(&q, self.itemsize)
         cdef Packed packed = self._packed(k)
         cdef bint ready = packed.ready
-        cdef fr_sequence *layers = self.layers
+        # Another thread may come upon new weights meanwhile: this call goes on with the old.
+        arrays = self.arrays  # no-cython-lint: alive until the end
+        cdef fr_sequence *layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
+        if layers == NULL:
+            raise MemoryError()
+        memcpy(layers, self.layers, self.count * sizeof(fr_sequence))
         if not ready:
             packed.claimed = True  # another thread that comes now packs for itself
         h_size, c_size = q.N * q.P * self.itemsize, q.N * q.H * self.itemsize
@@ -382,8 +389,11 @@ cdef class Stack:
                                NULL if c_n == NULL else <char *>c_n + index * c_size)
                 if failed:
                     break
+        free(layers)
         if not ready:
             packed.claimed, packed.ready = False, not failed and like.T > 0
+            if packed.ready:
+                self._keep_one(packed)
         if failed:
             raise MemoryError("no memory for the workspace of a sequence")
         return 0

@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         help="instead of the usual shapes few steps of few rows: T 1 to 16, N 1 and 4, D = H 64 to 512, one direction "
         "and two, with and without lengths; forward",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: three minutes")
     parser.add_argument(
         "--cell", type=names("lstm", "gru", "rnn"), metavar="CELL[,CELL]", help="lstm, gru, rnn (default: all)"
     )
