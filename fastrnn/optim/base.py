@@ -67,6 +67,8 @@ class Optimizer:
         All parameters are C-contiguous and of one dtype, float32 or float64, and have the same names and
         shapes at every step. ``grads`` needs an array of the same shape and dtype for each; it is not
         changed, and what it has beyond ``params`` is left alone: passing fewer parameters freezes the rest.
+        Where a gradient is a `fastrnn.RowGradient` (of an Embedding with sparse=True), the step is lazy: only its rows
+        of parameter and state are updated and decayed, each as in a dense step.
 
         clip_norm, clip_value: bitwise the step after ``clip_grad_norm``, then ``clip_grad_value`` of the gradients of
         these parameters, in the same pass. Numbers smaller than the dtype's normal ones count as zeros.

@@ -31,7 +31,10 @@ class FlatState:
         self.dtype = next(iter(params.values())).dtype
         self.start = dict(slots)
         total = sum(param.size for param in params.values())
-        self.slots = {slot: np.full(total, value, self.dtype) for slot, value in slots.items()}
+        self.slots = {  # zeros are not written, so rows of a table that are never updated take no memory
+            slot: np.full(total, value, self.dtype) if value else np.zeros(total, self.dtype)
+            for slot, value in slots.items()
+        }
 
     def check_names(self, params: Mapping[str, Array]) -> None:
         if params.keys() != self.shapes.keys():

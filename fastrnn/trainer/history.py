@@ -34,6 +34,12 @@ class History(dict[str, "list[Any]"]):
         numbers = {name: values[index] for name, values in self.items()}
         return {name: value for name, value in numbers.items() if value is not None}
 
+    def plot(self, path: str | os.PathLike[str] | None = None, *, dark: bool = False) -> Any:
+        """Learning curves as a figure of matplotlib: see `fastrnn.plot.learning_curve`."""
+        from ..plot import learning_curve
+
+        return learning_curve(self, path, dark=dark)
+
     def since(self, first: int) -> History:
         """The epochs from this one on, without numbers that none of them has."""
         parts = {name: values[first:] for name, values in self.items()}

@@ -26,7 +26,9 @@ from .weights import EQUAL, Weighting
 Array = NDArray[Any]
 Loss = Callable[[Array, Array], "tuple[float, Array]"]
 Metric = Callable[[Array, Array], float]
-LossName = Literal["cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse", "mae", "huber", "quantile", "ctc"]
+LossName = Literal[
+    "cross_entropy", "bce", "binary_cross_entropy_with_logits", "mse", "mae", "huber", "quantile", "ctc", "nll"
+]
 MetricName = Literal[
     "accuracy", "top_k_accuracy", "f1", "precision", "recall", "mae", "mse", "rmse", "r2", "perplexity"
 ]
