@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import optim, serialization
+from .._validate import check_size
 from .callbacks import Callback
 from .history import History
 from .loop import Position
@@ -90,6 +91,8 @@ def _describe_position(position: Position, arrays: dict[str, Any]) -> dict[str, 
 def _rebuild_position(saved: dict[str, Any] | None, arrays: dict[str, Any]) -> Position | None:
     if saved is None:
         return None
+    for name in ("first", "epoch", "batch"):
+        check_size(f"position['{name}']", saved[name], least=0)
     return Position(**saved | {"begin": serialization.rebuild_state(arrays, saved["begin"])})
 
 
@@ -141,7 +144,7 @@ def load(
         trainer.objective = objective
         state = serialization.select(arrays, "optimizer.")
         trainer.optimizer.load_state_dict(state | {"step": saved["optimizer_step"]})
-        trainer._rng.bit_generator.state = saved["rng"]
+        serialization.set_generator(trainer._rng, saved["rng"])
         trainer.history = History(saved["history"])
         remembered = list(saved.get("callbacks", ()))
         for callback in trainer.callbacks:  # the first of a class takes what the first of that class knew, and so on
@@ -156,6 +159,6 @@ def load(
         trainer._run_options = saved.get("run", {})
     except KeyError as error:
         raise ValueError(f"{os.fspath(path)}: expected the checkpoint of a trainer, got one without {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
     return trainer
