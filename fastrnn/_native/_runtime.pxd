@@ -19,7 +19,6 @@ cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil  # fr_
 
 # ---- Signals ----
 
-cdef fr_watch own_watch(fr_work *work) noexcept  # of a loop over calls, of which `work` knows whether it was stopped
 cdef bint look(fr_watch *watch) noexcept nogil  # fr_look, work.h
 cdef fr_watch own_watch(fr_work *work) noexcept nogil  # of a loop, of which `work` knows only whether it was stopped
 cdef enum: LONG_CALL = 20000000  # multiply-adds, 0.2 to 10 ms: shorter calls are finished before a signal is looked for

@@ -196,15 +196,6 @@ cdef int _look_for_signals() noexcept nogil:
         return PyErr_CheckSignals() != 0
 
 
-cdef fr_watch own_watch(fr_work *work) noexcept:
-    """Of a loop over steps, of which `work` knows no more than whether it was stopped."""
-    cdef fr_watch watch
-    memset(&watch, 0, sizeof(watch))
-    work.stopped = False
-    watch.stopped, watch.caller = &work.stopped, True
-    return watch
-
-
 cdef bint look(fr_watch *watch) noexcept nogil:
     return fr_look(watch)
 
