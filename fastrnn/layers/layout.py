@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import as_real, check_lengths
+from .._validate import as_real, check_lengths, check_reset_mask
 
 Array = NDArray[Any]
 
@@ -63,6 +63,22 @@ def without_rest(x: Array, lengths: Array, batch_first: bool | None) -> Array:
     return np.where(within.reshape(within.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
 
 
+def time_major_mask(mask: Any, T: int, N: int, batched: bool, batch_first: bool) -> Array | None:
+    """The (T, N) view of a mask with the axes of x, (T, N), (N, T) with batch_first, (T,) for one sequence; None where
+    all steps are real."""
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
+    shape, axes = ((T,), "(T,)") if not batched else ((N, T), "(N, T)") if batch_first else ((T, N), "(T, N)")
+    if mask.shape != shape:
+        raise ValueError(f"mask: expected shape {shape} = {axes}, got {mask.shape}")
+    if mask.all():
+        return None
+    return mask[:, None] if not batched else mask.T if batch_first else mask
+
+
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
     """lengths (N,) of integers 0..T in any order, as intp; None where every sequence has all T steps."""
     if lengths is None:
@@ -71,3 +87,16 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
         raise ValueError(f"lengths: expected None for x without a batch axis, got {lengths!r}")
     lengths = check_lengths(lengths, T, N)
     return None if (lengths == T).all() else lengths
+
+
+def resets_of_directions(reset_mask: Any, lengths: Any, S: int, T: int, N: int) -> list[Array | None]:
+    """The mask (T, N) for each of S directions: a boundary before step t is one before step t - 1 for who comes from
+    the end."""
+    if S == 1 or check_reset_mask(reset_mask, T, N) is None:
+        return [reset_mask if S == 1 else None] * S
+    reverse = np.zeros_like(reset_mask)
+    reverse[:-1] = reset_mask[1:]
+    if lengths is not None and T:
+        lengths = check_lengths(lengths, T, N)
+        reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
+    return [reset_mask, reverse]
