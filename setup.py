@@ -37,6 +37,7 @@ AMX = ["-mamx-tile", "-mamx-bf16"]
 INCLUDES = ["src/include", "src/kernels", "src/runtime", "src/words"]
 PACKAGE = "fastrnn._native"
 SOURCES = [*glob.glob("src/*/*.[ch]"), "setup.py"]
+CONTRACTS = [*glob.glob("src/include/*.h"), *glob.glob("src/runtime/*.h"), *glob.glob("src/words/*.h"), "setup.py"]
 TERMS = {"high": "2", "medium": "1"}  # of bfloat16, for one of float32
 
 
@@ -75,7 +76,8 @@ class BuildKernels(build_ext):
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "cpu")]
+        plain = ("pool", "work", "workspace", "checksum", "cpu")
+        jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in plain]
         jobs += [
             ("src/kernels/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"{isa}_{dtype}"), *macros])
             for isa, flags in ISAS.items()
@@ -121,12 +123,13 @@ def module(name, *sources):
         include_dirs=[*INCLUDES, numpy.get_include()],
         extra_link_args=["-pthread", *SANITIZERS],
         extra_compile_args=["-O2", "-g0", *SANITIZERS],
-        depends=SOURCES,
+        depends=SOURCES if name == "_runtime" else CONTRACTS,
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     )
 
 
-topics = ("_runtime", "_arrays", "_loss", "_optim", "_plan", "_rnn", "_sequence", "_stream", "_token_rows", "_tree")
+topics = ("_runtime", "_arrays", "_chain_layer", "_chooser", "_infer", "_lengths", "_loss", "_optim", "_plan", "_rnn")
+topics += ("_rows", "_sequence", "_stack", "_stream", "_subset", "_token_rows", "_tree")
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {

@@ -64,9 +64,13 @@ from .layers import (
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .row_gradient import RowGradient
-from .runtime import __version__, show_config
-from .trainer import History, Trainer
-from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from .runtime import __version__, free_workspace, show_config
+from .streaming import StreamPool
+from .trainer import History, Trainer, metrics, schedules
+from .trainer.averaging import EMA, SWA
+from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint, ReduceLROnPlateau
+from .trainer.checkpoints import Checkpoints
+from .trainer.tensorboard import TensorBoard
 
 if TYPE_CHECKING:
     from . import models
@@ -92,7 +96,9 @@ __all__ = [
     "AdamW",
     "Callback",
     "Cell",
+    "Checkpoints",
     "Dropout",
+    "EMA",
     "EarlyStopping",
     "Embedding",
     "EncoderDecoder",
@@ -112,11 +118,15 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "RNN",
+    "ReduceLROnPlateau",
     "Recurrent",
     "Repeat",
     "RowGradient",
     "SGD",
+    "SWA",
     "Sequential",
+    "StreamPool",
+    "TensorBoard",
     "Trainer",
     "TreeLSTM",
     "TreeRNN",
@@ -127,11 +137,14 @@ __all__ = [
     "clip_grad_value",
     "datasets",
     "diagnose",
+    "free_workspace",
     "functional",
     "get_matmul_precision",
     "get_num_threads",
     "losses",
+    "metrics",
     "models",
+    "schedules",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",

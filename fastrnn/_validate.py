@@ -247,6 +247,18 @@ def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | Non
     return reset_mask if reset_mask.any() else None
 
 
+def check_mask(mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
+    """Which steps are real: booleans, (T, N); None where all are."""
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
+    if mask.shape != (T, N):
+        raise ValueError(f"mask: expected shape ({T}, {N}) = (T, N), got {mask.shape}")
+    return None if mask.all() else mask
+
+
 def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """One array of a state, or of its gradient; None for zeros."""
     if part is None:

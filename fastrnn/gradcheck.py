@@ -141,7 +141,7 @@ class _Trial:
             name: _in_float64_or_as_it_is(option) if isinstance(option, np.ndarray) else option
             for name, option in options.items()
         }
-        self.runs = set(options) <= {"lengths", "reset_mask"}
+        self.runs = set(options) <= {"lengths", "reset_mask", "mask"}
         self.draws = [(generator, generator.bit_generator.state) for _, generator in self.layer.generators()]
         self.weights = [rng.standard_normal(a.shape) for a in _state.arrays(self.forward())]
 

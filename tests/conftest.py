@@ -87,6 +87,7 @@ class Case:
     lengths: Any = None  # (N,)
     reset_mask: Any = None  # (T, N)
     reverse: bool = False
+    mask: Any = None  # (T, N)
 
     def astype(self, dtype: Any) -> Case:
         def cast(a: np.ndarray | None) -> np.ndarray | None:
@@ -109,6 +110,7 @@ class Case:
     def keywords(self) -> dict[str, Any]:
         """The extra weights and what happens over time, as far as the case has them."""
         over_time = {"lengths": self.lengths, "reset_mask": self.reset_mask, "reverse": self.reverse or None}
+        over_time["mask"] = self.mask
         return self.extra | {name: value for name, value in over_time.items() if value is not None}
 
     def backward(self, module: ModuleType, cache: Any, **kwargs: Any) -> dict[str, Any]:

@@ -175,3 +175,16 @@ def test_errors_and_words_of_a_trace():
         layer.trace(x[..., :1])
     with pytest.raises(ValueError, match="lengths: expected shape"):
         layer.trace(x, lengths=[1])
+
+
+def test_caches_say_whose_they_are():
+    weights = np.zeros((4 * H, D)), np.zeros((4 * H, H)), None, None
+    x = np.zeros((T, N, D))
+    for module, words in ((fastrnn.functional, ": T=5, N=3, H=4"), (fastrnn.reference, "")):
+        *_, cache = module.lstm_forward(x, None, None, *weights)
+        assert repr(cache) == f"<cache of lstm_forward{words}>"
+        module.lstm_backward(np.zeros((T, N, H)), None, None, cache)
+        assert repr(cache) == f"<cache of lstm_forward{words}, used up>"
+    layer, trees = fastrnn.TreeRNN(D, H, rng=0), fastrnn.Trees([[-1, 0, 0]])
+    layer(np.zeros((3, D), np.float32), trees, training=True)
+    assert repr(layer._cache) == "<cache of tree_forward: 3 nodes of 1 trees, H=4>"

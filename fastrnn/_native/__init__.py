@@ -4,14 +4,17 @@ _runtime    threads, instruction set, precision, workspaces     _rnn     a layer
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
 _sequence   the loops over time                                 _loss, _optim, _token_rows
+_lengths    rows of different lengths                           _stack   layers that run at once, packed once
+_subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
 """
 
-from ._loss import count_classes, cross_entropy
+from ._loss import count_classes, cross_entropy, ctc
 from ._optim import RULES, clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
 from ._runtime import (
     emulate_amx,
+    free_kept,
     get_matmul_precision,
     get_num_threads,
     isa,
@@ -23,7 +26,9 @@ from ._runtime import (
     why_no_amx,
 )
 from ._sequence import CompiledCell
+from ._stack import Stack
 from ._stream import Chain
+from ._subset import row_indices
 from ._token_rows import sum_rows, take_rows
 from ._tree import TreeCache, tree_backward, tree_forward
 
@@ -32,20 +37,24 @@ __all__ = [
     "Chain",
     "CompiledCell",
     "SequenceCache",
+    "Stack",
     "TreeCache",
     "backward",
     "clip_gradients",
     "count_classes",
     "cross_entropy",
+    "ctc",
     "emulate_amx",
     "force_plan",
     "forward",
+    "free_kept",
     "get_matmul_precision",
     "get_num_threads",
     "isa",
     "isas",
     "kept_bytes",
     "optimizer_step",
+    "row_indices",
     "set_matmul_precision",
     "set_num_threads",
     "sum_rows",

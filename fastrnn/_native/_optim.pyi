@@ -1,6 +1,6 @@
 """An optimiser's step and gradient clipping."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ def optimizer_step(
     rule: int,
     *,
     rate: float,
-    couple: float = 0,
-    shrink: float = 1,
+    l2_weight_decay: float = 0,
+    decoupled_weight_decay: float = 0,
     momentum: float = 0,
     nesterov: Any = False,
     decay: float = 0,
@@ -28,5 +28,7 @@ def optimizer_step(
     eps: float = 0,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    own: Mapping[str, tuple[float, float, float, float]] = ...,
+    idle: Collection[str] = ...,
 ) -> float | None: ...
 def clip_gradients(grads: Mapping[str, Any], block: int, max_norm: float | None, value: float | None) -> Any: ...

@@ -4,6 +4,8 @@ Design: every array is cut into blocks of a fixed size, counted through all arra
 that a norm is made of is always the same one, and everything else is done element by element.
 """
 
+from math import prod as math_prod
+
 import numpy as np
 
 cimport numpy as cnp
@@ -26,6 +28,7 @@ cdef struct UpdatedArray:
     char *slot0
     char *slot1
     long size
+    fr_update update
     const int64_t *rows  # which rows of param, of `width` elements, the rows of grad belong to; NULL: all of them
     long width, extent  # extent: elements of param
 
@@ -62,14 +65,14 @@ cdef void _pass_over_blocks(const OptimizerPass *todo, long first, long last) no
             elif todo.kind == CLIP:
                 p.kernels.clip(p.grad + at, count, todo.update.scale, todo.update.limit)
             elif p.rows != NULL:
-                _update_rows(&todo.update, p, b * todo.block, b * todo.block + count)
+                _update_rows(p, b * todo.block, b * todo.block + count)
             else:
-                p.kernels.update(&todo.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
+                p.kernels.update(&p.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
                                  p.slot1 + at if p.slot1 else NULL, count)
         before += n
 
 
-cdef void _update_rows(const fr_update *update, const UpdatedArray *p, long first, long last) noexcept nogil:
+cdef void _update_rows(const UpdatedArray *p, long first, long last) noexcept nogil:
     """Elements first to last of a gradient of some rows: an update of each row, or of the part of it within them."""
     cdef long size = p.kernels.itemsize, count, k, at, later, bytes = p.width * size
     cdef long rows = p.size // p.width
@@ -84,7 +87,7 @@ cdef void _update_rows(const fr_update *update, const UpdatedArray *p, long firs
                 fr_ask_for(p.slot1 + later, bytes, 1)
         count = min(last, (k + 1) * p.width) - first
         at = (p.rows[k] * p.width + first - k * p.width) * size
-        p.kernels.update(update, p.param + at, p.grad + first * size, p.slot0 + at if p.slot0 else NULL,
+        p.kernels.update(&p.update, p.param + at, p.grad + first * size, p.slot0 + at if p.slot0 else NULL,
                          p.slot1 + at if p.slot1 else NULL, count)
         first += count
 
@@ -200,11 +203,34 @@ cdef cnp.ndarray _rows_of(object grad, object name, tuple shape):
     return rows
 
 
-def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate, double couple=0,
-                   double shrink=1, double momentum=0, bint nesterov=False, double decay=0, double decay_squares=0,
-                   double eps=0, clip_norm=None, clip_value=None):
+cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
+    """To each array those of the pass, or what it has of its own: rate, both weight decays and eps."""
+    cdef UpdatedArray *p
+    for i, name in enumerate(names):
+        p = &todo.arrays[i]
+        p.update = todo.update
+        if name in own:
+            p.update.rate, p.update.l2_weight_decay, p.update.decoupled_weight_decay, p.update.eps = own[name]
+
+
+cdef tuple _read_gradient(object given, object name, tuple shape, object dtype, int typenum):
+    """A gradient, C-contiguous, and the rows that it is of; None: all."""
+    cdef cnp.ndarray grad, rows = None
+    if isinstance(given, cnp.ndarray) or not hasattr(given, "indices"):
+        grad = _like(given, "grads", name, shape, dtype, typenum)
+    else:
+        rows = _rows_of(given, name, shape)
+        grad = _like(given.values, "grads", name, (rows.shape[0], shape[1]), dtype, typenum)
+    return grad if cnp.PyArray_ISCARRAY_RO(grad) else cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER), rows
+
+
+def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
+                   double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
+                   double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
-    parameters follow each other. Returns the gradients' norm before clipping, None without clip_norm.
+    parameters follow each other. own: rate, l2 and decoupled weight decay, and eps of parameters with others. idle: names
+    of those that stay as they are, and whose gradients count nothing. Returns the gradients' norm before clipping, None
+    without clip_norm.
 
     Errors are raised before anything is written.
     """
@@ -214,24 +240,21 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     cdef cnp.ndarray param, grad, rows
     cdef UpdatedArray *p
     cdef long offset = 0, itemsize = dtype.itemsize
-    held = []
+    held, names = [], []
     for name, shape in shapes.items():
+        if name in idle:
+            offset += math_prod(shape) * itemsize
+            continue
         given = grads.get(name)
         if given is None:
             raise ValueError(f"grads: expected a gradient for {name!r}, got none")
         param = _like(params[name], "params", name, shape, dtype, typenum)
-        rows = None
-        if isinstance(given, cnp.ndarray) or not hasattr(given, "indices"):
-            grad = _like(given, "grads", name, shape, dtype, typenum)
-        else:  # a gradient of some rows
-            rows = _rows_of(given, name, shape)
-            grad = _like(given.values, "grads", name, (rows.shape[0], shape[1]), dtype, typenum)
+        grad, rows = _read_gradient(given, name, shape, dtype, typenum)
         if not cnp.PyArray_ISCARRAY(param):  # a copy would be updated in its place
             state = "a strided" if cnp.PyArray_ISWRITEABLE(param) else "a read-only"
             raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got {state} one")
-        if not cnp.PyArray_ISCARRAY_RO(grad):
-            grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
         held.append((param, grad, rows))
+        names.append(name)
         _add_array(&todo, grad)
         p = &todo.arrays[todo.count - 1]
         p.extent = cnp.PyArray_SIZE(param)
@@ -253,8 +276,10 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     if clip_value is not None:
         todo.update.limit = clip_value
     todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
-    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay, todo.update.momentum = couple, shrink, momentum
-    todo.update.decay, todo.update.decay_squares, todo.update.eps = decay, decay_squares, eps
+    todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, decoupled_weight_decay
+    todo.update.momentum, todo.update.eps = momentum, eps
+    todo.update.decay, todo.update.decay_squares = decay, decay_squares
+    _hand_out_numbers(&todo, names, own or {})
     _run(&todo, UPDATE)
     return norm
 

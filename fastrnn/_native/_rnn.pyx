@@ -4,12 +4,15 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport (
-    check_names, data_of, dense, gradient, new_array, read_series, real_type, series_of, written_series,
+    check_names, data_of, dense, gradient, hold, new_array, read_series, real_type, series_of, written_series,
 )
-from fastrnn._native._runtime cimport Cache, Rooms, Workspace, allot, build_for, check_unused, reserve, sequence_kernels
+from fastrnn._native._rows cimport read_rows
+from fastrnn._native._runtime cimport (
+    Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped,
+)
 from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, plan_call, projected_steps, read_weights, reserve_pointers, reserve_states,
-    run_backward, run_forward,
+    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
+    reserve_pointers, reserve_states, run_backward, run_forward, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -24,12 +27,16 @@ cdef class SequenceCache(Cache):
     cdef long T  # of x; that of `sequence` ends with the longest row
     cdef readonly str family
 
+    def __repr__(self):
+        used = ", used up" if self.states is None else ""
+        return f"<cache of {self.family}_forward: T={self.T}, N={self.sequence.N}, H={self.sequence.H}{used}>"
+
 
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, bint reverse=False, out=None,
-            bint training=False):
+            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
+            zoneout_h=None, zoneout_c=None, bint reverse=False, out=None, bint training=False):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None)."""
     cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef SequenceCall call
@@ -41,11 +48,9 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     cdef cnp.ndarray output = _read_x(q, held, typenum, x, out), h_n = None, c_n = None
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
-    q.rows.reverse = reverse
-    if reset_mask is not None:
-        _read_resets(q, held, reset_mask, training)
-    if lengths is not None:
-        _read_lengths(q, held, lengths, output)
+    read_rows(q, held, lengths, reset_mask, mask, reverse, training, output)
+    if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
+        _read_noise(q, held, typenum, cnp.PyArray_DIM(output, 0), recurrent_mask, zoneout_h, zoneout_c)
     if q.args.weight_hh != NULL:
         h_n = new_array(typenum, q.N, q.P, -1, False)
     if q.cell == FR_LSTM:
@@ -60,7 +65,10 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     if q.T:
         with nogil:
             run_forward(&call)
+        if was_stopped(&call.work, whole_cost(&call)):
+            raise_signal()
     call.kernels.last_states(q, data_of(h_n), data_of(c_n))
+    call.kernels.carry_outputs(q)
     if not training:
         return output, h_n, c_n, None
     cdef SequenceCache cache = SequenceCache.__new__(SequenceCache)
@@ -101,43 +109,19 @@ cdef int _read_h0(fr_sequence *q, list held, int typenum, h0, bint may_change) e
     return 0
 
 
-cdef int _read_resets(fr_sequence *q, list held, reset_mask, bint training) except -1:
-    cdef cnp.ndarray mask
-    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
-    if reset_mask.shape != (q.T, q.N):
-        raise ValueError(f"reset_mask: expected shape ({q.T}, {q.N}) = (T, N), got {reset_mask.shape}")
-    mask = reset_mask.copy() if training else reset_mask  # backward reads it again
-    if q.T:
-        q.rows.reset_mask = <const unsigned char *>cnp.PyArray_DATA(mask)
-        q.rows.reset_step, q.rows.reset_row = cnp.PyArray_STRIDE(mask, 0), cnp.PyArray_STRIDE(mask, 1)
-    held.append(mask)
-    return 0
-
-
-cdef int _read_lengths(fr_sequence *q, list held, lengths, cnp.ndarray output) except -1:
-    """Put the longest row first. q.T becomes its length, and steps past a length are zeros."""
-    cdef cnp.ndarray order, sorted_, active, packed
-    lengths = np.asarray(lengths)
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
-    if lengths.shape != (q.N,):
-        raise ValueError(f"lengths: expected shape ({q.N},) = (N,), got {lengths.shape}")
-    low, high = lengths.min(), lengths.max()
-    if low < 0 or high > q.T:
-        raise ValueError(f"lengths: expected values from 0 to {q.T}, got {low if low < 0 else high}")
-    if low == q.T:
-        return 0
-    output.fill(0)
-    order = np.argsort(-lengths.astype(np.int_), kind="stable").astype(np.int_)
-    sorted_ = np.ascontiguousarray(lengths.astype(np.int_)[order])
-    q.T = high
-    active = np.searchsorted(-sorted_, -np.arange(q.T + 1, dtype=np.int_), side="left").astype(np.int_)
-    packed = np.concatenate([np.zeros(1, np.int_), np.cumsum(active[:q.T], dtype=np.int_)])
-    q.rows.order, q.rows.lengths = <const long *>cnp.PyArray_DATA(order), <const long *>cnp.PyArray_DATA(sorted_)
-    q.rows.active, q.rows.packed = <const long *>cnp.PyArray_DATA(active), <const long *>cnp.PyArray_DATA(packed)
-    held.extend((order, sorted_, active, packed))
+cdef int _read_noise(fr_sequence *q, list held, int typenum, long T, recurrent_mask, zoneout_h, zoneout_c) except -1:
+    """Recurrent dropout and zoneout; backward reads them again."""
+    cdef str state = "NH" if q.P == q.H else "NP"
+    cdef cnp.ndarray part
+    q.args.recurrent_mask = hold(held, recurrent_mask, "recurrent_mask", typenum, state, 2, q.N, q.P)
+    if zoneout_h is not None:
+        part = read_series(zoneout_h, "zoneout_h", typenum, f"T{state}", T, q.N, q.P)
+        q.args.zoneout_h = series_of(part)
+        held.append(part)
+    if zoneout_c is not None:
+        part = read_series(zoneout_c, "zoneout_c", typenum, "TNH", T, q.N, q.H)
+        q.args.zoneout_c = series_of(part)
+        held.append(part)
     return 0
 
 
@@ -172,6 +156,9 @@ cdef Workspace _make_scratch(SequenceCall *call):
 
 
 # ---- Backward ----
+
+cdef enum: WORTH_COPIES = 500000000, MANY_ROWS = 2000  # multiply-adds; rows of all steps
+
 
 def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran; returns the dict of gradients."""
@@ -209,15 +196,22 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     _weight_gradients(&call, typenum, sums, into)
 
     plan_call(&call, False)
+    cdef dict saved = None if into is None else _save(&call, into)
     cdef Workspace scratch = _make_backward_scratch(&call), states = cache.states  # no-cython-lint: alive until the end
     arrays = cache.arrays  # no-cython-lint: alive until the end
     cache.states = cache.arrays = None  # used up from here on
     call.kernels.pack_state(q, q.scratch.dstate, data_of(dc_n_))
+    if q.rows.times != NULL:
+        call.kernels.gather_late(q)
+    if q.args.zoneout_h.data != NULL:
+        memset(q.scratch.dkept, 0, q.N * call.kernels.padded(q.P) * call.kernels.itemsize)
     if q.T:
         with nogil:
             run_backward(&call)
+        if was_stopped(&call.work, whole_cost(&call) if call.may_stop == EVERY_PHASE else 0):
+            _stop(into, saved)
     elif dh0 is not None:
-        dh0[...] = 0 if dh_n is None else dh_n
+        call.kernels.grad_state(q, partition_of(&call, 0, 1, 0))
     if is_lstm:
         call.kernels.unpack_state(q, cnp.PyArray_DATA(dc0), q.scratch.dstate)
     for name, total in state_sums.items():
@@ -226,6 +220,25 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         gradients[name] = into[name]
     gradients.update(sums)
     return gradients
+
+
+cdef dict _save(SequenceCall *call, into):
+    """Copies of the arrays that a long backward pass adds to, for a signal that stops it. Where there are few rows to add, the
+    copies would cost more than 1% of the call: gradients that it has begun to add are finished instead."""
+    if whole_cost(call) < WORTH_COPIES or fr_packed(&call.sequence, call.sequence.T) < MANY_ROWS:
+        call.may_stop = STEPS
+        return None
+    return {name: array.copy() for name, array in into.items() if array is not None}
+
+
+cdef int _stop(into, dict saved) except -1:
+    """Raise what the handler of the signal has raised, with the caller's arrays as they were."""
+    try:
+        raise_signal()
+    except BaseException:
+        for name, array in (saved or {}).items():
+            into[name][...] = array
+        raise
 
 
 cdef list _names(const fr_sequence *q):
@@ -258,8 +271,8 @@ cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) exc
     q.args.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, GH, q.P, q.args.weight_hh != NULL)
     q.args.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, GH, -1, q.args.bias_ih != NULL)
     q.args.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, GH, -1, q.args.bias_hh != NULL)
-    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "RH", 2, q.P, q.H, q.args.weight_hr != NULL)
-    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "R", 1, q.P, -1, q.args.bias_hr != NULL)
+    q.args.dweight_hr = _sum(sums, into, "weight_hr", typenum, "PH", 2, q.P, q.H, q.args.weight_hr != NULL)
+    q.args.dbias_hr = _sum(sums, into, "bias_hr", typenum, "P", 1, q.P, -1, q.args.bias_hr != NULL)
     q.args.dweight_peephole = _sum(sums, into, "weight_peephole", typenum, "H", 1, 3 * q.H, -1, q.args.weight_peephole != NULL)
     return 0
 
@@ -285,5 +298,9 @@ cdef Workspace _make_backward_scratch(SequenceCall *call):
     reserve(&rooms, &q.scratch.operands, k.operands_size(q, True), itemsize)
     reserve(&rooms, &q.scratch.gradients, k.gradients_size(q, call.threads), itemsize)
     reserve(&rooms, &q.scratch.dprojected, fr_packed(q, q.T) * k.padded(q.P) if q.args.weight_hr else 0, itemsize)
+    if q.args.zoneout_h.data != NULL:
+        reserve(&rooms, &q.scratch.dkept, q.N * k.padded(q.P), itemsize)
+    if q.rows.times != NULL:
+        reserve(&rooms, &q.scratch.dlate, q.rows.late_count * q.P, itemsize)
     reserve_pointers(&rooms, call)
     return allot(&rooms)

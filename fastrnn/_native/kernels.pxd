@@ -7,6 +7,11 @@ cdef extern from "build.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
+    ctypedef struct fr_watch:  # work.h
+        int *stopped
+        int caller
+        double spent
+
     ctypedef struct fr_partition:
         int id, count, by_units, worker
         void **pointers
@@ -18,6 +23,10 @@ cdef extern from "build.h" nogil:
         void *data
         long step, row
 
+    ctypedef struct fr_carried:
+        long time, row, late
+        long source "from"
+
     ctypedef struct fr_rows:
         const long *order
         const long *lengths
@@ -26,6 +35,11 @@ cdef extern from "build.h" nogil:
         const unsigned char *reset_mask
         long reset_step, reset_row
         int reverse
+        const long *times
+        const long *late
+        const long *ends
+        const fr_carried *carried
+        long carried_count, late_count
 
     enum: FR_FUSED, FR_SEQUENTIAL, FR_AHEAD
 
@@ -39,6 +53,8 @@ cdef extern from "build.h" nogil:
         const void *weight_hr
         const void *bias_hr
         const void *weight_peephole
+        const void *recurrent_mask
+        fr_series zoneout_h, zoneout_c
         fr_series doutput
         const void *dh_n
         fr_series dx
@@ -58,6 +74,9 @@ cdef extern from "build.h" nogil:
         void *gates
         void *c
         void *inner
+        void *dropped
+        void *h_made
+        void *c_made
 
     ctypedef struct fr_sequence_scratch:
         void *panels
@@ -69,16 +88,19 @@ cdef extern from "build.h" nogil:
         void *panels_h
         void *panels_x
         void *gradients
+        void *dkept
+        void *dlate
 
     ctypedef struct fr_sequence:
         long T, N, D, H, P
         int cell, activation, gate_activation, output_activation
         double clip
-        int input_projection, training
+        int input_projection, as_one_row, training
         fr_rows rows
         fr_sequence_arguments args
         fr_sequence_workspace workspace
         fr_sequence_scratch scratch
+        fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
         int lanes, itemsize, projects_ahead
@@ -106,6 +128,8 @@ cdef extern from "build.h" nogil:
         void (*pack_state)(const fr_sequence *, void *padded, const void *plain) noexcept nogil
         void (*unpack_state)(const fr_sequence *, void *plain, const void *padded) noexcept nogil
         void (*last_states)(const fr_sequence *, void *h_n, void *c_n) noexcept nogil
+        void (*carry_outputs)(const fr_sequence *) noexcept nogil
+        void (*gather_late)(const fr_sequence *) noexcept nogil
 
     long fr_packed(const fr_sequence *, long s)
 
@@ -148,6 +172,9 @@ cdef extern from "build.h" nogil:
         void *dc
         void *doperand
         void *gradients
+        void *dkept
+        void *dlate
+        fr_watch *watch
 
     ctypedef struct fr_tree_kernels:
         int lanes, itemsize
@@ -175,10 +202,38 @@ cdef extern from "build.h" nogil:
         double (*sum_of_squares)(const void *grad, long count) noexcept nogil
         void (*clip)(void *grad, long count, double scale, double limit) noexcept nogil
 
+    ctypedef struct fr_classes:
+        const int64_t *classes
+        int64_t ignored
+        double share
+        const double *row_weights
+        const void *class_weights
+        double class_total, smoothing, kept
+
+    enum: FR_CTC_PAD, FR_CTC_LANES
+    ctypedef struct fr_ctc:
+        long T, M, U
+        const void *logits
+        void *dlogits
+        long step, dstep
+        const int64_t *labels
+        int64_t blank
+        double share
+        int zero_infinity
+        long stride
+        double *scores
+        double *alpha
+        double *beta
+        const double *skips
+        double offset, loss
+
     ctypedef struct fr_loss_kernels:
         int itemsize
-        void (*cross_entropy)(const void *logits, const int64_t *classes, long rows, long M, int64_t ignored, double weight,
-                              void *losses, void *dlogits) noexcept nogil
+        void (*cross_entropy)(const void *logits, const fr_classes *, long first, long rows, long M, void *losses,
+                              void *dlogits) noexcept nogil
+        void (*ctc_scores)(fr_ctc *) noexcept nogil
+        void (*ctc_paths)(fr_ctc *) noexcept nogil
+        void (*ctc_gradient)(const fr_ctc *) noexcept nogil
 
     # ---- Words, see words.pxd ----
 
@@ -201,7 +256,9 @@ cdef extern from "work.h" nogil:
     enum: FR_MAX_SHARES
     ctypedef struct fr_work:
         long phases, meet_until, meet_at
-        int shares
+        int shares, stopped
     ctypedef struct fr_piece:
         long phase
         int share
+        fr_watch *watch
+    enum: FR_LOOK_AFTER, FR_LEAST_COST

@@ -10,11 +10,17 @@ has to be contiguous, other arrays are copied first. weight_ih is (G*H, D), weig
 (G*H,) or None, gates stacked in PyTorch's order. States are (N, H); None stands for zeros. D may be 0: a recurrence
 without input.
 
-Every sequence function takes three more, `jordan_forward` the first two of them:
+Every sequence function takes what follows, `jordan_forward` the first three of it:
 lengths: integers (N,), 0..T in any order. Row n runs for lengths[n] steps; output past them is 0, and so is dx. Its
     final state is that after its last step, h0 where there is none. Work follows the sum of the lengths.
 reset_mask: bool (T, N). Where True the state is zeroed before that step, and no gradient flows back across it.
+mask: bool (T, N). Where False the row keeps its state, after a reset that stands there too: output is that of the step
+    before, or h0 before the first real step (zeros without one, as in Keras), dx is 0, and the gradient flows straight
+    through. x is not looked at there, and work follows the number of real steps.
 reverse: time runs from each row's own last step to 0; output stays in its natural order.
+recurrent_mask: (N, P), what h_{t-1} is multiplied with before it meets W_hh: recurrent dropout.
+zoneout_h, zoneout_c: (T, N, P) and (T, N, H), what part of the state before is kept in h_t and in the LSTM's c_t.
+    `fastrnn.reference.rnn_forward` and `lstm_forward` have the equations.
 
 Errors name the argument, what was expected and what it got: TypeError for a wrong type or dtype, ValueError for a wrong
 shape or an unknown option, RuntimeError for a cache that an earlier backward has consumed.

@@ -42,6 +42,7 @@ def jordan_forward(
     output_activation: OutputActivation = "identity",
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
     out: Maybe = None,
     training: bool = True,
 ) -> tuple[Any, ...]:
@@ -71,6 +72,7 @@ def jordan_forward(
             bias_hr=bias_y,
             lengths=lengths,
             reset_mask=reset_mask,
+            mask=mask,
             out=out,
             training=training,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._validate import Array, GateActivation, Maybe, Nonlinearity, OutputActivation, check_positive
 from .sequence import sequence_backward, sequence_forward
-from .spec import spec_of
+from .spec import CellSpec, spec_of
 from .step import step_backward, step_forward
 
 
@@ -24,6 +24,9 @@ def rnn_forward(
     nonlinearity: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
@@ -53,6 +56,9 @@ def rnn_forward(
         reverse,
         out,
         training,
+        mask,
+        recurrent_mask,
+        zoneout_h,
     )
     return output, h_n, cache
 
@@ -80,6 +86,9 @@ def gru_forward(
     activation: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
@@ -114,6 +123,9 @@ def gru_forward(
         reverse,
         out,
         training,
+        mask,
+        recurrent_mask,
+        zoneout_h,
     )
     return output, h_n, cache
 
@@ -139,13 +151,17 @@ def lstm_forward(
     cell_clip: float | None = None,
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
+    zoneout_c: Maybe = None,
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
 ) -> tuple[Any, ...]:
-    """Long short-term memory (Hochreiter and Schmidhuber, 1997; forget gate of Gers et al., 2000), gates i, f, g, o:
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997; forget gate of Gers et al., 2000):
 
-        i, f, o = s(W_i* x_t + b_i* + W_h* h_{t-1} + b_h*)
+        i, f, o = s(W_i* x_t + b_i* + W_h* h_{t-1} + b_h*)              gates in the order i, f, g, o
         g = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
         c_t = f * c_{t-1} + i * g
         h_t = o * tanh(c_t)
@@ -157,11 +173,8 @@ def lstm_forward(
 
     Returns output (T, N, H), h_n (N, H), c_n (N, H) and the cache; the rest as in `rnn_forward`.
     """
-    if cell_clip is not None:
-        cell_clip = check_positive("cell_clip", cell_clip)
-    projection, peephole = weight_hr is not None, weight_peephole is not None
     return sequence_forward(
-        spec_of("lstm", activation, gate_activation, cell_clip, True, projection, peephole),
+        _lstm_spec(activation, gate_activation, cell_clip, weight_hr, weight_peephole),
         x,
         h0,
         c0,
@@ -176,7 +189,20 @@ def lstm_forward(
         reverse,
         out,
         training,
+        mask,
+        recurrent_mask,
+        zoneout_h,
+        zoneout_c,
     )
+
+
+def _lstm_spec(
+    activation: str, gate_activation: str, cell_clip: float | None, weight_hr: Maybe, weight_peephole: Maybe
+) -> CellSpec:
+    if cell_clip is not None:
+        cell_clip = check_positive("cell_clip", cell_clip)
+    projection, peephole = weight_hr is not None, weight_peephole is not None
+    return spec_of("lstm", activation, gate_activation, cell_clip, True, projection, peephole)
 
 
 def lstm_backward(
@@ -270,10 +296,7 @@ def lstm_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `lstm_forward`: returns h_next, c_next, cache; with weight_hy: h_next, c_next, y, cache."""
-    if cell_clip is not None:
-        cell_clip = check_positive("cell_clip", cell_clip)
-    projection, peephole = weight_hr is not None, weight_peephole is not None
-    spec = spec_of("lstm", activation, gate_activation, cell_clip, True, projection, peephole)
+    spec = _lstm_spec(activation, gate_activation, cell_clip, weight_hr, weight_peephole)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
     return step_forward(spec, x, (h0, c0), weights, weight_hy, bias_y, output_activation)
 

@@ -27,6 +27,10 @@ def sequence_forward(
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
+    zoneout_c: Maybe = None,
 ) -> tuple[Array, Array, Maybe, Any]:
     """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
     if weight_hh is None:
@@ -44,6 +48,10 @@ def sequence_forward(
         weight_peephole=weight_peephole,
         lengths=lengths,
         reset_mask=reset_mask,
+        mask=mask,
+        recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
         reverse=reverse,
         out=out,
         training=training,

@@ -16,7 +16,7 @@ import numpy as np
 from .. import _native
 from .._validate import as_generator, check_boolean, check_dtype, check_size
 from ..row_gradient import RowGradient, sum_by_token
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
 from .weights import Start

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from .._validate import GateActivation, Nonlinearity, check_number, check_size
 from ..functional.spec import CellSpec
+from .gates import make_layer, read_gates, read_peepholes
 from .merge import Merge
 from .stacked import RecurrentLayer
 
@@ -26,6 +28,11 @@ class RNN(RecurrentLayer):
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
     learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state
         that sequences start from where none is given.
+    recurrent_dropout: probability of dropping a unit of h before it meets the recurrent weights, in training: the same
+        units at all steps of a sequence (Gal & Ghahramani 2016, Keras's recurrent_dropout; one mask for all gates).
+    zoneout: probability that a unit of h keeps its value at a step (Krueger et al. 2017), in training; in evaluation
+        and streams h is the expectation. Both are drawn anew for each call in training, layer and direction, from the
+        Generator that dropout has.
     init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal": each gate's recurrent weights are a
         random orthogonal matrix instead.
 
@@ -50,6 +57,8 @@ class RNN(RecurrentLayer):
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__(
             CellSpec("rnn", nonlinearity),
@@ -65,8 +74,16 @@ class RNN(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
         )
         self.nonlinearity = nonlinearity
+
+    @classmethod
+    def from_gates(cls, *, h: Any, transposed: bool = False, **options: Any) -> RNN:
+        """A layer of one level and direction from the weights of its one gate, h: see `LSTM.from_gates`."""
+        layer: RNN = make_layer(cls, read_gates({"h": h}, transposed), 1, options)
+        return layer
 
 
 class GRU(RecurrentLayer):
@@ -97,6 +114,8 @@ class GRU(RecurrentLayer):
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__(
             CellSpec("gru", activation, gate_activation, reset_after=reset_after),
@@ -112,10 +131,29 @@ class GRU(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
         )
         self.reset_after = bool(reset_after)
         self.gate_activation = gate_activation
         self.activation = activation
+
+    @classmethod
+    def from_gates(
+        cls, *, r: Any, z: Any, n: Any, transposed: bool = False, invert_z: bool = False, **options: Any
+    ) -> GRU:
+        """A layer of one level and direction from the weights of each gate: see `LSTM.from_gates`.
+
+        r: reset, z: update, n: candidate. invert_z: for weights of the form h_t = (1 - z) h_{t-1} + z n, in which z
+            lets the new in; here it keeps the old, h_t = (1 - z) n + z h_{t-1}. A single bias of n counts as bias_ih.
+        """
+        params = read_gates({"r": r, "z": z, "n": n}, transposed)
+        if invert_z:  # sigmoid(-a) = 1 - sigmoid(a), of the hard ones too
+            for value in params.values():
+                H = len(value) // 3
+                value[H : 2 * H] *= -1
+        layer: GRU = make_layer(cls, params, 3, options)
+        return layer
 
 
 class LSTM(RecurrentLayer):
@@ -131,6 +169,7 @@ class LSTM(RecurrentLayer):
         weight_hr_l{k} (P, H). 0: no projection.
     peephole: gates see the cell state through diagonal weights (Gers and Schmidhuber 2000), parameters
         weight_peephole_l{k} (3H,) in the order i, f, o.
+    zoneout: a probability for h and c, or (zoneout_h, zoneout_c).
     cell_clip: a positive number that all that goes into an activation is clipped to (ONNX's clip); None: no clip.
     gate_activation (i, f, o) and activation (g and h = o * activation(c)) as for `GRU`.
     All other arguments and the output are as for `RNN`.
@@ -157,6 +196,8 @@ class LSTM(RecurrentLayer):
         init: Literal["uniform", "orthogonal"] = "uniform",
         forget_bias: float | None = None,
         learn_initial_state: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
     ) -> None:
         self.proj_size = check_size("proj_size", proj_size, least=0)
         if self.proj_size >= check_size("hidden_size", hidden_size):
@@ -178,6 +219,8 @@ class LSTM(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             proj_size=self.proj_size,
         )
         self.peephole = spec.peephole
@@ -199,3 +242,41 @@ class LSTM(RecurrentLayer):
     def arguments(self) -> dict[str, Any]:
         own = {"proj_size": self.proj_size, "peephole": self.peephole, "forget_bias": self.forget_bias}
         return super().arguments() | own
+
+    @classmethod
+    def from_gates(
+        cls,
+        *,
+        i: Any,
+        f: Any,
+        g: Any,
+        o: Any,
+        transposed: bool = False,
+        forget_bias: float = 0.0,
+        peepholes: Mapping[str, Any] | None = None,
+        weight_hr: Any = None,
+        **options: Any,
+    ) -> LSTM:
+        """A layer of one level and direction from the weights of each gate, whatever their order elsewhere.
+
+        i, f, g, o: input, forget, candidate and output gate, each (weight_ih (H, D), weight_hh (H, P)), with a bias
+            (H,) or bias_ih and bias_hh behind them; or a dict with these names, "bias" for a single one.
+        transposed: matrices are (D, H) and (P, H), as in Keras and where x stands in front of them.
+        forget_bias: what the other program adds to f's bias when it runs, such as 1.0 in TensorFlow 1 and Haiku.
+        peepholes: {"i": (H,), "f": (H,), "o": (H,)}. weight_hr: the projection, (P, H), transposed (H, P).
+        options: those of the constructor, but for sizes and `bias`. dtype: that of the weights if it is None.
+        Raises TypeError and ValueError that name the gate and what about it does not fit.
+        """
+        params = read_gates({"i": i, "f": f, "g": g, "o": o}, transposed)
+        H = len(params["weight_ih"]) // 4
+        if forget_bias:
+            for name in ("bias_ih", "bias_hh"):
+                params.setdefault(name, np.zeros(4 * H, params["weight_ih"].dtype))
+            params["bias_ih"][H : 2 * H] += check_number("forget_bias", forget_bias)
+        if peepholes is not None:
+            params["weight_peephole"] = read_peepholes(peepholes, H)
+        if weight_hr is not None:
+            hr = np.asarray(weight_hr).T if transposed else np.asarray(weight_hr)
+            params["weight_hr"], options["proj_size"] = hr, len(hr)
+        layer: LSTM = make_layer(cls, params, 4, {"peephole": peepholes is not None, **options})
+        return layer

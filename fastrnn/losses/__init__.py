@@ -20,6 +20,11 @@ All take ``lengths`` too, (N,) integers 0..T in any order, for sequences of elem
 of range too, and get a gradient of exactly zero. "mean" is then over the elements that count; in "sequence" L_t is
 still the mean over the whole batch, so that every sequence keeps its weight however long its neighbours are.
 
+All take ``sample_weight`` as well, numbers of at least 0 of the shape of the elements' first axes: one for each
+sequence or sample, or for each of its steps. Losses are multiplied by them, and "mean" divides by their sum, as
+averages of scikit-learn and class weights of PyTorch do: twice the weight is twice the sample, and no weight is no
+sample, whatever it holds. "sum" and "sequence" divide as without weights.
+
 A reduced loss is a Python float, summed in float64. Arrays keep the dtype of the logits. The mean of
 no elements at all is nan, with a gradient of zeros, as in PyTorch.
 """
@@ -27,8 +32,9 @@ no elements at all is nan, with a gradient of zeros, as in PyTorch.
 from .checks import REDUCTIONS as REDUCTIONS
 from .checks import Reduction as Reduction
 from .classes import binary_cross_entropy_with_logits, cross_entropy
+from .ctc import ctc
 from .given import nll
 from .registry import get
-from .regression import mse
+from .regression import huber, mae, mse, quantile
 
-__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "get", "mse", "nll"]
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc", "get", "huber", "mae", "mse", "nll", "quantile"]

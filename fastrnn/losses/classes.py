@@ -9,12 +9,25 @@ import operator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _native
-from .._validate import Array
-from .checks import Reduction, divisor_of, float_array, reduced, targets_like, within_lengths
+from .._validate import Array, check_not_negative
+from .checks import (
+    Reduction,
+    divisor_of,
+    element_weights,
+    elements_of,
+    float_array,
+    quiet,
+    reduced,
+    targets_like,
+    weights_array,
+    within_lengths,
+)
 
 
+@quiet
 def cross_entropy(
     logits: Array,
     targets: Array,
@@ -23,15 +36,20 @@ def cross_entropy(
     ignore_index: int = -100,
     time_axis: int = 0,
     lengths: Array | None = None,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[Any, Array]:
     """Softmax cross entropy of integer classes, -log softmax(logits)[target].
 
     With p = softmax(logits): loss = logsumexp(logits) - logits[target] and
-    dloss/dlogits = p - onehot(target).
+    dloss/dlogits = p - onehot(target). With label_smoothing = e a target is 1 - e of its class and e / M of each
+    (Szegedy et al. 2016); with class_weight = w the loss is -w[target] (1 - e) log p[target] - e / M sum_m w[m] log
+    p[m], and "mean" divides by the sum of w[target], all as in PyTorch.
 
     Parameters
     ----------
-    logits : float32 or float64, shape (..., M): (N, M), (T, N, M) or any other leading axes.
+    logits : float32 or float64, shape (..., M), with any leading axes.
     targets : integers, shape (...), each in 0..M-1 or equal to ``ignore_index``.
     reduction : "mean" over the targets that are not ignored, "sum", "none" or "sequence".
         In "sequence" an ignored target counts as a zero and L_t is still the mean over the whole
@@ -39,46 +57,78 @@ def cross_entropy(
     ignore_index : targets of this value add nothing to the loss and get a gradient of exactly zero.
     time_axis : for "sequence" and ``lengths``: the axis of ``targets`` that is time.
     lengths : (N,) integers: how many steps of each sequence count; see the module's docstring.
+    sample_weight : numbers of at least 0, of the shape of the first axes of ``targets``; see the module's docstring.
+    class_weight : (M,) numbers of at least 0.
+    label_smoothing : a number in [0, 1].
 
     Returns
     -------
     loss : float; with reduction="none" an array of the shape of ``targets``, 0 where ignored.
-        Where all targets are ignored, "mean" is nan and the gradient zero.
     dlogits : gradient, shape and dtype of ``logits``.
 
     Raises
     ------
     TypeError : logits not float32 or float64, targets or lengths not integers.
-    ValueError : shapes that do not fit, a target or a length out of range, an unknown reduction.
+    ValueError : shapes or numbers that do not fit, an unknown reduction.
     """
-    logits = float_array("logits", logits)
-    targets = _check_classes(logits, targets)
-    num_classes, ignored = logits.shape[-1], operator.index(ignore_index)
-    within = within_lengths(lengths, targets.shape, time_axis)
-    classes = _as_int64(targets)
-    if within is not None:
-        classes = np.where(within, classes, ignored)
-    classes = classes.reshape(-1)
-    counted = _native.count_classes(classes, num_classes, ignored)
-    if counted < 0:
-        wrong = classes[(classes != ignored) & ((classes < 0) | (classes >= num_classes))][0]
-        raise ValueError(f"targets: expected classes 0..{num_classes - 1} (or ignore_index {ignored}), got {wrong}")
-    divisor = divisor_of(reduction, targets.shape, counted, time_axis)
-    flat = np.ascontiguousarray(logits).reshape(-1, num_classes)
-    losses, dlogits = _native.cross_entropy(flat, classes, ignored, 1.0 / divisor)
-    dlogits = dlogits.reshape(logits.shape)
+    logits, targets = _check_classes(logits, targets)
+    smoothing = _check_smoothing(label_smoothing)
+    by_class = _check_class_weight(class_weight, logits)
+    weights = element_weights(sample_weight, targets.shape)
+    rows = None if weights is None else np.ascontiguousarray(weights).reshape(-1)
+    ignored = operator.index(ignore_index)
+    masks = (within_lengths(lengths, targets.shape, time_axis), None if weights is None else weights > 0)
+    classes, total = _classes_that_count(targets, masks, logits.shape[-1], ignored)
+    if rows is not None or by_class is not None:
+        total = _total(classes, classes != ignored, rows, by_class)
+    divisor = divisor_of(reduction, targets.shape, total, time_axis)
+    flat = np.ascontiguousarray(logits).reshape(-1, logits.shape[-1])
+    options: dict[str, Any] = {"row_weights": rows, "class_weights": by_class, "smoothing": smoothing}
+    losses, dlogits = _native.cross_entropy(flat, classes, ignored, 1.0 / divisor, **options)
     if reduction == "none":
-        return losses.reshape(targets.shape), dlogits
-    return reduced(losses, reduction, counted, divisor), dlogits
+        return losses.reshape(targets.shape), dlogits.reshape(logits.shape)
+    return reduced(losses, reduction, total, divisor), dlogits.reshape(logits.shape)
 
 
+def _total(classes: Array, kept: Array, rows: Array | None, by_class: Array | None) -> float:
+    """The sum of the weights of the targets that are kept."""
+    own = 1.0 if by_class is None else by_class[classes[kept]]
+    return float(np.sum(own if rows is None else own * rows[kept], dtype=np.float64))
+
+
+def _classes_that_count(
+    targets: Array, masks: tuple[Array | None, ...], M: int, ignored: int
+) -> tuple[NDArray[np.int64], float]:
+    """The targets as (N,), the ignored class where a mask says so, and how many are another one."""
+    classes = _as_int64(targets)
+    for mask in masks:
+        if mask is not None:
+            classes = np.where(mask, classes, ignored)
+    classes = np.ascontiguousarray(classes).reshape(-1)
+    counted = _native.count_classes(classes, M, ignored)
+    if counted < 0:
+        wrong = classes[(classes != ignored) & ((classes < 0) | (classes >= M))][0]
+        raise ValueError(f"targets: expected classes 0..{M - 1} (or ignore_index {ignored}), got {wrong}")
+    return classes, counted
+
+
+@quiet
 def binary_cross_entropy_with_logits(
-    logits: Array, targets: Array, *, reduction: Reduction = "mean", time_axis: int = 0, lengths: Array | None = None
+    logits: Array,
+    targets: Array,
+    *,
+    reduction: Reduction = "mean",
+    time_axis: int = 0,
+    lengths: Array | None = None,
+    sample_weight: Any = None,
+    pos_weight: Any = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[Any, Array]:
     """Binary cross entropy of sigmoid(logits), elementwise.
 
     loss = -t log(s) - (1 - t) log(1 - s) with s = sigmoid(x), computed as
-    max(x, 0) - x t + log(1 + exp(-|x|)), which overflows for no x; dloss/dx = s - t.
+    max(x, 0) - x t + log(1 + exp(-|x|)), which overflows for no x; dloss/dx = s - t. With pos_weight = w the first
+    term counts w times, as in PyTorch. With label_smoothing = e targets are (1 - e) t + e / 2, as in Keras.
 
     Parameters
     ----------
@@ -87,6 +137,9 @@ def binary_cross_entropy_with_logits(
     reduction : "mean", "sum", "none" or "sequence"; see the module's docstring.
     time_axis : for "sequence" and ``lengths``: the axis that is time.
     lengths : (N,) integers: how many steps of each sequence count; see the module's docstring.
+    sample_weight : numbers of at least 0, of the shape of the first axes; see the module's docstring.
+    pos_weight : a number of at least 0, or one for each entry of the last axis.
+    label_smoothing : a number in [0, 1].
 
     Returns
     -------
@@ -99,27 +152,54 @@ def binary_cross_entropy_with_logits(
     ValueError : shapes that differ, a target outside [0, 1], an unknown reduction.
     """
     logits = float_array("logits", logits)
-    keep = within_lengths(lengths, logits.shape, time_axis)
-    targets = targets_like("logits", logits, targets, keep)
+    smoothing = _check_smoothing(label_smoothing)
+    elements = elements_of(logits.shape, reduction, time_axis, lengths, sample_weight)
+    targets = targets_like("logits", logits, targets, elements.keep)
     if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
         raise ValueError(f"targets: expected probabilities in [0, 1], got values in [{targets.min()}, {targets.max()}]")
-    counted = logits.size if keep is None else int(np.count_nonzero(keep))
-    divisor = divisor_of(reduction, logits.shape, counted, time_axis)
-    with np.errstate(invalid="ignore", under="ignore"):  # inf * 0 for an infinite logit and its own class: nan
-        decayed = np.exp(-np.abs(logits))
+    if smoothing:
+        targets = targets * logits.dtype.type(1 - smoothing) + logits.dtype.type(smoothing / 2)
+    decayed = np.exp(-np.abs(logits))
+    sigmoid = np.where(logits >= 0, 1, decayed) / (1 + decayed)
+    if pos_weight is None:
+        # inf * 0 for an infinite logit and its own class: nan
         losses = np.maximum(logits, 0) - logits * targets + np.log1p(decayed)
-        dlogits = np.where(logits >= 0, 1, decayed) / (1 + decayed)
-        dlogits = np.asarray((dlogits - targets) / divisor, dtype=logits.dtype)
-    if keep is not None:
-        losses[~keep] = 0.0
-        dlogits[~keep] = 0.0
-    if reduction == "none":
-        return losses, dlogits
-    return reduced(losses, reduction, counted, divisor), dlogits
+        slope = sigmoid - targets
+    else:
+        weight = _check_pos_weight(pos_weight, logits)
+        factor = 1 + (weight - 1) * targets
+        losses = (1 - targets) * logits + factor * (np.log1p(decayed) + np.maximum(-logits, 0))
+        slope = factor * sigmoid - weight * targets
+    return elements.finish(np.asarray(losses), np.asarray(slope / elements.divisor, dtype=logits.dtype))
 
 
-def _check_classes(logits: Array, targets: Any) -> Array:
-    """Integers, one for each row of logits."""
+def _check_smoothing(label_smoothing: Any) -> float:
+    smoothing = check_not_negative("label_smoothing", label_smoothing)
+    if smoothing > 1:
+        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
+    return smoothing
+
+
+def _check_class_weight(class_weight: Any, logits: Array) -> Array | None:
+    if class_weight is None:
+        return None
+    by_class = weights_array("class_weight", class_weight)
+    if by_class.shape != logits.shape[-1:]:
+        raise ValueError(f"class_weight: expected shape {logits.shape[-1:]}, got {by_class.shape}")
+    return by_class.astype(logits.dtype)
+
+
+def _check_pos_weight(pos_weight: Any, logits: Array) -> Array:
+    weight = weights_array("pos_weight", pos_weight)
+    if weight.ndim and weight.shape != logits.shape[-1:]:
+        raise ValueError(f"pos_weight: expected a number or shape {logits.shape[-1:]}, got {weight.shape}")
+    converted: Array = weight.astype(logits.dtype)
+    return converted
+
+
+def _check_classes(logits: Any, targets: Any) -> tuple[Array, Array]:
+    """Logits, and integers, one for each row of them."""
+    logits = float_array("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits: expected shape (..., M) with M >= 1 classes, got {logits.shape}")
     targets = np.asarray(targets)
@@ -129,8 +209,7 @@ def _check_classes(logits: Array, targets: Any) -> Array:
         raise ValueError(
             f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
         )
-    classes: Array = targets
-    return classes
+    return logits, targets
 
 
 def _as_int64(targets: Array) -> Array:

@@ -7,14 +7,19 @@ from typing import Any
 
 from .._validate import Array
 from .classes import binary_cross_entropy_with_logits, cross_entropy
+from .ctc import ctc
 from .given import nll
-from .regression import mse
+from .regression import huber, mae, mse, quantile
 
 LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {
     "cross_entropy": cross_entropy,
     "bce": binary_cross_entropy_with_logits,
     "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
     "mse": mse,
+    "mae": mae,
+    "huber": huber,
+    "quantile": quantile,
+    "ctc": ctc,
     "nll": nll,
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from .. import _native
 from .._validate import Array, check_not_negative
 from . import flat_state
+from .tied import each_once
 
 
 def clip_grad_norm(grads: Mapping[str, Array], max_norm: float) -> float:
@@ -17,11 +18,11 @@ def clip_grad_norm(grads: Mapping[str, Array], max_norm: float) -> float:
     nan and all others 0. The norm returned tells.
     """
     norm: float = _native.clip_gradients(
-        grads, flat_state.BLOCK, check_not_negative("max_norm", max_norm, finite=False), None
+        each_once(grads), flat_state.BLOCK, check_not_negative("max_norm", max_norm, finite=False), None
     )
     return norm
 
 
 def clip_grad_value(grads: Mapping[str, Array], value: float) -> None:
     """Limit every entry of every gradient to [-value, value], in place. A nan stays nan."""
-    _native.clip_gradients(grads, flat_state.BLOCK, None, check_not_negative("value", value, finite=False))
+    _native.clip_gradients(each_once(grads), flat_state.BLOCK, None, check_not_negative("value", value, finite=False))

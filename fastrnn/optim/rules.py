@@ -12,6 +12,7 @@ from typing import Any
 from .. import _native
 from .._validate import check_boolean, check_not_negative
 from .base import Optimizer
+from .groups import GroupSpecs
 
 Betas = tuple[float, float]
 
@@ -28,9 +29,16 @@ class SGD(Optimizer):
     hyperparameters = ("lr", "momentum", "nesterov", "weight_decay")
 
     def __init__(
-        self, lr: float = 1e-3, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+        self,
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        groups: GroupSpecs = (),
     ) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, decay_biases=decay_biases, groups=groups)
         self.momentum = check_not_negative("momentum", momentum)
         self.nesterov = check_boolean("nesterov", nesterov)
         if nesterov and not momentum:
@@ -62,8 +70,10 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         momentum: float = 0.0,
+        decay_biases: bool = True,
+        groups: GroupSpecs = (),
     ) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, decay_biases=decay_biases, groups=groups)
         self.alpha = check_not_negative("alpha", alpha, below=1.0)
         self.eps = check_not_negative("eps", eps)
         self.momentum = check_not_negative("momentum", momentum)
@@ -93,8 +103,10 @@ class Adagrad(Optimizer):
         weight_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
+        decay_biases: bool = True,
+        groups: GroupSpecs = (),
     ) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, decay_biases=decay_biases, groups=groups)
         self.lr_decay = check_not_negative("lr_decay", lr_decay)
         self.initial_accumulator_value = check_not_negative("initial_accumulator_value", initial_accumulator_value)
         self.eps = check_not_negative("eps", eps)
@@ -118,9 +130,16 @@ class Adam(Optimizer):
     hyperparameters = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(
-        self, lr: float = 1e-3, *, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+        self,
+        lr: float = 1e-3,
+        *,
+        betas: Betas = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        groups: GroupSpecs = (),
     ) -> None:
-        super().__init__(lr, weight_decay)
+        super().__init__(lr, weight_decay, decay_biases=decay_biases, groups=groups)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers, got {betas!r}")
         beta1, beta2 = (check_not_negative(f"betas[{k}]", beta, below=1.0) for k, beta in enumerate(betas))
@@ -148,9 +167,16 @@ class AdamW(Adam):
     _decoupled = True
 
     def __init__(
-        self, lr: float = 1e-3, *, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2
+        self,
+        lr: float = 1e-3,
+        *,
+        betas: Betas = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        decay_biases: bool = True,
+        groups: GroupSpecs = (),
     ) -> None:
-        super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(lr, betas=betas, eps=eps, weight_decay=weight_decay, decay_biases=decay_biases, groups=groups)
 
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (SGD, RMSprop, Adagrad, Adam, AdamW)}

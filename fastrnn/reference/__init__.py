@@ -16,8 +16,9 @@ b_h = b_ih + b_hh, W_hy = weight_hy, b_y = bias_y. Two rules carry every derivat
 A cell is one step. A sequence is the cell cascaded over time, each step starting from the state before it;
 its backward (backpropagation through time) cascades the cell's backward in reverse: the gradient that arrives
 at h_t is doutput_t plus the dh that step t+1 hands back, and weight gradients add up over the steps. The rows
-of a batch may end at different times (`lengths`), start afresh in the middle (`reset_mask`) and run backwards
-(`reverse`). What the cells share is written once, in `cascade`; each cell has a file of its own.
+of a batch may end at different times (`lengths`), start afresh in the middle (`reset_mask`), run backwards
+(`reverse`), skip steps (`mask`) and have noise in their recurrence (`recurrent_mask`, `zoneout_h`, `zoneout_c`).
+What the cells share is written once, in `scan`; each cell has a file of its own.
 
 Bad arguments raise one error that names the argument: TypeError for a wrong type or dtype, ValueError for a
 wrong shape or an unknown option, RuntimeError for a cache that an earlier backward has consumed.

@@ -18,7 +18,7 @@ from .._validate import (
 from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, Checked, States, Weights, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, Rows, States, Weights, backward, cell_backward, cell_forward, forward
 
 
 class _Options(NamedTuple):
@@ -27,38 +27,40 @@ class _Options(NamedTuple):
     candidate: Activation
 
 
-def _step(x: Array, state: States, w: Weights, options: _Options) -> tuple[States, States]:
+def _step(x: Array, state: States, w: Weights, options: _Options, m: Any = 1) -> tuple[States, States]:
     (h,) = state
     (W_rz, b_rz), (W_n, b_n) = _recurrent(w)
     (s, _), (g, _) = options.gate, options.candidate
     H2 = len(W_rz)
     a = affine(x, w.weight_ih, w.bias_ih)
-    r, z = np.split(s(a[:, :H2] + affine(h, W_rz, b_rz)), 2, axis=1)
-    q = affine(h if options.reset_after else r * h, W_n, b_n)
+    v = m * h  # what the recurrent weights see
+    r, z = np.split(s(a[:, :H2] + affine(v, W_rz, b_rz)), 2, axis=1)
+    q = affine(v if options.reset_after else r * v, W_n, b_n)
     n = g(a[:, H2:] + (r * q if options.reset_after else q))
     return ((1 - z) * n + z * h,), (r, z, n, q)
 
 
 def _step_backward(
-    dstate: States, x: Array, state: States, gates: States, w: Weights, options: _Options
+    dstate: States, x: Array, state: States, gates: States, w: Weights, options: _Options, m: Any = 1
 ) -> tuple[Array, States, Weights]:
     (dh_next,), (h,), (r, z, n, q) = dstate, state, gates
     (W_rz, b_rz), (W_n, b_n) = _recurrent(w)
     (_, s_backward), (_, g_backward) = options.gate, options.candidate
     da_n = g_backward(dh_next * (1 - z), n)
     da_z = s_backward(dh_next * (h - n), z)
-    dh = dh_next * z
+    v = m * h
     if options.reset_after:
-        dv, dW_n, db_n = affine_backward(da_n * r, h, W_n, b_n)
-        dr, dh = da_n * q, dh + dv
+        dv, dW_n, db_n = affine_backward(da_n * r, v, W_n, b_n)
+        dr = da_n * q
     else:
-        dv, dW_n, db_n = affine_backward(da_n, r * h, W_n, b_n)
-        dr, dh = dv * h, dh + dv * r
+        drv, dW_n, db_n = affine_backward(da_n, r * v, W_n, b_n)
+        dr, dv = drv * v, drv * r
     da_rz = np.concatenate([s_backward(dr, r), da_z], axis=1)
-    dv, dW_rz, db_rz = affine_backward(da_rz, h, W_rz, b_rz)
+    dv_rz, dW_rz, db_rz = affine_backward(da_rz, v, W_rz, b_rz)
+    dh = dh_next * z + m * (dv + dv_rz)
     dx, dweight_ih, dbias_ih = affine_backward(np.concatenate([da_rz, da_n], axis=1), x, w.weight_ih, w.bias_ih)
     dbias_hh = None if w.bias_hh is None else np.concatenate([db_rz, db_n])
-    return dx, (dh + dv,), Weights(dweight_ih, np.concatenate([dW_rz, dW_n]), dbias_ih, dbias_hh)
+    return dx, (dh,), Weights(dweight_ih, np.concatenate([dW_rz, dW_n]), dbias_ih, dbias_hh)
 
 
 def _recurrent(w: Weights) -> tuple[tuple[Array, Maybe], tuple[Array, Maybe]]:
@@ -152,14 +154,21 @@ def gru_forward(
     activation: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
 ) -> tuple[Any, ...]:
-    """`gru_cell_forward` cascaded over time; arguments and returned values as in `rnn_forward`."""
+    """`gru_cell_forward` cascaded over time; arguments and returned values as in `rnn_forward`.
+
+    recurrent_mask is on the h_{t-1} that W_hr, W_hz and W_hn see, r * h_{t-1} included, not on z * h_{t-1}.
+    """
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     checked = _checked("TN", x, h0, weights, reset_after, gate_activation, activation)
-    return forward(*checked, lengths, reset_mask, reverse, out, training)
+    told = Rows(lengths, reset_mask, mask, recurrent_mask, (zoneout_h,))
+    return forward(*checked, told, reverse, out, training)
 
 
 def gru_backward(doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:

@@ -8,7 +8,7 @@ from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_jord
 from .activations import NONLINEARITIES, OUTPUT_ACTIVATIONS, Activation, activation_of
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, States, backward, forward
+from .scan import Cell, Rows, States, backward, forward
 
 
 class _Weights(NamedTuple):
@@ -55,6 +55,7 @@ def jordan_forward(
     output_activation: OutputActivation = "identity",
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
     out: Maybe = None,
     training: bool = True,
 ) -> tuple[Any, ...]:
@@ -66,7 +67,7 @@ def jordan_forward(
 
     weight_ih (H, D); weight_yh (H, M); bias_h (H,) or None; weight_hy (M, H); bias_y (M,) or None.
     Returns y (T, N, M), y_n (N, M) and the cache for one `jordan_backward`, which is None unless training. lengths,
-    reset_mask and out as in `rnn_forward`; a reset zeroes the output that is fed back.
+    reset_mask, mask and out as in `rnn_forward`; a reset zeroes the output that is fed back.
 
     With targets in the place of y_{t-1} (teacher forcing) the steps no longer depend on each other: one linear map
     of the concatenated [x_t; target_{t-1}] and f, then a second and g, for all t at once.
@@ -76,7 +77,7 @@ def jordan_forward(
     state = check_states(["y0"], (y0,), [(x.shape[1], M)], dtype)
     f = activation_of("nonlinearity", nonlinearity, NONLINEARITIES)
     g = activation_of("output_activation", output_activation, OUTPUT_ACTIVATIONS)
-    return forward(_JORDAN, x, state, w, (f, g), lengths, reset_mask, False, out, training)
+    return forward(_JORDAN, x, state, w, (f, g), Rows(lengths, reset_mask, mask), False, out, training)
 
 
 def jordan_backward(dy: Maybe, dy_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:

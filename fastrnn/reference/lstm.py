@@ -23,7 +23,7 @@ from .._validate import (
 from .activations import GATE_ACTIVATIONS, NONLINEARITIES, Activation, activation_of, clipped
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, Checked, States, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, Rows, States, backward, cell_backward, cell_forward, forward
 
 
 class _Weights(NamedTuple):
@@ -42,10 +42,10 @@ class _Options(NamedTuple):
     cell: Activation
 
 
-def _step(x: Array, state: States, w: _Weights, options: _Options) -> tuple[States, States]:
+def _step(x: Array, state: States, w: _Weights, options: _Options, m: Any = 1) -> tuple[States, States]:
     h, c = state
     (s, _), (g, _) = options
-    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
+    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(m * h, w.weight_hh, w.bias_hh), 4, axis=1)
     p_i, p_f, p_o = _peepholes(w)
     i, f, g_t = s(_add(a_i, p_i, c)), s(_add(a_f, p_f, c)), g(a_g)
     c_next = f * c + i * g_t
@@ -55,7 +55,7 @@ def _step(x: Array, state: States, w: _Weights, options: _Options) -> tuple[Stat
 
 
 def _step_backward(
-    dstate: States, x: Array, state: States, gates: States, w: _Weights, options: _Options
+    dstate: States, x: Array, state: States, gates: States, w: _Weights, options: _Options, m: Any = 1
 ) -> tuple[Array, States, _Weights]:
     (dh_next, dc_next), (h, c), (i, f, g, o, c_next, e) = dstate, state, gates
     (_, s_backward), (_, g_backward) = options
@@ -68,12 +68,12 @@ def _step_backward(
     da_i, da_f, da_g = s_backward(dc * g, i), s_backward(dc * c, f), g_backward(dc * i, g)
     da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
     dx, dweight_ih, dbias_ih = affine_backward(da, x, w.weight_ih, w.bias_ih)
-    dh, dweight_hh, dbias_hh = affine_backward(da, h, w.weight_hh, w.bias_hh)
+    dh, dweight_hh, dbias_hh = affine_backward(da, m * h, w.weight_hh, w.bias_hh)
     dweight_peephole = None
     if w.weight_peephole is not None:
         dweight_peephole = np.concatenate([(da_i * c).sum(0), (da_f * c).sum(0), (da_o * c_next).sum(0)])
     dc = _add(_add(dc * f, p_i, da_i), p_f, da_f)
-    return dx, (dh, dc), _Weights(dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dweight_peephole)
+    return dx, (m * dh, dc), _Weights(dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr, dweight_peephole)
 
 
 def _peepholes(w: _Weights) -> Sequence[Maybe]:
@@ -198,15 +198,26 @@ def lstm_forward(
     cell_clip: float | None = None,
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
+    zoneout_c: Maybe = None,
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
 ) -> tuple[Any, ...]:
     """`lstm_cell_forward` cascaded over time: output (T, N, P), h_n (N, P), c_n (N, H), cache; arguments as there and
-    in `rnn_forward`. c starts at c0, ends with the row and is reset, as h is."""
+    in `rnn_forward`. c starts at c0, ends with the row, is reset and is carried over masked steps, as h is.
+
+    recurrent_mask (N, P) and zoneout_h (T, N, P) are as there; c has zoneout_c (T, N, H) of its own, k'_t:
+
+        c'_t = f * c_{t-1} + i * g,  c_t = k'_t * c_{t-1} + (1 - k'_t) * c'_t
+
+    and h_t is made from c'_t, with its own k_t, as Krueger et al. have it."""
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
     checked = _checked("TN", x, (h0, c0), weights, gate_activation, activation, cell_clip)
-    return forward(*checked, lengths, reset_mask, reverse, out, training)
+    told = Rows(lengths, reset_mask, mask, recurrent_mask, (zoneout_h, zoneout_c))
+    return forward(*checked, told, reverse, out, training)
 
 
 def lstm_backward(

@@ -8,25 +8,25 @@ from .._validate import Array, Maybe, Nonlinearity, OutputActivation, check_arra
 from .activations import NONLINEARITIES, Activation, activation_of
 from .cache import check_states
 from .linear import affine, affine_backward
-from .scan import Cell, Checked, States, Weights, backward, cell_backward, cell_forward, forward
+from .scan import Cell, Checked, Rows, States, Weights, backward, cell_backward, cell_forward, forward
 
 
-def _step(x: Array, state: States, w: Weights, nonlinearity: Activation) -> tuple[States, Array]:
+def _step(x: Array, state: States, w: Weights, nonlinearity: Activation, m: Any = 1) -> tuple[States, Array]:
     (h,) = state
     g, _ = nonlinearity
-    h_next = g(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh))
+    h_next = g(affine(x, w.weight_ih, w.bias_ih) + affine(m * h, w.weight_hh, w.bias_hh))
     return (h_next,), h_next
 
 
 def _step_backward(
-    dstate: States, x: Array, state: States, h_next: Array, w: Weights, nonlinearity: Activation
+    dstate: States, x: Array, state: States, h_next: Array, w: Weights, nonlinearity: Activation, m: Any = 1
 ) -> tuple[Array, States, Weights]:
     (dh_next,), (h,) = dstate, state
     _, g_backward = nonlinearity
     da = g_backward(dh_next, h_next)
     dx, dweight_ih, dbias_ih = affine_backward(da, x, w.weight_ih, w.bias_ih)
-    dh, dweight_hh, dbias_hh = affine_backward(da, h, w.weight_hh, w.bias_hh)
-    return dx, (dh,), Weights(dweight_ih, dweight_hh, dbias_ih, dbias_hh)
+    dh, dweight_hh, dbias_hh = affine_backward(da, m * h, w.weight_hh, w.bias_hh)
+    return dx, (m * dh,), Weights(dweight_ih, dweight_hh, dbias_ih, dbias_hh)
 
 
 _RNN = Cell("rnn", ("h",), _step, _step_backward)
@@ -92,6 +92,9 @@ def rnn_forward(
     nonlinearity: Nonlinearity = "tanh",
     lengths: Any = None,
     reset_mask: Any = None,
+    mask: Any = None,
+    recurrent_mask: Maybe = None,
+    zoneout_h: Maybe = None,
     reverse: bool = False,
     out: Maybe = None,
     training: bool = True,
@@ -107,10 +110,25 @@ def rnn_forward(
     reset_mask (T, N), bool: where it is True the state is zeroed before the step that takes that x; h0 too.
     reverse: time runs from each row's own last step to its first, while x, output and reset_mask stay in
     natural order. Without lengths this equals reversing x, reset_mask and output along T; h_n is the state after
-    x[0]. All three may be combined.
+    x[0].
+    mask (T, N), bool: where it is False the step is not real. The row's state is carried over it unchanged, output
+    there is that state, the output of the step before (before the first real step h0; where none is given zeros, as
+    in Keras), and what x holds there is never looked at. A reset at such a step is applied, then the state is
+    carried. All may be combined.
+
+    Two kinds of noise for training, whose arrays the caller draws:
+
+        h_{t-1} is m * h_{t-1} before W_hh, nowhere else        m = recurrent_mask (N, H), one for all steps
+        h_t = k_t * h_{t-1} + (1 - k_t) * g(a_t)                k_t = zoneout_h[t], of (T, N, H)
+
+    The first is the recurrent dropout of Gal & Ghahramani (2016, A theoretically grounded application of dropout in
+    recurrent neural networks): m has 0 with probability p, else 1 / (1 - p). The second is zoneout (Krueger et al.,
+    2017, Zoneout: regularizing RNNs by randomly preserving hidden activations): k has 1 with probability p, else 0,
+    and in evaluation p. No gradient of either is given.
     """
     checked = _checked("TN", x, h0, (weight_ih, weight_hh, bias_ih, bias_hh), nonlinearity)
-    return forward(*checked, lengths, reset_mask, reverse, out, training)
+    told = Rows(lengths, reset_mask, mask, recurrent_mask, (zoneout_h,))
+    return forward(*checked, told, reverse, out, training)
 
 
 def rnn_backward(doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Array] | None = None) -> dict[str, Maybe]:
@@ -122,5 +140,6 @@ def rnn_backward(doutput: Maybe, dh_n: Maybe, cache: Any, *, into: dict[str, Arr
 
     With lengths, dh_n enters at each row's last step (or goes to h0, where it has none), doutput beyond the end is
     never looked at and x's gradient there is 0. A reset cuts the gradient: none passes to the step before, or to h0.
+    A step that mask marks as not real hands the gradient of its output on to the step before, and dx there is 0.
     """
     return backward(_RNN, doutput, (dh_n,), cache, into)

@@ -1,4 +1,4 @@
-/* The contract between the loops over time (src/cython/_rnn.pyx) and the kernels of recurrent layers (rnn.c).
+/* The contract between the loops over time (fastrnn/_native/_sequence.pyx) and the kernels of recurrent layers (rnn.c).
  *
  * The loops know no cell, no dtype and no instruction set; the kernels know no time beyond "this step, the one before".
  * What they share is one fr_sequence: the sizes, the user's arrays, and the memory of one pass over one sequence.
@@ -14,12 +14,20 @@
 
 #include "cell.h"
 #include "partition.h"
+#include "work.h"
 
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
     void *data;
     long step, row;
 } fr_series;
+
+/* A masked step: at that time the user's row has the output of the time `from`, and hands the gradient of it on to row `late`
+ * of the late gradients, -1: to none. */
+enum { FR_FROM_START = -1, FR_FROM_ZERO = -2 };
+typedef struct {
+    long time, row, from, late;
+} fr_carried;
 
 /* Which rows run at which step, at what time, and from which state. */
 typedef struct {
@@ -30,6 +38,14 @@ typedef struct {
     const unsigned char *reset_mask; /* (T, N) where not 0 the state is zeroed before that step; NULL: nowhere */
     long reset_step, reset_row;
     int reverse; /* time runs from each row's last step to 0 */
+
+    /* Where steps are masked, a row is as long as it has real steps, and these lead to them; else NULL. A place is a packed
+     * row, and after all of those one for each row's initial state. */
+    const long *times; /* (rows) at what time each packed row runs */
+    const long *late;  /* (rows + N) of each place the row of scratch.dlate that enters there, -1: none */
+    const long *ends; /* (N,) the same of the last place of the user's row n; -1: its final state is zero, by a reset */
+    const fr_carried *carried;      /* (carried_count,) the masked steps */
+    long carried_count, late_count; /* how many there are of these, and of late gradients */
 } fr_rows;
 
 /* When x @ W_ih is worked out: in the same sums as h @ W_hh; in the same step, but first the one and then the other, so that
@@ -45,6 +61,9 @@ typedef struct {
     const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
     const void *weight_hr, *bias_hr;   /* (P, H), (P,): the projection; or NULL */
     const void *weight_peephole;       /* (3*H,) i, f, o, or NULL */
+    const void *recurrent_mask; /* (N, P) what h is multiplied with before it meets the recurrent weights; or NULL */
+    fr_series zoneout_h,
+        zoneout_c; /* (T, N, P), (T, N, H) the part of the state before that is kept; data NULL: none */
 
     fr_series doutput; /* (T, N, P) or data NULL */
     const void *dh_n;  /* (N, P) or NULL */
@@ -57,11 +76,14 @@ typedef struct {
 
 /* What forward leaves for backward. */
 typedef struct {
-    void *bias;  /* summed biases in panel order, then padded peepholes */
-    void *zeros; /* a row of zeros: the state of a row that starts anew */
-    void *gates; /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
-    void *c;     /* (N + rows, Hp), the first N the initial cell state (LSTM) */
-    void *inner; /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
+    void *bias;    /* summed biases in panel order, then padded peepholes */
+    void *zeros;   /* a row of zeros: the state of a row that starts anew */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
+    void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
+    void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */
+    void *h_made,
+        *c_made; /* (rows, Pp), (rows, Hp) what the cell makes of h and c, where zoneout keeps a part of them */
 } fr_sequence_workspace;
 
 /* What one call needs for itself. */
@@ -74,6 +96,8 @@ typedef struct {
     void *dprojected;          /* (rows, Pp) gradient of the projection before its activation */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
     void *gradients;           /* gate gradients packed for the products of grad_weights, for all threads */
+    void *dkept;               /* (N, Pp) the part of dh that zoneout_h takes past the cell */
+    void *dlate; /* (late_count, P) where steps are masked: dh_n and the doutput of masked steps, added up */
 } fr_sequence_scratch;
 
 typedef struct {
@@ -83,11 +107,15 @@ typedef struct {
     int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int input_projection;            /* an fr_input_projection */
+    int as_one_row; /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
     int training; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
     fr_rows rows;
     fr_sequence_arguments args;
     fr_sequence_workspace workspace;
     fr_sequence_scratch scratch;
+    /* Of the thread that this copy belongs to: a task that takes long, and may be left half done, asks fr_stops now and then.
+     * NULL: tasks are finished. */
+    fr_watch *watch;
 } fr_sequence;
 
 /* What one build of rnn.c offers. Sizes are in elements. */
@@ -124,6 +152,11 @@ typedef struct {
     void (*unpack_state)(const fr_sequence *, void *plain, const void *padded);
     /* The last state of each row: h from output or h0, c from c. */
     void (*last_states)(const fr_sequence *, void *h_n, void *c_n);
+
+    /* Of masked steps: writes their output, after all real ones; adds up what enters late, and drops dc_n of states that a
+     * reset has zeroed. */
+    void (*carry_outputs)(const fr_sequence *);
+    void (*gather_late)(const fr_sequence *);
 } fr_sequence_kernels;
 
 static inline long fr_active(const fr_sequence *q, long s) {

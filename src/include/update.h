@@ -9,7 +9,7 @@ typedef struct {
     int rule, nesterov;
     double scale, limit;    /* clipping: the gradient is multiplied by scale, then bounded by +-limit (infinity: not) */
     double l2_weight_decay; /* is added to the gradient */
-    double decoupled_weight_decay; /* what the parameter is multiplied by; 1: none */
+    double decoupled_weight_decay; /* this share of the parameter is taken from it */
     double rate;                   /* what the direction is multiplied by before it is subtracted */
     double momentum;               /* of SGD and RMSprop */
     double decay, decay_squares;   /* Adam's beta1; beta2 of Adam, alpha of RMSprop */

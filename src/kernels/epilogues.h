@@ -33,7 +33,7 @@ typedef struct {
     real *const *h; /* in backward the forward's output, read */
     real *c, *gates, *inner, *dstate;
     const real *const *doutput; /* NULL: none */
-    const real *const *dh_n;    /* NULL: none; by row NULL unless this is its last step */
+    const real *const *dh_n;    /* NULL: none; by row NULL unless this is its last step, or masked steps follow it */
 } cell_step;
 
 #define EPILOGUE_ARGS const cell_step *s, long row, int rows, long block, int blocks, const real *acc, long acc_row

@@ -44,4 +44,6 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .pack_state = pack_state,
     .unpack_state = unpack_state,
     .last_states = last_states,
+    .carry_outputs = carry_outputs,
+    .gather_late = gather_late,
 };

@@ -9,6 +9,9 @@
  *    the sum of lengths. Nothing is copied: the order is in the pointers.
  * c) A row that starts anew reads its state from a row of zeros, and so does the gradient that would flow back across
  *    that start. A mask of resets costs the look at one byte per row and step.
+ * d) A row with masked steps is a shorter row, whose steps are at other times: no work is done for masked steps, what x holds
+ *    there is not looked at, and the loops do not know of them. What they show and hand on is written and added up at the end
+ *    (carry_outputs, gather_late).
  */
 #ifndef FASTRNN_ROWS_H
 #define FASTRNN_ROWS_H
@@ -18,6 +21,15 @@
 INLINE range part_of(long n, fr_partition partition) {
     return (range){n * partition.id / partition.count, n * (partition.id + 1) / partition.count};
 }
+/* Whether a signal stops a task that has just done products of so many multiply-adds; call between multiply_begin and
+ * multiply_end. A signal's handler may have used the tiles, which are then set up anew. */
+INLINE int stops_between_products(const fr_sequence *q, double cost) {
+    if (!q->watch) return 0;
+    if (fr_stops(q->watch, cost)) return 1;
+    multiply_begin();
+    return 0;
+}
+
 INLINE range panels_of(long n, fr_partition partition) {
     return partition.by_units ? part_of(n, partition) : (range){0, n};
 }
@@ -60,7 +72,10 @@ INLINE int next_block(block_walk *w) {
 
 INLINE long user_row(const fr_sequence *q, long i) { return q->rows.order ? q->rows.order[i] : i; }
 INLINE long length_of(const fr_sequence *q, long i) { return q->rows.order ? q->rows.lengths[i] : q->T; }
-INLINE long time_of(const fr_sequence *q, long s, long i) { return q->rows.reverse ? length_of(q, i) - 1 - s : s; }
+INLINE long time_of(const fr_sequence *q, long s, long i) {
+    if (q->rows.times) return q->rows.times[fr_packed(q, s) + i];
+    return q->rows.reverse ? length_of(q, i) - 1 - s : s;
+}
 INLINE int starts_anew(const fr_sequence *q, long s, long i) {
     const fr_rows *r = &q->rows;
     return r->reset_mask && r->reset_mask[time_of(q, s, i) * r->reset_step + user_row(q, i) * r->reset_row];
@@ -78,10 +93,13 @@ INLINE real *inner_at(const fr_sequence *q, long s) {
     return (real *)q->workspace.inner + first_row(q, s) * padded(q->H);
 }
 
+INLINE const real *h_at_start(const fr_sequence *q, long n) {
+    return q->args.h0 ? (const real *)q->args.h0 + n * q->P : q->workspace.zeros;
+}
 INLINE const real *h_before(const fr_sequence *q, long s, long i) {
     if (starts_anew(q, s, i)) return q->workspace.zeros;
     if (s) return row_of(q, q->args.output, s - 1, i);
-    return q->args.h0 ? (const real *)q->args.h0 + user_row(q, i) * q->P : q->workspace.zeros;
+    return h_at_start(q, user_row(q, i));
 }
 INLINE const real *c_before(const fr_sequence *q, long s, long i) {
     return starts_anew(q, s, i) ? q->workspace.zeros : c_at(q, s - 1) + i * padded(q->H);
@@ -119,11 +137,46 @@ static void unpack_state(const fr_sequence *q, void *to, const void *from) {
 static void last_states(const fr_sequence *q, void *h_n, void *c_n) {
     for (long i = 0; i < q->N; i++) {
         const long s = length_of(q, i) - 1, n = user_row(q, i);
-        const real *h = s >= 0       ? row_of(q, q->args.output, s, i)
-                        : q->args.h0 ? (const real *)q->args.h0 + n * q->P
-                                     : q->workspace.zeros;
+        const int is_zero = q->rows.ends && q->rows.ends[n] < 0;
+        const real *zeros = q->workspace.zeros;
+        const real *h = is_zero ? zeros : s >= 0 ? row_of(q, q->args.output, s, i) : h_at_start(q, n);
         if (h_n) memcpy((real *)h_n + n * q->P, h, q->P * sizeof(real));
-        if (c_n) memcpy((real *)c_n + n * q->H, c_at(q, s) + i * padded(q->H), q->H * sizeof(real));
+        const real *c = is_zero || !c_n ? zeros : c_at(q, s) + i * padded(q->H);
+        if (c_n) memcpy((real *)c_n + n * q->H, c, q->H * sizeof(real));
+    }
+}
+
+/* ---- Masked steps ---- */
+
+static void carry_outputs(const fr_sequence *q) {
+    const fr_series output = q->args.output;
+    for (long j = 0; j < q->rows.carried_count; j++) {
+        const fr_carried at = q->rows.carried[j];
+        real *row = (real *)output.data + at.row * output.row;
+        const real *from = at.from == FR_FROM_ZERO    ? q->workspace.zeros
+                           : at.from == FR_FROM_START ? h_at_start(q, at.row)
+                                                      : row + at.from * output.step;
+        memcpy(row + at.time * output.step, from, q->P * sizeof(real));
+    }
+}
+
+static void add_late(const fr_sequence *q, long late, const real *row) {
+    real *to = (real *)q->scratch.dlate + late * q->P;
+    for (long unit = 0; unit < q->P; unit += VL)
+        store_part(to + unit, load_part(to + unit, q->P - unit) + load_part(row + unit, q->P - unit), q->P - unit);
+}
+
+static void gather_late(const fr_sequence *q) {
+    const fr_series dy = q->args.doutput;
+    memset(q->scratch.dlate, 0, q->rows.late_count * q->P * sizeof(real));
+    for (long i = 0; i < q->N; i++) {
+        const long n = user_row(q, i), late = q->rows.ends[n];
+        if (late >= 0 && q->args.dh_n) add_late(q, late, (const real *)q->args.dh_n + n * q->P);
+        if (late < 0) memset((real *)q->scratch.dstate + i * padded(q->H), 0, padded(q->H) * sizeof(real));
+    }
+    for (long j = 0; dy.data && j < q->rows.carried_count; j++) {
+        const fr_carried at = q->rows.carried[j];
+        if (at.late >= 0) add_late(q, at.late, (const real *)dy.data + at.time * dy.step + at.row * dy.row);
     }
 }
 

@@ -15,7 +15,7 @@
 #include "simd.h"
 
 typedef struct {
-    real scale, limit, l2_weight_decay, decoupled_weight_decay, rate, momentum, keep, decay_squares, keep_squares, eps;
+    real scale, limit, l2_weight_decay, keep_param, rate, momentum, keep, decay_squares, keep_squares, eps;
 } update_numbers; /* by value: stores through a real * cannot change them, so they stay in registers */
 
 /* A product that stays one: of two products that are added, which one becomes part of a fused multiply-add would differ
@@ -56,14 +56,14 @@ INLINE void update_vector(const update_numbers u, int rule, int nesterov, real *
         store_part(momentum, b, lanes);
         g = nesterov ? g + b * u.momentum : b;
     }
-    store_part(param, p * u.decoupled_weight_decay - rounded(g * u.rate), lanes);
+    store_part(param, p * u.keep_param - rounded(g * u.rate), lanes);
 }
 
 INLINE void update_array(const fr_update *u, int rule, int nesterov, real *param, const real *grad, real *slot0,
                          real *slot1, long count) {
     const update_numbers numbers = {
-        u->scale,    u->limit,     u->l2_weight_decay, u->decoupled_weight_decay, u->rate,
-        u->momentum, 1 - u->decay, u->decay_squares,   1 - u->decay_squares,      u->eps,
+        u->scale,    u->limit,     u->l2_weight_decay, 1 - u->decoupled_weight_decay, u->rate,
+        u->momentum, 1 - u->decay, u->decay_squares,   1 - u->decay_squares,          u->eps,
     };
     long i = 0;
     for (; i + VL <= count; i += VL)

@@ -110,21 +110,47 @@ static struct {
 
 /* ---- Denormals ---- */
 
-static void run_flushing_denormals(void (*body)(void *, int), void *arg, int id) {
+enum denormals { KEPT, FLUSHED }; /* to zero, as results and as operands */
+
+static void run_with_denormals(enum denormals how, void (*body)(void *, int), void *arg, int id) {
 #if defined(__SSE2__)
-    const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040); /* flush to zero, denormals are zero */
+    const unsigned before = _mm_getcsr(), flush = 0x8040;
+    _mm_setcsr(how == FLUSHED ? before | flush : before & ~flush);
     body(arg, id);
     _mm_setcsr(before);
 #elif defined(__aarch64__)
     uint64_t before;
+    const uint64_t flush = 1 << 24;
     __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" ::"r"(before | (1 << 24)));
+    __asm__ volatile("msr fpcr, %0" ::"r"(how == FLUSHED ? before | flush : before & ~flush));
     body(arg, id);
     __asm__ volatile("msr fpcr, %0" ::"r"(before));
 #else
+    (void)how;
     body(arg, id);
 #endif
+}
+
+/* ---- Signals ---- */
+
+static struct {
+    int (*look)(void);
+    unsigned long thread;
+} signals;
+
+void fr_watch_signals(int (*look)(void), unsigned long thread) { signals.look = look, signals.thread = thread; }
+
+static void look_for_signals(void *found, int id) {
+    (void)id;
+    *(int *)found = signals.look();
+}
+
+/* The handler is the user's code, and denormals are no zeros to it. */
+int fr_signalled(void) {
+    int found = 0;
+    if (signals.look && (unsigned long)pthread_self() == signals.thread)
+        run_with_denormals(KEPT, look_for_signals, &found, 0);
+    return found;
 }
 
 /* ---- Workers ---- */
@@ -134,7 +160,7 @@ static void *work(void *self) {
     for (;;) {
         wait_for_offer(w);
         if (!swap(&w->mail, OFFERED, TAKEN)) continue;
-        run_flushing_denormals(pool.body, pool.arg, w->id);
+        run_with_denormals(FLUSHED, pool.body, pool.arg, w->id);
         STORE(w->mail, IDLE);
     }
     return 0;
@@ -157,6 +183,7 @@ static void forget_workers_in_child(void) {
     memset(pool.workers, 0, sizeof pool.workers);
     pool.started = 0;
     pthread_mutex_init(&pool.busy, 0);
+    signals.thread = (unsigned long)pthread_self(); /* for Python, too, the thread that forked is the main one now */
 }
 
 void fr_init(void) {
@@ -185,7 +212,7 @@ static int start_workers(int wanted) {
 void fr_parallel(int threads, void (*body)(void *, int), void *arg) {
     if (threads > FR_MAX_THREADS) threads = FR_MAX_THREADS;
     if (threads <= 1 || pthread_mutex_trylock(&pool.busy)) {
-        run_flushing_denormals(body, arg, 0);
+        run_with_denormals(FLUSHED, body, arg, 0);
         return;
     }
     const int helpers = start_workers(threads - 1);
@@ -198,7 +225,7 @@ void fr_parallel(int threads, void (*body)(void *, int), void *arg) {
         keep_off_cpu(&pool.workers[i], cpu);
         offer(&pool.workers[i]);
     }
-    run_flushing_denormals(body, arg, 0);
+    run_with_denormals(FLUSHED, body, arg, 0);
     for (int i = 0; i < helpers; i++) {
         if (swap(&pool.workers[i].mail, OFFERED, IDLE)) continue;
         for (int spins = 0; LOAD(pool.workers[i].mail) != IDLE; spins++) spin(spins);

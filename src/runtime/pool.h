@@ -14,6 +14,11 @@ void fr_parallel(int threads, void (*body)(void *arg, int id), void *arg);
 void fr_init(void);           /* once, at import: what a fork must not leave behind in the child */
 void fr_init_workspace(void); /* fr_init's part in workspace.c */
 
+/* `look` is called now and then by the thread whose pthread_self() is `thread`, from within a long call: it returns whether a
+ * signal has come whose handler raises. fr_signalled does so, in that thread; in every other one it returns 0. */
+void fr_watch_signals(int (*look)(void), unsigned long thread);
+int fr_signalled(void);
+
 int fr_cpus(void); /* that this process may run on */
 
 /* The most threads that a call uses, 1..FR_MAX_THREADS; these two names are what threadpoolctl finds in the library. */
@@ -24,5 +29,6 @@ int fr_get_num_threads(void);
 void *fr_acquire(size_t bytes);
 void fr_release(void *);
 size_t fr_kept_bytes(void);
+size_t fr_free_kept(void); /* returns how many bytes these were */
 
 #endif

@@ -9,17 +9,25 @@
  * d) Shares of hidden units meet after each step. Such a share is its owner's, since half of the weights fit into the L2 of
  *    a core where all of them do not; another one takes a piece only after PATIENCE, or where the owner has not come
  *    the last time. A meeting is one atomic addition and one exchange on a line of one's own, about 0.2 us.
+ * e) Ctrl-C need not wait for the end of a long call. Only Python's main thread may see a signal, and only with the lock of
+ *    the interpreter, so the thread that called looks, every LOOK_NS; where it finds one whose handler raises, all threads
+ *    drop what they do. Work counts what it costs instead of reading the clock: short calls pay one addition for a step.
  */
+#define _GNU_SOURCE
 #include "work.h"
 
+#include "pool.h"
 #include "spin.h"
 
+#include <time.h>
+
 enum { PATIENCE = 64 }; /* pauses, about 3 us */
+enum { LOOK_NS = 50000000, SPINS_PER_LOOK = 4096 };
 
 void fr_plan_work(fr_work *w, long phases, int shares, int owned) {
     w->phases = phases, w->shares = shares, w->owned = owned;
     w->meet_until = phases, w->meet_at = 0;
-    w->done = 0;
+    w->done = w->stopped = 0;
     for (int i = 0; i < shares; i++) w->share[i].turn = w->share[i].here = 0;
 }
 
@@ -61,11 +69,29 @@ static int nothing_comes(const fr_work *w) {
     return 1;
 }
 
+static int was_stopped(const int *stopped) { return __atomic_load_n(stopped, __ATOMIC_RELAXED); }
+
+int fr_look(fr_watch *watch) {
+    watch->spent = 0;
+    if (was_stopped(watch->stopped)) return 1;
+    if (!watch->caller) return 0;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    const int64_t now = t.tv_sec * 1000000000LL + t.tv_nsec;
+    if (!watch->looked) watch->looked = now;
+    if (now - watch->looked < LOOK_NS) return 0;
+    watch->looked = now;
+    if (!fr_signalled()) return 0;
+    __atomic_store_n(watch->stopped, 1, __ATOMIC_RELAXED);
+    return 1;
+}
+
 int fr_next(fr_work *w, int id, fr_piece *piece) {
     if (w->shares == 1 && !w->owned) { /* nobody else */
         piece->phase += piece->begun, piece->begun = 1;
-        return piece->phase < w->phases;
+        return piece->phase < w->phases && !w->stopped;
     }
+    if (was_stopped(&w->stopped)) return 0;
     if (piece->begun) {
         __atomic_store_n(&w->share[piece->share].turn, 2 * (piece->phase + 1), __ATOMIC_RELEASE);
         __atomic_add_fetch(&w->done, 1, __ATOMIC_ACQ_REL);
@@ -86,6 +112,8 @@ int fr_next(fr_work *w, int id, fr_piece *piece) {
             return 1;
         }
         if (id && spins == PATIENCE && nothing_comes(w)) return 0;
+        if (piece->watch && spins % SPINS_PER_LOOK == SPINS_PER_LOOK - 1 && fr_look(piece->watch)) return 0;
+        if (was_stopped(&w->stopped)) return 0;
         spin(spins);
     }
 }

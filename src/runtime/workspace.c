@@ -81,6 +81,17 @@ void fr_release(void *memory) {
     while (n) free(surplus[--n]);
 }
 
+size_t fr_free_kept(void) {
+    header *blocks[KEPT_BLOCKS];
+    pthread_mutex_lock(&kept.lock);
+    const size_t bytes = kept.bytes;
+    int n = 0;
+    while (kept.count) blocks[n++] = take(0);
+    pthread_mutex_unlock(&kept.lock);
+    while (n) free(blocks[--n]);
+    return bytes;
+}
+
 size_t fr_kept_bytes(void) {
     pthread_mutex_lock(&kept.lock);
     const size_t bytes = kept.bytes;
