@@ -106,7 +106,6 @@ def train_text(args: argparse.Namespace) -> None:
         x, y = lm.samples(seen, args.batch_size, args.steps)
     except ValueError as error:
         raise UserError(f"{error}; a smaller --batch-size or --steps may help") from error
-    trainer.reset_states()
     characters = len(seen) / len(lm.vocabulary.split(seen))
     kind = "tokens" if lm.vocabulary.level == "words" else "characters"
     print(f"{len(seen):,} characters to train on, {len(held):,} to test; {len(lm.vocabulary):,} {kind}; {_network(lm)}")

@@ -92,12 +92,19 @@ def check_output(output: Path, resume: bool) -> None:
 
 def train(trainer: fastrnn.Trainer, x: Any, y: Any, args: argparse.Namespace, line: Line, shuffle: bool | None) -> None:
     """Fit up to args.epochs, with a line on stdout and the model on disk after each; at Ctrl-C too."""
-    left = args.epochs - trainer.history.epochs
-    if left < 1:
+    if trainer.history.epochs >= args.epochs:
         raise UserError(f"--epochs: expected more than the {trainer.history.epochs} of the model, got {args.epochs}")
-    trainer.callbacks = [_Reporter(args.epochs, line), fastrnn.ModelCheckpoint(args.output, save="last")]
+    trainer.callbacks = [_Reporter(args.epochs, line), _Saver(args.output, save="last")]
     try:
-        trainer.fit(x, y, epochs=left, batch_size=args.batch_size, shuffle=shuffle, progress=not args.no_progress)
+        trainer.fit(
+            x,
+            y,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            shuffle=shuffle,
+            progress=not args.no_progress,
+            resume=args.resume,
+        )
     except FloatingPointError as error:
         raise UserError(f"{error}; a smaller --lr may help") from error
     except ValueError as error:
@@ -105,10 +112,18 @@ def train(trainer: fastrnn.Trainer, x: Any, y: Any, args: argparse.Namespace, li
     except OSError as error:
         raise UserError(f"--output: {error}") from error
     except KeyboardInterrupt:
-        trainer.save(args.output)
         print(f"\nmodel: {args.output}; the same command with --resume goes on", flush=True)
         raise
     print(f"model: {args.output}")
+
+
+class _Saver(fastrnn.ModelCheckpoint):
+    """After each epoch, and at Ctrl-C after the batch under way."""
+
+    saves_on_interrupt = True
+
+    def on_interrupt(self, trainer: fastrnn.Trainer) -> None:
+        trainer.save(self.path)
 
 
 class _Reporter(fastrnn.Callback):
