@@ -502,3 +502,38 @@ def test_an_array_under_two_names_is_written_and_averaged_as_one(tmp_path):
     ]
     again = Trainer.load(tmp_path / "tied.safetensors")
     np.testing.assert_array_equal(again.model.params["2.weight"], trainer.model.params["0.weight"])
+
+
+def test_gradients_of_rows_go_into_groups_and_gathered_batches():
+    x, y = echo(12)
+    trained = []
+    for sparse, batch_size, accumulate in ((False, 6, 1), (True, 2, 3)):
+        model = Sequential(
+            Embedding(4, 5, sparse=sparse, rng=1, dtype="f8"),
+            GRU(5, 8, batch_first=True, rng=2, dtype="f8"),
+            Linear(8, 4, rng=3, dtype="f8"),
+        )
+        optimizer = SGD(lr=0.1, groups=[{"params": "0.weight", "lr": 0.5}])
+        trainer = Trainer(model, optimizer=optimizer, clip_norm=0.1, accumulate=accumulate)
+        trained.append(fit(trainer, x, y, epochs=2, batch_size=batch_size))
+    for name, param in trained[0].model.params.items():
+        np.testing.assert_allclose(trained[1].model.params[name], param, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_frozen_layers_stay_and_may_learn_later(tmp_path):
+    x, y = sign_of_sum(8)
+    model = classifier()
+    model[0].freeze()
+    before = model.state_dict()
+    trainer = fit(Trainer(model), x, y, epochs=2)
+    trainer.save(tmp_path / "frozen.safetensors")
+    for name, param in model.params.items():
+        assert np.array_equal(param, before[name]) == name.startswith("0."), name
+    arrays, _ = fastrnn.serialization.read(tmp_path / "frozen.safetensors")
+    assert not any(name.startswith("optimizer.exp_avg.0.") for name in arrays)
+    again = Trainer.load(tmp_path / "frozen.safetensors")
+    for one in (trainer, again):
+        one.model[0].unfreeze()
+        fit(one, x, y)
+    assert_same_params(trainer.model, again.model)
+    assert not np.array_equal(trainer.model.params["0.weight_hh_l0"], before["0.weight_hh_l0"])
