@@ -141,7 +141,7 @@ class _Trial:
             name: _in_float64_or_as_it_is(option) if isinstance(option, np.ndarray) else option
             for name, option in options.items()
         }
-        self.runs = set(options) <= {"lengths", "reset_mask"}
+        self.runs = set(options) <= {"lengths", "reset_mask", "mask"}
         self.draws = [(generator, generator.bit_generator.state) for _, generator in self.layer.generators()]
         self.weights = [rng.standard_normal(a.shape) for a in _state.arrays(self.forward())]
 
@@ -163,7 +163,7 @@ class _Trial:
         returned: Any = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
         dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
         states = {f"state{k}": a for k, a in enumerate(_state.arrays(dstate0))}
-        return {"x": dx} | states | {name: grad.copy() for name, grad in self.layer.grads.items()}
+        return {"x": dx} | states | {name: np.array(grad) for name, grad in self.layer.grads.items()}
 
     def values(self) -> dict[str, Array]:
         """The arrays that have gradients."""

@@ -5,6 +5,7 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P width of h.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from conftest import CELLS, CELLS_MORE, Case, assert_results_close, cell_id, eve
 from test_recurrent_dropout import differences, masked
 
 import fastrnn
-from fastrnn import _native, functional, reference
+from fastrnn import _native, _state, functional, reference
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -215,3 +216,98 @@ def test_tiles(precision: str) -> None:
         fastrnn.set_matmul_precision("highest")
     for key in ("h_n", "dweight_hh", "dh0"):
         np.testing.assert_array_equal(results[key], cut[key], err_msg=key)
+
+
+# --- Layers -----------------------------------------------------------------------------------------------------------
+
+LAYERS = [
+    (fastrnn.RNN, {"nonlinearity": "relu"}),
+    (fastrnn.GRU, {"reset_after": False}),
+    (fastrnn.GRU, {}),
+    (fastrnn.LSTM, {"proj_size": 3, "peephole": True}),
+    (fastrnn.LSTM, {"learn_initial_state": True}),
+]
+every_layer = pytest.mark.parametrize("cls, options", LAYERS, ids=[f"{c.__name__}-{'-'.join(o)}" for c, o in LAYERS])
+
+
+def sequences(T: int = 7, N: int = 4, D: int = 3, dtype: str = "float64") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """x (T, N, D) with NaN where it is masked, and all that may be said of its rows."""
+    rng = np.random.default_rng(5)
+    x, mask = rng.standard_normal((T, N, D)).astype(dtype), rng.random((T, N)) < 0.6
+    x[~mask] = np.nan
+    return x, {"mask": mask, "lengths": rng.integers(T // 2, T + 1, N), "reset_mask": rng.random((T, N)) < 0.2}
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one", "both"])
+@every_layer
+def test_gradients_of_layers(cls: Any, options: dict[str, Any], bidirectional: bool) -> None:
+    x, told = sequences()
+    layer = cls(3, 5, 2, bidirectional=bidirectional, dtype=np.float64, rng=0, **options)
+    for name, param in layer.params.items():
+        if name.startswith("initial"):
+            param[...] = 0.3
+    fastrnn.check_gradients(layer, np.nan_to_num(x, nan=0.1), **told)
+    fastrnn.check_gradients(layer, np.nan_to_num(x, nan=0.1), mask=told["mask"])
+    output, _ = layer(x, **told)
+    assert np.isfinite(output).all()
+
+
+@every_layer
+def test_a_mask_has_the_layout_of_x(cls: Any, options: dict[str, Any]) -> None:
+    x, told = sequences(dtype="float32")
+    layer, turned = (cls(3, 5, rng=0, batch_first=first, **options) for first in (False, True))
+    turned.load_state_dict(layer.state_dict())
+    mask = told.pop("mask")
+    output, _ = layer(x, mask=mask, **told)
+    other, _ = turned(x.swapaxes(0, 1), mask=mask.T.copy(), **told)
+    np.testing.assert_array_equal(other.swapaxes(0, 1), output)
+    one, _ = layer(x[:, 0], mask=mask[:, 0])
+    np.testing.assert_allclose(one, layer(x, mask=mask)[0][:, 0], rtol=1e-5, atol=1e-6)
+    for made, layout, shape in ((layer, "(T, N)", mask.T), (turned, "(N, T)", mask)):
+        with pytest.raises(ValueError, match=rf"mask: expected shape .* = {re.escape(layout)}, got"):
+            made(x if made is layer else x.swapaxes(0, 1), mask=shape)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(7,\) = \(T,\), got"):
+        layer(x[:, 0], mask=mask)
+    with pytest.raises(TypeError, match="mask: expected a NumPy array of bool, got int64"):
+        layer(x, mask=mask.astype(int))
+
+
+@every_layer
+def test_a_sequence_may_be_cut_anywhere(cls: Any, options: dict[str, Any]) -> None:
+    """Masked steps at the beginning of a piece show the state that came in."""
+    x, told = sequences(dtype="float32")
+    layer = cls(3, 5, 2, rng=0, **options)
+    whole, whole_n = layer(x, mask=told["mask"])
+    state, pieces = None, []
+    for t in range(len(x)):
+        y, state = layer(x[t : t + 1], state, mask=told["mask"][t : t + 1])
+        pieces.append(y)
+    np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=1e-5, atol=1e-6)
+    for a, b in zip(*(s if isinstance(s, tuple) else (s,) for s in (state, whole_n))):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@every_layer
+def test_streams_are_the_sequence(cls: Any, options: dict[str, Any]) -> None:
+    x, told = sequences(dtype="float32")
+    mask = told["mask"]
+    model = fastrnn.Sequential(cls(3, 5, 2, rng=0, **options), fastrnn.Linear(options.get("proj_size", 5), 2, rng=0))
+    stream = model.stream(4)
+    y = model(x, mask=mask)
+    for x_t, mask_t, y_t in zip(x, mask, y):
+        np.testing.assert_allclose(stream.step(x_t[mask_t], rows=mask_t), y_t[mask_t], rtol=1e-5, atol=1e-6)
+    before = stream.snapshot()
+    stream.step(np.zeros((0, 3), np.float32), rows=np.zeros(4, bool))
+    for a, b in zip(_state.arrays(before), _state.arrays(stream.state)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_models_pass_masks_on_or_refuse_them() -> None:
+    x, told = sequences(dtype="float32")
+    model = fastrnn.Sequential(fastrnn.LSTM(3, 5, rng=0), fastrnn.GRU(5, 4, rng=0), fastrnn.Linear(4, 2, rng=0))
+    y, _ = model[0](x, mask=told["mask"])
+    y, _ = model[1](y, mask=told["mask"])
+    np.testing.assert_array_equal(model(x, mask=told["mask"]), model[2](y))
+    np.testing.assert_array_equal(model.run(x, mask=told["mask"])[0], model[2](y))
+    with pytest.raises(ValueError, match="mask: expected None, as no layer of this Sequential takes masks"):
+        fastrnn.Sequential(fastrnn.Linear(3, 2))(x, mask=told["mask"])

@@ -6,14 +6,30 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P width of h.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import STATES, Case, every_cell, make_case, over_time
+from conftest import (
+    CELLS,
+    CELLS_MORE,
+    STATES,
+    Case,
+    assert_results_close,
+    cell_id,
+    every_cell,
+    every_dtype,
+    expect,
+    make_case,
+    over_time,
+)
 from test_reference import assert_gradients_match_differences, call, named_inputs
 
-from fastrnn import reference
+import fastrnn
+from fastrnn import _native, functional, reference, serialization
+from fastrnn.layers.dropout import dropout_mask
 
 KINDS = ["recurrent_mask", "zoneout", "both"]
 
@@ -90,3 +106,202 @@ def test_a_gru_drops_what_its_weights_see_alone() -> None:
     case = replace(case, weights=(*case.weights[:2], bias, bias), extra={"recurrent_mask": np.zeros((2, 4))})
     _, h_n, _ = case.forward(reference)
     np.testing.assert_array_equal(h_n, case.state[0])
+
+
+# --- Kernels against the reference ------------------------------------------------------------------------------------
+
+FORMS = [*CELLS, *CELLS_MORE]
+every_form = pytest.mark.parametrize("cell, options", FORMS, ids=[cell_id(*form) for form in FORMS])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_dtype
+@every_form
+def test_kernels_are_the_reference(cell: str, options: dict[str, Any], dtype: str, kind: str) -> None:
+    for shape in ((7, 5, 3, 9), (6, 13, 4, 18), (5, 1, 2, 3), (3, 40, 5, 33)):
+        case = noisy(make_case(cell, options, shape, dtype), kind)
+        assert_results_close(case.run(functional), expect(case), dtype)
+        inference = case.forward(functional, training=False)
+        for got, kept in zip(inference[:-1], case.forward(functional)[:-1]):
+            np.testing.assert_allclose(got, kept, rtol=1e-5, atol=1e-6)
+        case = replace(masked(case), reverse=shape[1] == 13)
+        assert_results_close(case.run(functional), expect(case), dtype)
+
+
+@every_cell
+def test_zoneout_of_one_state(cell: str, options: dict[str, Any]) -> None:
+    case = noisy(make_case(cell, options, (6, 5, 3, 9), "float64"))
+    for name in ("recurrent_mask", *("zoneout_" + s for s in STATES[cell])):
+        alone = replace(case, extra={name: case.extra[name]})
+        assert_results_close(alone.run(functional), expect(alone), "float64")
+    broadcast = np.broadcast_to(np.full(9, 0.3), (6, 5, 9))
+    case = replace(case, extra={"zoneout_h": broadcast})
+    assert_results_close(case.run(functional), expect(case), "float64")
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_instruction_sets(name: str) -> None:
+    if name not in _native.isas():
+        pytest.skip(f"no {name}")
+    before = _native.isa()
+    _native.use_isa(name)
+    try:
+        for cell, options in FORMS:
+            case = masked(noisy(make_case(cell, options, (6, 9, 5, 21), "float32")))
+            assert_results_close(case.run(functional), expect(case), "float32")
+    finally:
+        _native.use_isa(before)
+
+
+@every_form
+def test_every_way_to_share_out_gives_the_same_bits(cell: str, options: dict[str, Any]) -> None:
+    case = masked(noisy(make_case(cell, options, (9, 14, 5, 40), "float32")))
+    try:
+        for fused in (True, False):
+            results = []
+            for threads, by_units in ((1, False), (2, False), (3, True), (8, True), (8, False)):
+                _native.force_plan(threads=threads, by_units=by_units, fused=fused)
+                results.append(case.run(functional))
+            assert_results_close(results[0], expect(case), "float32")
+            for other in results[1:]:
+                for key, value in results[0].items():
+                    if value is not None:
+                        np.testing.assert_array_equal(other[key], value, err_msg=key)
+    finally:
+        _native.force_plan()
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+@every_cell
+def test_tiles(cell: str, options: dict[str, Any], precision: str) -> None:
+    """Tiles round products, not noise: errors are those of the same case without noise, or twice them at most."""
+    case = make_case(cell, options, (5, 18, 3, 40), "float32")
+    errors = []
+    _native.emulate_amx(True)
+    fastrnn.set_matmul_precision(precision)
+    try:
+        for one in (case, noisy(case)):
+            got, wanted = one.run(functional), expect(one)
+            errors.append(max(np.abs(got[k] - wanted[k]).max() / np.abs(wanted[k]).max() for k in got))
+    finally:
+        _native.emulate_amx(False)
+        fastrnn.set_matmul_precision("highest")
+    assert 0 < errors[1] < 2 * errors[0]
+
+
+@pytest.mark.parametrize("module", [functional, reference])
+def test_what_is_no_noise(module: ModuleType) -> None:
+    case = noisy(make_case("lstm", {"projection": True}, (5, 4, 3, 6), "float32"))
+    for name, wrong, error, words in (
+        ("recurrent_mask", case.extra["recurrent_mask"][:3], ValueError, "recurrent_mask: expected shape"),
+        ("zoneout_h", case.extra["zoneout_c"], ValueError, "zoneout_h: expected shape"),
+        ("zoneout_c", case.extra["zoneout_h"], ValueError, "zoneout_c: expected shape"),
+        ("zoneout_h", case.extra["zoneout_h"].astype(np.float64), TypeError, "zoneout_h: expected float32"),
+        ("recurrent_mask", 0.5, TypeError, "recurrent_mask: expected a NumPy array, got float"),
+    ):
+        with pytest.raises(error, match=words):
+            replace(case, extra=case.extra | {name: wrong}).forward(module)
+
+
+# --- Layers -----------------------------------------------------------------------------------------------------------
+
+LAYERS = [
+    (fastrnn.RNN, {}),
+    (fastrnn.GRU, {}),
+    (fastrnn.GRU, {"reset_after": False}),
+    (fastrnn.LSTM, {}),
+    (fastrnn.LSTM, {"proj_size": 3, "zoneout": (0.2, 0.4)}),
+]
+every_layer = pytest.mark.parametrize("cls, options", LAYERS, ids=[f"{c.__name__}-{'-'.join(o)}" for c, o in LAYERS])
+
+
+def make(cls: Any, options: dict[str, Any], **more: Any) -> Any:
+    return cls(3, 5, 2, **({"recurrent_dropout": 0.3, "zoneout": 0.2, "rng": 0} | options | more))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one", "both"])
+@every_layer
+def test_gradients_of_layers(cls: Any, options: dict[str, Any], bidirectional: bool) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 3, 3))
+    layer = make(cls, options, bidirectional=bidirectional, dtype=np.float64, dropout=0.2)
+    fastrnn.check_gradients(layer, x)
+    fastrnn.check_gradients(layer, x, mask=np.random.default_rng(2).random((5, 3)) < 0.6)
+
+
+@every_layer
+def test_noise_is_for_training_alone(cls: Any, options: dict[str, Any]) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 3, 3)).astype(np.float32)
+    layer, plain = make(cls, options), cls(3, 5, 2, rng=0, **{k: v for k, v in options.items() if k != "zoneout"})
+    plain.load_state_dict(layer.state_dict())
+    one, other = layer(x, training=True)[0], layer(x, training=True)[0]
+    assert (one != other).any()
+    np.testing.assert_array_equal(layer(x)[0], layer(x)[0])
+    dropped = make(cls, options, zoneout=0.0)
+    dropped.load_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(dropped(x)[0], plain(x)[0])
+    assert (layer(x)[0] != plain(x)[0]).any()
+
+
+@every_layer
+def test_one_mask_for_all_steps(cls: Any, options: dict[str, Any]) -> None:
+    layer = cls(3, 5, recurrent_dropout=0.5, rng=0, **{k: v for k, v in options.items() if k != "zoneout"})
+    x = np.random.default_rng(1).standard_normal((6, 64, 3)).astype(np.float32)
+    mask = dropout_mask(np.random.default_rng(7), (64, layer.state_spec.widths[0]), 0.5, np.float32)
+    assert set(np.unique(mask)) == {0, 2}
+    weights = {kind: layer.params[name] for kind, name in layer._names[0].items()}
+    layer._rng.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    output = layer(x, training=True)[0]
+    function = getattr(functional, layer.spec.cell + "_forward")
+    states = (None,) * len(layer.states)
+    expected = function(x, *states, **weights, **layer.spec.options, recurrent_mask=mask)[0]
+    np.testing.assert_array_equal(output, expected)
+
+
+@every_layer
+def test_streams_have_the_expectation(cls: Any, options: dict[str, Any]) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 3, 3)).astype(np.float32)
+    layer = make(cls, options)
+    stream = layer.stream(3)
+    output, _ = layer(x)
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), output)
+    stream.reset()
+    np.testing.assert_array_equal(stream.run(x), output)
+    layer.prepare()
+    np.testing.assert_array_equal(layer(x)[0], output)
+
+
+def test_the_mean_of_training_is_near_the_expectation() -> None:
+    """With one step from a given state zoneout is linear: the mean over many draws is the value in evaluation."""
+    layer = fastrnn.LSTM(3, 8, zoneout=(0.3, 0.6), rng=0)
+    rng = np.random.default_rng(0)
+    x, N = rng.standard_normal((1, 1, 3)).astype(np.float32), 20000
+    state = tuple(rng.standard_normal((1, 1, 8)).astype(np.float32) for _ in "hc")
+    many = [np.repeat(a, N, axis=1) for a in (x, *state)]
+    _, (h, c) = layer(many[0], tuple(many[1:]), training=True)
+    _, (h_mean, c_mean) = layer(x, state)
+    np.testing.assert_allclose(h.mean(axis=1), h_mean[:, 0], atol=0.03)
+    np.testing.assert_allclose(c.mean(axis=1), c_mean[:, 0], atol=0.03)
+    kept = (h[0] == state[0][0]).mean(), (c[0] == state[1][0]).mean()
+    np.testing.assert_allclose(kept, (0.3, 0.6), atol=0.01)
+
+
+@every_layer
+def test_options_come_back(cls: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    layer = make(cls, options)
+    serialization.save_model(layer, tmp_path / "m.fastrnn")
+    loaded = serialization.load_model(tmp_path / "m.fastrnn")
+    assert loaded.arguments() == layer.arguments() and loaded.noise == layer.noise
+    assert "zoneout" not in cls(3, 5).arguments() and "recurrent_dropout" not in cls(3, 5).arguments()
+
+
+def test_what_is_no_probability() -> None:
+    for options, words in (
+        ({"recurrent_dropout": 1.0}, "recurrent_dropout: expected a probability 0 <= p < 1, got 1.0"),
+        ({"zoneout": -0.1}, "zoneout: expected a probability 0 <= p < 1, got -0.1"),
+        ({"zoneout": (0.1,)}, r"zoneout: expected a probability or \(zoneout_h, zoneout_c\), got a tuple of 1"),
+        ({"zoneout": (0.1, 2)}, "zoneout_c: expected a probability 0 <= p < 1, got 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fastrnn.LSTM(3, 5, **options)
+    with pytest.raises(ValueError, match="zoneout: expected a probability, got a tuple of 2"):
+        fastrnn.GRU(3, 5, zoneout=(0.1, 0.2))

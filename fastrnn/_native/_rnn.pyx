@@ -4,13 +4,15 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport (
-    check_names, data_of, dense, gradient, new_array, read_series, real_type, series_of, written_series,
+    check_names, data_of, dense, gradient, hold, new_array, read_series, real_type, series_of, written_series,
 )
 from fastrnn._native._rows cimport read_rows
-from fastrnn._native._runtime cimport Cache, Rooms, Workspace, allot, build_for, check_unused, reserve, sequence_kernels
+from fastrnn._native._runtime cimport (
+    Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped,
+)
 from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
-    reserve_states, run_backward, run_forward,
+    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
+    reserve_pointers, reserve_states, run_backward, run_forward, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -33,8 +35,8 @@ cdef class SequenceCache(Cache):
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, bint reverse=False,
-            out=None, bint training=False):
+            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
+            zoneout_h=None, zoneout_c=None, bint reverse=False, out=None, bint training=False):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None)."""
     cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef SequenceCall call
@@ -47,6 +49,8 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
     read_rows(q, held, lengths, reset_mask, mask, reverse, training, output)
+    if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
+        _read_noise(q, held, typenum, cnp.PyArray_DIM(output, 0), recurrent_mask, zoneout_h, zoneout_c)
     if q.args.weight_hh != NULL:
         h_n = new_array(typenum, q.N, q.P, -1, False)
     if q.cell == FR_LSTM:
@@ -61,6 +65,8 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     if q.T:
         with nogil:
             run_forward(&call)
+        if was_stopped(&call.work, whole_cost(&call)):
+            raise_signal()
     call.kernels.last_states(q, data_of(h_n), data_of(c_n))
     call.kernels.carry_outputs(q)
     if not training:
@@ -103,6 +109,22 @@ cdef int _read_h0(fr_sequence *q, list held, int typenum, h0, bint may_change) e
     return 0
 
 
+cdef int _read_noise(fr_sequence *q, list held, int typenum, long T, recurrent_mask, zoneout_h, zoneout_c) except -1:
+    """Recurrent dropout and zoneout; backward reads them again."""
+    cdef str state = "NH" if q.P == q.H else "NP"
+    cdef cnp.ndarray part
+    q.args.recurrent_mask = hold(held, recurrent_mask, "recurrent_mask", typenum, state, 2, q.N, q.P)
+    if zoneout_h is not None:
+        part = read_series(zoneout_h, "zoneout_h", typenum, f"T{state}", T, q.N, q.P)
+        q.args.zoneout_h = series_of(part)
+        held.append(part)
+    if zoneout_c is not None:
+        part = read_series(zoneout_c, "zoneout_c", typenum, "TNH", T, q.N, q.H)
+        q.args.zoneout_c = series_of(part)
+        held.append(part)
+    return 0
+
+
 cdef Workspace _make_states(SequenceCall *call):
     """Room for what a backward pass needs."""
     cdef fr_sequence *q = &call.sequence
@@ -134,6 +156,9 @@ cdef Workspace _make_scratch(SequenceCall *call):
 
 
 # ---- Backward ----
+
+cdef enum: WORTH_COPIES = 500000000, MANY_ROWS = 2000  # multiply-adds; rows of all steps
+
 
 def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran; returns the dict of gradients."""
@@ -171,15 +196,20 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     _weight_gradients(&call, typenum, sums, into)
 
     plan_call(&call, False)
+    cdef dict saved = None if into is None else _save(&call, into)
     cdef Workspace scratch = _make_backward_scratch(&call), states = cache.states  # no-cython-lint: alive until the end
     arrays = cache.arrays  # no-cython-lint: alive until the end
     cache.states = cache.arrays = None  # used up from here on
     call.kernels.pack_state(q, q.scratch.dstate, data_of(dc_n_))
     if q.rows.times != NULL:
         call.kernels.gather_late(q)
+    if q.args.zoneout_h.data != NULL:
+        memset(q.scratch.dkept, 0, q.N * call.kernels.padded(q.P) * call.kernels.itemsize)
     if q.T:
         with nogil:
             run_backward(&call)
+        if was_stopped(&call.work, whole_cost(&call) if call.may_stop == EVERY_PHASE else 0):
+            _stop(into, saved)
     elif dh0 is not None:
         call.kernels.grad_state(q, partition_of(&call, 0, 1, 0))
     if is_lstm:
@@ -190,6 +220,25 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         gradients[name] = into[name]
     gradients.update(sums)
     return gradients
+
+
+cdef dict _save(SequenceCall *call, into):
+    """Copies of the arrays that a long backward pass adds to, for a signal that stops it. Where there are few rows to add, the
+    copies would cost more than 1% of the call: gradients that it has begun to add are finished instead."""
+    if whole_cost(call) < WORTH_COPIES or fr_packed(&call.sequence, call.sequence.T) < MANY_ROWS:
+        call.may_stop = STEPS
+        return None
+    return {name: array.copy() for name, array in into.items() if array is not None}
+
+
+cdef int _stop(into, dict saved) except -1:
+    """Raise what the handler of the signal has raised, with the caller's arrays as they were."""
+    try:
+        raise_signal()
+    except BaseException:
+        for name, array in (saved or {}).items():
+            into[name][...] = array
+        raise
 
 
 cdef list _names(const fr_sequence *q):
@@ -249,6 +298,8 @@ cdef Workspace _make_backward_scratch(SequenceCall *call):
     reserve(&rooms, &q.scratch.operands, k.operands_size(q, True), itemsize)
     reserve(&rooms, &q.scratch.gradients, k.gradients_size(q, call.threads), itemsize)
     reserve(&rooms, &q.scratch.dprojected, fr_packed(q, q.T) * k.padded(q.P) if q.args.weight_hr else 0, itemsize)
+    if q.args.zoneout_h.data != NULL:
+        reserve(&rooms, &q.scratch.dkept, q.N * k.padded(q.P), itemsize)
     if q.rows.times != NULL:
         reserve(&rooms, &q.scratch.dlate, q.rows.late_count * q.P, itemsize)
     reserve_pointers(&rooms, call)

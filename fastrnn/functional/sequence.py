@@ -35,8 +35,6 @@ def sequence_forward(
     """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
     if weight_hh is None:
         raise TypeError("weight_hh: expected a NumPy array, got NoneType")
-    if recurrent_mask is not None or zoneout_h is not None or zoneout_c is not None:
-        raise NotImplementedError("recurrent_mask, zoneout_h, zoneout_c: only fastrnn.reference has them yet")
     result: tuple[Array, Array, Maybe, Any] = _native.forward(
         spec.compiled,
         x,
@@ -51,6 +49,9 @@ def sequence_forward(
         lengths=lengths,
         reset_mask=reset_mask,
         mask=mask,
+        recurrent_mask=recurrent_mask,
+        zoneout_h=zoneout_h,
+        zoneout_c=zoneout_c,
         reverse=reverse,
         out=out,
         training=training,

@@ -9,7 +9,7 @@ of the learned one. x is copied once for it; calls without resets, and layers th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,19 +68,22 @@ class InEpisodes:
 
 
 def forward(
-    layer: RecurrentLayer, x: Array | None, state0: list[Any], episodes: Episodes, context: Context, training: bool
+    layer: RecurrentLayer, x: Array | None, state0: list[Any], episodes: Episodes, mask: Array | None, training: bool
 ) -> tuple[Array, list[Array], Any]:
-    """output (T, N, F), state_n, each (L*S, N, ...), and the cache. x time-major, None for steps without input."""
+    """output (T, N, F), state_n, each (L*S, N, ...), and the cache. x and mask time-major; x None for steps
+    without input."""
     S, states = layer.state_spec.directions, []
     for part, name in zip(state0, layer.states):
         start = part[:, episodes.n]
         for index, learned in enumerate(layer.params[f"initial_{name}"]):
             start[index, episodes.anew[index % S]] = learned
         states.append(start)
+    if mask is not None:
+        mask = as_given(episodes.cut(mask), True, layer.batch_first)
     output, state_n = layer.forward(
         None if x is None else as_given(episodes.cut(x), True, layer.batch_first),
         layer._as_state(states),
-        context=replace(context, lengths=episodes.lengths, reset_mask=None, steps=episodes.K if x is None else None),
+        context=Context(episodes.lengths, mask=mask, steps=episodes.K if x is None else None),
         training=training,
     )
     ends = [_at_ends(part, episodes, S, 1) for part in (state_n if isinstance(state_n, tuple) else (state_n,))]

@@ -63,6 +63,22 @@ def without_rest(x: Array, lengths: Array, batch_first: bool | None) -> Array:
     return np.where(within.reshape(within.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
 
 
+def time_major_mask(mask: Any, T: int, N: int, batched: bool, batch_first: bool) -> Array | None:
+    """The (T, N) view of a mask with the axes of x, (T, N), (N, T) with batch_first, (T,) for one sequence; None where
+    all steps are real."""
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
+    shape, axes = ((T,), "(T,)") if not batched else ((N, T), "(N, T)") if batch_first else ((T, N), "(T, N)")
+    if mask.shape != shape:
+        raise ValueError(f"mask: expected shape {shape} = {axes}, got {mask.shape}")
+    if mask.all():
+        return None
+    return mask[:, None] if not batched else mask.T if batch_first else mask
+
+
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
     """lengths (N,) of integers 0..T in any order, as intp; None where every sequence has all T steps."""
     if lengths is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..streaming.stream import ChainBuilder, Stream, open_stream
+from .._native import Stack
+from ..streaming.builder import ChainBuilder
+from ..streaming.stream import Stream, open_stream
 from .own import adapt
 from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
@@ -37,7 +39,7 @@ class Module(Weights):
     time: Time = Time.PER_STEP
     """What it does with the axis of time."""
     accepts: frozenset[str] = frozenset()
-    """What a forward takes beside x, of "state", "lengths", "reset_mask" and "targets"."""
+    """What a forward takes beside x, of "state", "lengths", "reset_mask", "mask" and "targets"."""
     needs_targets: bool = False
     """True for a layer that needs its targets in evaluation too, as it cannot run without."""
     optional_input_grad: bool = False
@@ -59,6 +61,7 @@ class Module(Weights):
     def __init__(self) -> None:
         super().__init__()
         self._prepared: Prepared | None = None
+        self._stack: Stack | None = None
 
     # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
 
@@ -105,16 +108,17 @@ class Module(Weights):
         lengths: Array | None = None,
         reset_mask: Array | None = None,
         targets: Array | None = None,
+        mask: Array | None = None,
         training: bool = False,
     ) -> tuple[Array, Any]:
         """y, state_n: the layer from `state` on, None for zeros. Every layer can be run like this: see `forward`.
 
-        A layer that does not look at the axes of time and batch passes over lengths (N,) and reset_mask (T, N).
+        A layer that does not look at the axes of time and batch passes over lengths (N,), reset_mask (T, N) and mask.
         Raises ValueError for a state that the layer does not have and for lengths or resets that it cannot honour.
         """
         context = NOTHING
-        if lengths is not None or reset_mask is not None or targets is not None:
-            context = Context(lengths, reset_mask, targets)
+        if lengths is not None or reset_mask is not None or targets is not None or mask is not None:
+            context = Context(lengths, reset_mask, targets, mask=mask)
         self.check_context(state, context)
         return self.forward(x, state, context=context, training=training)
 
@@ -135,8 +139,8 @@ class Module(Weights):
         if context.targets is not None and "targets" not in accepts:
             raise ValueError(f"targets: expected None, as {name} takes no targets")
         if "state" in accepts:
-            for option, value in (("lengths", context.lengths), ("reset_mask", context.reset_mask)):
-                if value is not None and option not in accepts:
+            for option in ("lengths", "reset_mask", "mask"):
+                if getattr(context, option) is not None and option not in accepts:
                     raise ValueError(f"{option}: expected None, as {name} takes no {option}")
 
     def check_dstate(self, dstate_n: Any) -> None:
@@ -188,20 +192,40 @@ class Module(Weights):
     # --- packed weights ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Pack the weights once for all short calls to come, instead of in each: for inference a few steps at a time.
+        """Pack the weights now, and take them for unchanged from here on, without a look.
 
-        Results are the same bits. Parameters are read-only until the model is trained on, or `load_state_dict` or
-        `release` is called. Views of parameters that were taken before stay writable: do not write through them.
-        Raises ValueError for a model without a compiled stream, with a bidirectional layer or layers of your own.
+        Calls in inference keep packed weights by themselves, and results are the same bits. A prepared model saves the
+        first call the packing, and each call the checksum where somebody holds an array of its parameters. These are
+        read-only until the model is trained on, or `load_state_dict` or `release` is called. Views of parameters that
+        were taken before stay writable: do not write through them.
         """
         if self._prepared is None or self._prepared.model is not self:
             self.release()
             Prepared(self)
 
     def release(self) -> None:
-        """Undo `prepare`."""
+        """Undo `prepare`, and let go of all packed weights; the next call packs anew. Of use to save memory, and after
+        a write to a weight past NumPy, through its bare address."""
         if self._prepared is not None:
             self._prepared.release()
+        for layer in self.flatten():
+            if layer._stack is not None:
+                layer._stack.forget()
+
+    def _trains(self) -> None:
+        """A call in training was here: parameters are about to change."""
+        if self._prepared is not None:
+            self._prepared.release()
+
+    def open_stack(self) -> Stack | None:
+        """The compiled form in which the layer runs in inference, with its weights packed; None without one."""
+        if self._stack is None:
+            self._stack = self.make_stack()
+        return self._stack
+
+    def make_stack(self) -> Stack | None:
+        """A new one, see `open_stack`."""
+        return None
 
     # --- streams -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .protocol import NOTHING, Context, Time
 
-_SEQUENCE = ("lengths", "reset_mask", "targets")  # passed on to a layer that accepts them; the rest always
+_SEQUENCE = ("lengths", "reset_mask", "targets", "mask")  # passed on to a layer that accepts them; the rest always
 
 
 def adapt(cls: Any) -> None:

@@ -58,6 +58,7 @@ class Context:
     steps: int | None = None  # with x None, how many steps to run without input
     teacher_forcing: float | None = None  # the probability with which a target is fed back; None: the layer's own
     trees: Any = None  # the `Trees` whose nodes x belongs to
+    mask: Array | None = None  # (T, N), or (N, T) where x is batch-first: which steps are real
 
 
 NOTHING = Context()

@@ -28,6 +28,11 @@ class RNN(RecurrentLayer):
     rng: None, a seed or a numpy Generator, for the weights; dropout gets a Generator of its own, seeded from it.
     learn_initial_state: parameters initial_h (L*S, P) (LSTM: initial_c (L*S, H) too), zeros at first, are the state
         that sequences start from where none is given.
+    recurrent_dropout: probability of dropping a unit of h before it meets the recurrent weights, in training: the same
+        units at all steps of a sequence (Gal & Ghahramani 2016, Keras's recurrent_dropout; one mask for all gates).
+    zoneout: probability that a unit of h keeps its value at a step (Krueger et al. 2017), in training; in evaluation
+        and streams h is the expectation. Both are drawn anew for each call in training, layer and direction, from the
+        Generator that dropout has.
     init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)), PyTorch's choice; "orthogonal": each gate's recurrent weights are a
         random orthogonal matrix instead.
 
@@ -52,6 +57,8 @@ class RNN(RecurrentLayer):
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__(
             CellSpec("rnn", nonlinearity),
@@ -67,6 +74,8 @@ class RNN(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
         )
         self.nonlinearity = nonlinearity
 
@@ -105,6 +114,8 @@ class GRU(RecurrentLayer):
         rng: int | np.random.Generator | None = None,
         init: Literal["uniform", "orthogonal"] = "uniform",
         learn_initial_state: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__(
             CellSpec("gru", activation, gate_activation, reset_after=reset_after),
@@ -120,6 +131,8 @@ class GRU(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
         )
         self.reset_after = bool(reset_after)
         self.gate_activation = gate_activation
@@ -156,6 +169,7 @@ class LSTM(RecurrentLayer):
         weight_hr_l{k} (P, H). 0: no projection.
     peephole: gates see the cell state through diagonal weights (Gers and Schmidhuber 2000), parameters
         weight_peephole_l{k} (3H,) in the order i, f, o.
+    zoneout: a probability for h and c, or (zoneout_h, zoneout_c).
     cell_clip: a positive number that all that goes into an activation is clipped to (ONNX's clip); None: no clip.
     gate_activation (i, f, o) and activation (g and h = o * activation(c)) as for `GRU`.
     All other arguments and the output are as for `RNN`.
@@ -182,6 +196,8 @@ class LSTM(RecurrentLayer):
         init: Literal["uniform", "orthogonal"] = "uniform",
         forget_bias: float | None = None,
         learn_initial_state: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
     ) -> None:
         self.proj_size = check_size("proj_size", proj_size, least=0)
         if self.proj_size >= check_size("hidden_size", hidden_size):
@@ -203,6 +219,8 @@ class LSTM(RecurrentLayer):
             rng=rng,
             init=init,
             learn_initial_state=learn_initial_state,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             proj_size=self.proj_size,
         )
         self.peephole = spec.peephole

@@ -84,12 +84,14 @@ class Sequential(Container):
         lengths: Array | None = None,
         reset_mask: Array | None = None,
         targets: Array | None = None,
+        mask: Array | None = None,
         training: bool = False,
     ) -> Array:
-        """y. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them, `targets` to the last one."""
+        """y. `lengths` (N,), `reset_mask` (T, N) and `mask`, of the first axes of x, go to the layers that take them,
+        `targets` to the last one."""
         context = NOTHING
-        if lengths is not None or reset_mask is not None or targets is not None:
-            context = Context(lengths, reset_mask, targets)
+        if lengths is not None or reset_mask is not None or targets is not None or mask is not None:
+            context = Context(lengths, reset_mask, targets, mask=mask)
             self.check_context(None, context)
         return self._own_forward(x, context=context, training=training)[0]
 
@@ -97,13 +99,6 @@ class Sequential(Container):
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
         """y, state_n; the state is a tuple with one entry per layer, None for a layer without state or for zeros."""
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
         in_front = self.batch_first is not None and "lengths" not in self.layers[0].accepts
         if context.lengths is not None and self.time.in_x and in_front:
             x = self._without_rest(x, context.lengths)
@@ -145,7 +140,7 @@ class Sequential(Container):
         return dy, tuple(reversed(dstate0))
 
     def check_context(self, state: Any, context: Context, *, within: bool = False) -> None:
-        words = {"lengths": "lengths", "reset_mask": "resets"}
+        words = {"lengths": "lengths", "reset_mask": "resets", "mask": "masks"}
         for option, word in () if within else words.items():
             if getattr(context, option) is not None and option not in self.accepts:
                 raise ValueError(f"{option}: expected None, as no layer of this Sequential takes {word}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._native import Stack
 from .._validate import (
     as_real,
     check_choice,
@@ -26,22 +27,22 @@ from .._validate import (
     check_probability,
     check_reset_mask,
     check_size,
-    check_state,
-    kind_of,
     own_generator,
 )
 from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .dropout import dropout_mask
 from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, resets_of_directions, time_major
+from .layout import as_given, read_doutput, resets_of_directions, time_major_mask
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
+from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
+from .stack_states import StackStates
 from .stateful import Stateful
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class RecurrentLayer(Stateful):
+class RecurrentLayer(StackStates):
     """What RNN, GRU and LSTM share.
 
     The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
@@ -60,6 +61,7 @@ class RecurrentLayer(Stateful):
     batch_first: bool
     _rng: np.random.Generator
     optional_input_grad = True
+    accepts = Stateful.accepts | {"mask"}
 
     reads = "features"
 
@@ -79,6 +81,8 @@ class RecurrentLayer(Stateful):
         rng: Any,
         init: str,
         learn_initial_state: bool,
+        recurrent_dropout: float,
+        zoneout: float | tuple[float, float],
         proj_size: int = 0,
     ) -> None:
         super().__init__()
@@ -96,6 +100,7 @@ class RecurrentLayer(Stateful):
         self.init = check_choice("init", init, ("uniform", "orthogonal"))
         self.learn_initial_state = bool(learn_initial_state)
         self.spec, self.gates, self.states = spec, spec.gates, spec.states
+        self.noise = Noise.of(recurrent_dropout, zoneout, self.states)
         self._directions = 2 if self.bidirectional else 1
         self._h_size = proj_size or self.hidden_size
         self._width = self._h_size * (self._directions if self.merge == "concat" else 1)
@@ -115,7 +120,7 @@ class RecurrentLayer(Stateful):
             for name, width in zip(self.states, (self._h_size, self.hidden_size)):
                 rows = self.num_layers * self._directions
                 self.add_param(f"initial_{name}", np.zeros((rows, width), self.dtype))
-        if self.dropout and self.num_layers > 1:
+        if (self.dropout and self.num_layers > 1) or self.noise:
             self._rng = own_generator(rng)
 
     def _start_weights(self, rng: np.random.Generator, index: int, names: dict[str, str]) -> None:
@@ -143,6 +148,7 @@ class RecurrentLayer(Stateful):
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dropout": self.dropout,
+            **self.noise.arguments(),
             "bidirectional": self.bidirectional,
             **({} if self.merge == "concat" else {"merge": self.merge}),
             "dtype": self.dtype.name,
@@ -155,13 +161,10 @@ class RecurrentLayer(Stateful):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
+        if not training:
+            found = self._infer(x, state, context)
+            if found is not None:
+                return found
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
@@ -169,10 +172,11 @@ class RecurrentLayer(Stateful):
         state0, learned = self._first_state(state, N, batched)
         if not N:
             return self._of_no_rows(T, lengths, x is None, training)
+        mask = time_major_mask(context.mask, T, N, batched, self.batch_first)
         episodes = self._episodes(reset_mask, lengths, T, N)
         if episodes is not None:
             x = None if x is None else y
-            y, parts, inner = run_episodes(self, x, state0, episodes, context, training)
+            y, parts, inner = run_episodes(self, x, state0, episodes, mask, training)
             if training:
                 self._cache = InEpisodes(episodes, inner, (T, N, self._width), batched, learned)
             return as_given(y, batched, self.batch_first), self._as_state([a if batched else a[:, 0] for a in parts])
@@ -188,9 +192,7 @@ class RecurrentLayer(Stateful):
             both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
                 index = k * S + s
-                weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
-                if x is None and not k:
-                    weights["weight_ih"] = weights["weight_ih"][:, :0]
+                weights = self._weights_of(index, x is None, T, N, training)
                 h0, c0 = [a if a is None else a[index] for a in state0]
                 output, h_n, c_n, cache = sequence_forward(
                     self.spec,
@@ -200,6 +202,7 @@ class RecurrentLayer(Stateful):
                     **weights,
                     lengths=lengths,
                     reset_mask=resets[s],
+                    mask=mask,
                     reverse=bool(s),
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
@@ -211,6 +214,27 @@ class RecurrentLayer(Stateful):
         if training:
             self._cache = caches, masks, halves, (T, N, self._width), batched, x is None, learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
+
+    def _infer(self, x: Any, state: Any, context: Context) -> tuple[Array, Any] | None:
+        """The whole forward without training as one compiled call, from packed weights; None for what that does not
+        take: no input, and what has to be refused."""
+        merges = self._directions == 2 and self.merge != "concat"
+        if x is None or context.steps is not None or context.mask is not None or (merges and self.num_layers > 1):
+            return None
+        if any(self.noise.zoneout) or (self.learn_initial_state and context.reset_mask is not None):
+            return None
+        stack = self._stack or self.open_stack()
+        assert stack is not None
+        if state is None and self.learn_initial_state:
+            N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
+            learned = [self._params[f"initial_{name}"] for name in self.states]
+            state = self._as_state(learned if N is None else [np.repeat(a[:, None], N, axis=1) for a in learned])
+        told = state, context.lengths, context.reset_mask, self.batch_first
+        found = stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
+        return (merge_directions(found[0], self.merge), found[1]) if merges and found else found
+
+    def make_stack(self) -> Stack:
+        return Stack(self._params, self._names, self._directions, self.spec.compiled)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         kept = self._kept()
@@ -270,6 +294,18 @@ class RecurrentLayer(Stateful):
             grads = sequence_backward(self.spec.cell, dy, dh_n, dc_n, caches[index], into=into)
             dx = dx if s else grads["x"]
         return dx
+
+    def _weights_of(self, index: int, without_input: bool, T: int, N: int, training: bool) -> dict[str, Any]:
+        """What the functional core is told of one layer and direction: its weights, and the noise of this call."""
+        weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
+        if without_input and index < self._directions:
+            weights["weight_ih"] = weights["weight_ih"][:, :0]
+        if not self.noise:
+            return weights
+        widths = self._state_widths()
+        if training:
+            return weights | self.noise.draw(self._rng, T, N, widths, self.dtype)
+        return weights | self.noise.expectation(T, N, widths, self.dtype)
 
     def _backward_in_episodes(self, kept: InEpisodes, dy: Any, dstate_n: Any, need_dx: bool) -> tuple[Any, Any]:
         if dy is not None:
@@ -334,62 +370,7 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(self.spec, weights, learned)
+            builder.add_recurrence(
+                self.spec, weights, learned, self.noise.zoneout, stack=self.open_stack(), index=index
+            )
         return True
-
-    # --- layouts ------------------------------------------------------------------------------------------------------
-
-    def _state_widths(self) -> tuple[int, ...]:
-        return self.spec.widths(self.hidden_size, self._h_size)
-
-    def _read_input(self, x: Array | None, state: State, steps: int | None) -> tuple[Array, bool]:
-        """x time-major, and whether it has a batch axis; `steps` without input are an x of no features."""
-        if (x is None) == (steps is None):
-            raise ValueError("steps: expected a number of steps with x None, and None with an x")
-        if x is not None:
-            x = as_real("x", x, self.dtype)
-            return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
-        several = len(self.states) > 1 and isinstance(state, (tuple, list))
-        first = next((part for part in state if part is not None), None) if several else state
-        batched = first is None or np.ndim(first) == 3
-        N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
-        return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
-
-    def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
-        """h (L*S, N, P) and c (L*S, N, H), None where none is given, and for the c of a cell without one."""
-        if state is None:
-            return [None, None]
-        parts = [state] if len(self.states) == 1 else state
-        if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
-            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), got {kind_of(state)}")
-        rows = self.num_layers * self._directions
-        for part, letter, width in zip(parts, self.states, self._state_widths()):
-            shape = (rows, N, width) if batched else (rows, width)
-            label = name if len(self.states) == 1 else f"{letter} of {name}"
-            check_state(label, part, shape, self.dtype)
-        return _pair([part if batched or part is None else part[:, None] for part in parts])
-
-    def _first_state(self, state: State, N: int, batched: bool) -> tuple[list[Array | None], list[int]]:
-        """What the sequences start from, and which parts of it are the learned ones."""
-        first, learned = self._unpack("state", state, N, batched), []
-        if self.learn_initial_state:
-            for part, name in enumerate(self.states):
-                if first[part] is None:
-                    first[part] = np.repeat(self._params[f"initial_{name}"][:, None], N, axis=1)
-                    learned.append(part)
-        return first, learned
-
-    def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
-        if not batched:
-            return self._as_state([np.concatenate(rows) for rows in zip(*state_n)])
-        if len(state_n) == 1:
-            return self._as_state([a[None] for a in state_n[0]])
-        return self._as_state([np.stack(rows) for rows in zip(*state_n)])
-
-    def _as_state(self, parts: list[Array]) -> State:
-        return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _pair(parts: list[Array | None]) -> list[Array | None]:
-    """h and c, which is None for a cell without one."""
-    return [parts[0], parts[1] if len(parts) == 2 else None]

@@ -20,6 +20,7 @@ class Stateful(Module):
         *,
         lengths: Array | None = None,
         reset_mask: Array | None = None,
+        mask: Array | None = None,
         steps: int | None = None,
         training: bool = False,
     ) -> tuple[Array, Any]:
@@ -33,6 +34,10 @@ class Stateful(Module):
         reset_mask: bool (T, N), with batch_first too: where True the state is zeroed before that step, as at the start
             of an episode, and no gradient flows back across. A reverse direction's state is zeroed at the same
             boundary, after it has read that step. With a learned initial state resets go there, and their gradient.
+        mask: bool (T, N), or (N, T) with batch_first, (T,) for one sequence: where False the step is not real. The row
+            keeps its state there, and output is that of the step before: h as it was carried, so zeros before the
+            first real step of a row that starts from zeros. What x holds there is not looked at. A reset at such a step
+            is applied, then the state is carried. Not every layer takes one.
         steps: with x None, how many steps to run without input, s_t = f(s_{t-1}). The batch is that of the state, one
             sequence where there is none.
         training: True keeps what `backward` needs.
@@ -40,9 +45,12 @@ class Stateful(Module):
         output has the layout of x. state_n is like state.
         Raises TypeError for what is no array or has another dtype, ValueError for a wrong shape.
         """
-        if lengths is None and reset_mask is None and steps is None:
+        if lengths is None and reset_mask is None and steps is None and mask is None:
             return self._own_forward(x, state, training=training)
-        return self._own_forward(x, state, context=Context(lengths, reset_mask, steps=steps), training=training)
+        if mask is not None and "mask" not in self.accepts:
+            raise ValueError(f"mask: expected None, as {type(self).__name__} takes no mask")
+        context = Context(lengths, reset_mask, steps=steps, mask=mask)
+        return self._own_forward(x, state, context=context, training=training)
 
     def backward(
         self, doutput: Array | None, dstate_n: Any = None, *, need_dx: bool = True

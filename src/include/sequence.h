@@ -14,6 +14,7 @@
 
 #include "cell.h"
 #include "partition.h"
+#include "work.h"
 
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
@@ -60,6 +61,9 @@ typedef struct {
     const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
     const void *weight_hr, *bias_hr;   /* (P, H), (P,): the projection; or NULL */
     const void *weight_peephole;       /* (3*H,) i, f, o, or NULL */
+    const void *recurrent_mask; /* (N, P) what h is multiplied with before it meets the recurrent weights; or NULL */
+    fr_series zoneout_h,
+        zoneout_c; /* (T, N, P), (T, N, H) the part of the state before that is kept; data NULL: none */
 
     fr_series doutput; /* (T, N, P) or data NULL */
     const void *dh_n;  /* (N, P) or NULL */
@@ -72,11 +76,14 @@ typedef struct {
 
 /* What forward leaves for backward. */
 typedef struct {
-    void *bias;  /* summed biases in panel order, then padded peepholes */
-    void *zeros; /* a row of zeros: the state of a row that starts anew */
-    void *gates; /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
-    void *c;     /* (N + rows, Hp), the first N the initial cell state (LSTM) */
-    void *inner; /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
+    void *bias;    /* summed biases in panel order, then padded peepholes */
+    void *zeros;   /* a row of zeros: the state of a row that starts anew */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
+    void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
+    void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */
+    void *h_made,
+        *c_made; /* (rows, Pp), (rows, Hp) what the cell makes of h and c, where zoneout keeps a part of them */
 } fr_sequence_workspace;
 
 /* What one call needs for itself. */
@@ -89,6 +96,7 @@ typedef struct {
     void *dprojected;          /* (rows, Pp) gradient of the projection before its activation */
     void *panels_h, *panels_x; /* weights packed for dh and for dx */
     void *gradients;           /* gate gradients packed for the products of grad_weights, for all threads */
+    void *dkept;               /* (N, Pp) the part of dh that zoneout_h takes past the cell */
     void *dlate; /* (late_count, P) where steps are masked: dh_n and the doutput of masked steps, added up */
 } fr_sequence_scratch;
 
@@ -99,11 +107,15 @@ typedef struct {
     int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int input_projection;            /* an fr_input_projection */
+    int as_one_row; /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
     int training; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
     fr_rows rows;
     fr_sequence_arguments args;
     fr_sequence_workspace workspace;
     fr_sequence_scratch scratch;
+    /* Of the thread that this copy belongs to: a task that takes long, and may be left half done, asks fr_stops now and then.
+     * NULL: tasks are finished. */
+    fr_watch *watch;
 } fr_sequence;
 
 /* What one build of rnn.c offers. Sizes are in elements. */

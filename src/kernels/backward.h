@@ -117,15 +117,39 @@ static void put_backward_operands(const fr_sequence *q, int index, long s, long 
 
 /* ---- One step ---- */
 
-/* The product of gate gradients with recurrent weights, finished by an epilogue; at.next leads to the gradients, and is not
- * looked at where there are none (`any` is 0). Panels are visited in falling order where `falling`. */
-static void multiply_gates(const fr_sequence *q, const backward_product *p, int any, row_pointers at, long active,
-                           const cell_step *view, epilogue *epilogue, int falling, fr_partition partition) {
+/* Around the epilogue: noise.h. */
+INLINE int gates_inner(const fr_sequence *q, const backward_product *p) { return p->same_step && !q->args.weight_hr; }
+INLINE int finds_dc(const fr_sequence *q, const backward_product *p) { return p->same_step || !q->args.weight_hr; }
+
+static void noise_before(const fr_sequence *q, const backward_product *p, long s, const cell_step *view, unit_rows u,
+                         real *acc, real *aside) {
+    if (q->args.recurrent_mask && !p->same_step) mask_sums(q, u, acc);
+    if (q->args.zoneout_h.data && !p->same_step) split_dh(q, s, view, u, acc);
+    if (s < 0) return;
+    if (q->args.zoneout_c.data && finds_dc(q, p)) split_dc(q, s, u, aside);
+    if (q->args.recurrent_mask && gates_inner(q, p)) put_dstate_aside(q, u, aside);
+}
+
+static void noise_after(const fr_sequence *q, const backward_product *p, unit_rows u, const real *aside) {
+    if (q->args.zoneout_c.data && finds_dc(q, p)) take_back(q, 0, u, aside);
+    if (q->args.recurrent_mask && gates_inner(q, p)) take_back(q, 1, u, aside);
+}
+
+/* The product of gate gradients with recurrent weights, finished by an epilogue, of step s or, with s = -1, of the initial
+ * state; at.next leads to the gradients, and is not looked at where there are none. */
+static void multiply_gates(const fr_sequence *q, const backward_product *p, long s, row_pointers at, long active,
+                           const cell_step *view, epilogue *epilogue, fr_partition partition) {
+    const int any = p->same_step || s + 1 < q->T, falling = s & 1, noise = has_noise(q);
+    const int has_all_dh =
+        q->args.zoneout_h.data && !p->same_step && s >= 0; /* before the epilogue, from outside too */
+    cell_step without = *view;
+    without.doutput = without.dh_n = 0;
     const gradient_operand *from = &p->from;
     const long vectors = vectors_in(p->width);
     const range panels = panels_of(panels_in(vectors), partition);
     if (OPERANDS_APART) point_at_operands(q, backward_operand_stride(q), 0, at, active, partition);
-    real acc[ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
+    real acc[ROW_BLOCK * PANEL * VL] __attribute__((aligned(64))),
+        aside[ROW_BLOCK * PANEL * VL] __attribute__((aligned(64)));
     multiply_begin();
     for (long i = panels.begin; i < panels.end; i++) {
         const long first = (falling ? panels.end - 1 - (i - panels.begin) : i) * PANEL;
@@ -141,22 +165,28 @@ static void multiply_gates(const fr_sequence *q, const backward_product *p, int 
                 products =
                     gate_products(dh, at.next + row, from->slots, from->first, from->count, from->width, panel, NV);
             multiply(NV, rows, acc, NV * VL, 0, 0, dh, products, 0);
-            epilogue(view, row, rows, first, NV, acc, NV * VL);
+            const unit_rows u = {row, rows, first, NV};
+            if (noise) noise_before(q, p, s, view, u, acc, aside);
+            epilogue(has_all_dh ? &without : view, row, rows, first, NV, acc, NV * VL);
+            if (noise && s >= 0) noise_after(q, p, u, aside);
+            if (stops_between_products(q, (double)rows * NV * VL * depth_of_gates(p))) {
+                multiply_end();
+                return;
+            }
         }
     }
     multiply_end();
 }
 
-/* Nothing flows back across a reset: what a cell carries past the product ends there too. */
-static void end_dstate_at_resets(const fr_sequence *q, long s, fr_partition partition) {
-    const long width = padded(q->H);
-    const range panels = panels_of(panels_in(vectors_in(q->H)), partition);
+/* Nothing flows back across a reset: what goes past the product, N rows of units, ends there too. */
+static void end_at_resets(const fr_sequence *q, real *dstate, long units, long s, fr_partition partition) {
+    const long width = padded(units);
+    const range panels = panels_of(panels_in(vectors_in(units)), partition);
     const long begin = panels.begin * PANEL * VL, end = MIN(panels.end * PANEL * VL, width);
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++)
-            if (starts_anew(q, s, i))
-                memset((real *)q->scratch.dstate + i * width + begin, 0, (end - begin) * sizeof(real));
+            if (starts_anew(q, s, i)) memset(dstate + i * width + begin, 0, (end - begin) * sizeof(real));
 }
 
 /* Whether gradients enter beside doutput, and that of row i at step s, or NULL; step -1 is the initial state. They are those
@@ -184,7 +214,7 @@ static cell_step backward_view(const fr_sequence *q, const backward_product *p, 
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,
         .h = at.h,
-        .c = c_at(q, s),
+        .c = c_made_at(q, s),
         .gates = p->is_projection ? (real *)q->scratch.dprojected + packed * Hp
                                   : (real *)q->workspace.gates + packed * cell_of(q)->slots * Hp,
         .inner = inner_at(q, s),
@@ -195,9 +225,9 @@ static cell_step backward_view(const fr_sequence *q, const backward_product *p, 
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
-            at.h_prev[i] = h_before(q, s, i);
+            at.h_prev[i] = gates_inner(q, p) ? h_seen(q, s, i) : h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
-            at.h[i] = behind_projection ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
+            at.h[i] = behind_projection ? v.inner + i * Hp : h_made(q, s, i);
             if (v.doutput) at.doutput[i] = row_of(q, q->args.doutput, s, i);
             if (v.dh_n) at.dh_n[i] = late_gradient(q, s, i);
             at.next[i] = gates_into(q, p, s, i);
@@ -209,9 +239,10 @@ static void multiply_backward(const fr_sequence *q, int index, long s, fr_partit
     const backward_product p = backward_product_at(q, index);
     const row_pointers at = row_pointers_in(partition, q->N);
     const cell_step view = backward_view(q, &p, index, s, partition, at);
-    const int any = p.same_step || s + 1 < q->T;
-    multiply_gates(q, &p, any, at, fr_active(q, s), &view, p.epilogue, s & 1, partition);
-    if (q->rows.reset_mask && index == passes_of(q)->products - 1) end_dstate_at_resets(q, s, partition);
+    multiply_gates(q, &p, s, at, fr_active(q, s), &view, p.epilogue, partition);
+    if (!q->rows.reset_mask || index < passes_of(q)->products - 1) return;
+    end_at_resets(q, q->scratch.dstate, q->H, s, partition);
+    if (q->args.zoneout_h.data) end_at_resets(q, q->scratch.dkept, q->P, s, partition);
 }
 
 static void softmax_backward(const fr_sequence *q, long s, fr_partition partition) {
@@ -224,7 +255,7 @@ static void softmax_backward(const fr_sequence *q, long s, fr_partition partitio
 }
 
 static void step_backward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const pass pass = passes_of(q)->backward[index];
+    const pass pass = backward_pass(q, index);
     switch (pass.kind) {
     case OPERANDS:
         put_backward_operands(q, pass.product, s, fr_active(q, s), partition);
@@ -234,6 +265,8 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_partition 
         break;
     case SOFTMAX:
         softmax_backward(q, s, partition);
+        break;
+    case DROPOUT:
         break;
     }
 }
@@ -257,7 +290,7 @@ static void grad_state(const fr_sequence *q, fr_partition partition) {
             at.next[i] = next_gates(q, &p.from, 0, i);
             if (view.dh_n) at.dh_n[i] = late_gradient(q, -1, i);
         }
-    multiply_gates(q, &p, q->T > 0, at, q->N, &view, grad_state_epilogue, 1, partition);
+    multiply_gates(q, &p, -1, at, q->N, &view, grad_state_epilogue, partition);
 }
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef FASTRNN_FORWARD_H
 #define FASTRNN_FORWARD_H
 
-#include "passes.h"
+#include "noise.h"
 
 /* ---- The products of a step ---- */
 
@@ -123,7 +123,7 @@ static void project_rows(const fr_sequence *q, const real *const *x, real *out, 
             const forward_panel panel = forward_panel_at(q, &p, i);
             real *to = out + panel.inputs;
             const product xw = {.rows = x, .blocks = 1, .depth = p.D, .panel = panel.x};
-            multiply(panel.NV, rows, to, row, panel.bias, 0, &xw, 1, 1);
+            multiply(panel.NV, rows, to, row, panel.bias, 0, &xw, 1, IN_ORDER);
             for (int v = panel.NV; v < p.form->recurrent_offset + panel.NV;
                  v++) /* accumulators without an input part */
                 for (long r = 0; r < rows; r++) store(to + r * row + v * VL, load(panel.bias + v * VL));
@@ -173,7 +173,7 @@ INLINE real *operands_of(const fr_sequence *q, row_deal deal, long begin, long s
 
 /* Where row i finds what the recurrent part of a product multiplies. */
 INLINE const real *recurrent_row(const fr_sequence *q, const forward_product *p, long s, long i) {
-    return p->form->reads_inner ? inner_at(q, s) + i * padded(p->K) : h_before(q, s, i);
+    return p->form->reads_inner ? inner_at(q, s) + i * padded(p->K) : h_seen(q, s, i);
 }
 
 static void put_forward_operands(const fr_sequence *q, int index, long s, fr_partition partition) {
@@ -215,26 +215,27 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,
         .h = at.h,
-        .c = c_at(q, s),
+        .c = c_made_at(q, s),
         .gates = q->workspace.gates ? (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * Hp : 0,
         .inner = inner_at(q, s),
     };
     const int writes_inner = q->args.weight_hr && !p->is_projection; /* its h is what the next product projects */
+    const int gates_inner = cell_of(q)->products > 1 && !p->form->reads_inner; /* r * h is, as the weights see h */
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
             at.x[i] = row_of(q, q->args.x, s, i);
-            at.h_prev[i] = h_before(q, s, i);
+            at.h_prev[i] = gates_inner ? h_seen(q, s, i) : h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
-            at.h[i] = writes_inner ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
-            at.next[i] = p->form->reads_inner ? v.inner + i * padded(p->K) : at.h_prev[i];
+            at.h[i] = writes_inner ? v.inner + i * Hp : h_made(q, s, i);
+            at.next[i] = recurrent_row(q, p, s, i);
         }
     return v;
 }
 
 /* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
 static void sum_panel(const forward_product *p, const forward_panel *panel, row_pointers at, const real *in,
-                      long in_row, long n, int rows, real *acc, int sequential) {
+                      long in_row, long n, int rows, real *acc, int sequential, int order) {
     const long acc_row = panel->accumulators * VL, shift = p->form->recurrent_offset * VL;
     product both[2];
     int x_part = 0, parts = 0;
@@ -244,15 +245,15 @@ static void sum_panel(const forward_product *p, const forward_panel *panel, row_
     const real *init = in ? in + n * in_row + panel->inputs : panel->bias;
     if (!in) in_row = 0;
     if (!shift && !(sequential && x_part)) {
-        multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, !p->K);
+        multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, p->K ? order : IN_ORDER);
         return;
     }
     /* Accumulators of the two parts overlap, but are not the same. */
-    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, sequential);
+    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, sequential ? IN_ORDER : order);
     for (int m = 0; m < rows; m++)
         for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL)
             store(acc + m * acc_row + v, load(init + m * in_row + v));
-    multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
+    multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, order);
 }
 
 static void multiply_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
@@ -262,9 +263,11 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
     const range panels = panels_of(forward_panels(&p), partition);
     const long active = fr_active(q, s), in_row = inputs_row(q);
     if (OPERANDS_APART) point_at_operands(q, forward_operand_stride(q), p.D, at, active, partition);
+    const int order = q->as_one_row ? AS_ONE_ROW : ANY_ORDER;
     const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
     const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
     epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
+    const int zoneout = has_zoneout(q);
     /* Where there is one block of rows, panels are finished by four, so that their activations overlap. */
     enum { MOST_PANELS = 4 };
     const long together = q->N > ROW_BLOCK ? 1 : MOST_PANELS;
@@ -279,9 +282,16 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
         while (next_block(&walk)) {
             const long row = walk.rows.begin;
             const int rows = (int)(walk.rows.end - row);
-            for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential);
+            for (long j = 0; j < count; j++)
+                sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential, order);
             for (long j = 0; j < count; j++)
                 epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
+            for (long j = 0; j < count && zoneout; j++)
+                keep_states(q, index, s, at, (unit_rows){row, rows, group[j].first, group[j].blocks});
+            if (stops_between_products(q, (double)rows * count * PANEL * VL * (p.D + p.K))) {
+                multiply_end();
+                return;
+            }
         }
     }
     multiply_end();
@@ -296,7 +306,7 @@ static void softmax_forward(const fr_sequence *q, long s, fr_partition partition
 }
 
 static void step_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const pass pass = passes_of(q)->forward[index];
+    const pass pass = forward_pass(q, index);
     switch (pass.kind) {
     case OPERANDS:
         put_forward_operands(q, pass.product, s, partition);
@@ -306,6 +316,9 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_partition p
         break;
     case SOFTMAX:
         softmax_forward(q, s, partition);
+        break;
+    case DROPOUT:
+        dropout_forward(q, s, partition);
         break;
     }
 }

@@ -95,6 +95,7 @@ static void grad_input(const fr_sequence *q, fr_partition partition) {
                     add_or_store(q, dx[k + r] + first * VL, acc + r * NV * VL, NV, q->D - first * VL);
             }
         }
+        if (stops_between_products(q, (double)count * gates_depth(cell->x_slots, q->H) * q->D)) break;
     }
     multiply_end();
 }
@@ -116,7 +117,7 @@ static void add_peephole_gradient(const fr_sequence *q, long block, long m0, lon
     place p = place_of(q, m0);
     for (long k = 0; k < depth; k++, advance(q, &p), gates += gates_row(q)) {
         const vec c_prev = load(c_before(q, p.s, p.i) + block * VL),
-                  c = load(c_at(q, p.s) + p.i * padded(q->H) + block * VL);
+                  c = load(c_made_at(q, p.s) + p.i * padded(q->H) + block * VL);
         sums[0] += load(gates) * c_prev;
         sums[1] += load(gates + VL) * c_prev;
         sums[2] += load(gates + 3 * VL) * c;
@@ -139,7 +140,7 @@ INLINE const real *operand_row_of(const fr_sequence *q, const weight_product *w,
     case X:
         return row_of(q, q->args.x, p.s, p.i);
     case H_BEFORE:
-        return h_before(q, p.s, p.i);
+        return h_seen(q, p.s, p.i);
     default:
         return inner_at(q, p.s) + p.i * padded(q->H);
     }
@@ -198,6 +199,8 @@ static void grad_cell_weights(const fr_sequence *q, fr_partition partition) {
                                            form->first_slot,   form->slots, form->gates};
             add_weight_product(q, &gates, &from_h, packed, panel, blocks, m, depth);
         }
+        const long units = (blocks.end - blocks.begin) * VL;
+        if (stops_between_products(q, (double)depth * units * cell->slots * (q->D + q->P))) return;
     }
 }
 
@@ -216,6 +219,7 @@ static void grad_projection_weights(const fr_sequence *q, fr_partition partition
             add_bias_gradient(q->args.dbias_hr, sums, 1, projection_gates, q->P, block);
         }
         add_weight_product(q, &gates, &from_inner, packed, thread_scratch(q, partition), blocks, m, depth);
+        if (stops_between_products(q, (double)depth * (blocks.end - blocks.begin) * VL * q->H)) return;
     }
 }
 
