@@ -460,3 +460,14 @@ def test_an_error_within_a_model_names_the_layer():
     nested = Sequential(GRU(D, H), Sequential(Linear(H, H), Linear(H + 1, 2)), rng=0)
     with pytest.raises(ValueError, match=r"^layer 1 \(Sequential\): layer 1 \(Linear\): x: expected"):
         nested(X)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_masked_steps_within_episodes_carry_the_learned_state(both):
+    layer = learned(LSTM, bidirectional=both)
+    x, (mask, _) = RNG.standard_normal((T, N, D)), marks(None)
+    real = RNG.random((T, N)) < 0.6
+    fastrnn.check_gradients(layer, x, reset_mask=mask, mask=real) if not both else None
+    output, _ = layer(x, reset_mask=mask, mask=real)
+    trace = layer.trace(x, reset_mask=mask, mask=real)
+    np.testing.assert_allclose(trace.output, output, rtol=1e-12, atol=1e-14)

@@ -188,3 +188,25 @@ def test_caches_say_whose_they_are():
     layer, trees = fastrnn.TreeRNN(D, H, rng=0), fastrnn.Trees([[-1, 0, 0]])
     layer(np.zeros((3, D), np.float32), trees, training=True)
     assert repr(layer._cache) == "<cache of tree_forward: 3 nodes of 1 trees, H=4>"
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("make", [GRU, LSTM])
+def test_masks_and_zoneout_in_a_trace(make, both):
+    layer = make(D, H, 2, zoneout=0.3, recurrent_dropout=0.5, bidirectional=both, dtype="float64", rng=1)
+    x, real = RNG.standard_normal((T, N, D)), RNG.random((T, N)) < 0.6
+    output, _ = layer(x, mask=real)
+    trace = layer.trace(x, mask=real)
+    np.testing.assert_allclose(trace.output, output, rtol=1e-12, atol=1e-14)
+    plain = make(D, H, dtype="float64", bidirectional=both, rng=1)
+    output, _ = plain(x, mask=real, training=True)
+    dy = RNG.standard_normal(output.shape)
+    at = plain.trace(x, mask=real, doutput=dy)
+    plain.backward(dy, None)
+    for where, part in at.items():
+        if make is GRU:
+            da = part["dh"] * (1 - part["z"]) * (1 - part["n"] ** 2) * real[:, :, None]
+        else:
+            da = part["dh"] * np.tanh(part["c"]) * part["o"] * (1 - part["o"])  # o is 0 where nothing moves
+        bias = plain.grads[f"bias_ih_{where}"][-H:]
+        np.testing.assert_allclose(bias, da.sum(axis=(0, 1)), rtol=1e-9, atol=1e-12)

@@ -346,6 +346,7 @@ class RecurrentLayer(StackStates):
         *,
         lengths: Any = None,
         reset_mask: Any = None,
+        mask: Any = None,
         doutput: Any = None,
         dstate_n: Any = None,
     ) -> Trace:
@@ -354,7 +355,7 @@ class RecurrentLayer(StackStates):
         nothing on the layer."""
         from .trace import Trace
 
-        trace = Trace(self, x, state, lengths, reset_mask)
+        trace = Trace(self, x, state, lengths, reset_mask, mask)
         return trace if doutput is None and dstate_n is None else trace.backward(doutput, dstate_n)
 
     def check_trainable(self, *, alone: bool = True) -> None:

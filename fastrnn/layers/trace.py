@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import reference
 from .._validate import check_lengths, check_reset_mask
-from .layout import as_given, read_doutput, resets_of_directions
+from .layout import as_given, read_doutput, resets_of_directions, time_major_mask
 from .merge import merge_directions, split_directions
 from .module import Array
 
@@ -37,20 +37,23 @@ class Trace(dict[str, dict[str, Array]]):
     output: Array
     state_n: Any
 
-    def __init__(self, layer: RecurrentLayer, x: Any, state: Any, lengths: Any, reset_mask: Any) -> None:
+    def __init__(
+        self, layer: RecurrentLayer, x: Any, state: Any, lengths: Any, reset_mask: Any, mask: Any = None
+    ) -> None:
         super().__init__()
         self._layer = layer
         y, self._batched = layer._read_input(x, state, None)
         (T, N, _), S = y.shape, layer.state_spec.directions
         state0, _ = layer._first_state(state, N, self._batched)
         steps = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
-        masks = resets_of_directions(check_reset_mask(reset_mask, T, N), steps, S, T, N)
+        resets = resets_of_directions(check_reset_mask(reset_mask, T, N), steps, S, T, N)
+        real = time_major_mask(mask, T, N, self._batched, layer.batch_first)
         self._runs: list[list[_Direction]] = []
         for k in range(layer.num_layers):
             level = []
             for s in range(S):
                 first = [a if a is None else a[k * S + s] for a in state0]
-                level.append(_Direction(layer, k * S + s, y, first, steps, masks[s]))
+                level.append(_Direction(layer, k * S + s, y, first, steps, resets[s], real))
                 self[f"l{k}" + ("_reverse" if s else "")] = self._laid_out(level[-1].seen)
             self._runs.append(level)
             outputs = [run.seen["h"] for run in level]
@@ -91,7 +94,14 @@ class _Direction:
     """One level in one direction, step after step: the loop of `fastrnn.reference`, with what each step saw kept."""
 
     def __init__(
-        self, layer: RecurrentLayer, index: int, x: Array, first: list[Any], lengths: Array, mask: Array | None
+        self,
+        layer: RecurrentLayer,
+        index: int,
+        x: Array,
+        first: list[Any],
+        lengths: Array,
+        resets: Array | None,
+        real: Array | None,
     ) -> None:
         spec, (T, N, _) = layer.spec, x.shape
         self.cell, self.states, self.dtype = spec.cell, spec.states, layer.dtype
@@ -106,22 +116,28 @@ class _Direction:
         anew = [np.zeros(w, layer.dtype) for w in widths]
         if layer.learn_initial_state:
             anew = [layer.params[f"initial_{name}"][index] for name in spec.states]
-        self.steps: list[tuple[Any, Array, Any]] = []
+        self.keeps = layer.noise.zoneout  # in inference a state keeps this share of what it was
+        self.steps: list[tuple[Any, Any, Array, Any]] = []
         for k in range(T):
             rows = np.flatnonzero(k < lengths)
             if not rows.size:
                 break
             at = (lengths[rows] - 1 - k if self.reversed else np.full(len(rows), k)), rows
-            reset = np.zeros(len(rows), bool) if mask is None else mask[at]
-            before = [a[rows] for a in self.last]
-            for a, fresh in zip(before, anew):
-                a[reset] = fresh
-            *after, cache = forward(x[at], *before, **weights)
-            for a, values, name in zip(self.last, after, spec.states):
-                a[rows] = self.seen[name][at] = values
-            for name, values in zip(GATES[spec.cell], cache.kept[2]):
-                self.seen[name][at] = values
-            self.steps.append((at, reset, cache))
+            reset = np.zeros(len(rows), bool) if resets is None else resets[at]
+            for a, fresh in zip(self.last, anew):
+                a[rows[reset]] = fresh
+            moves = np.ones(len(rows), bool) if real is None else real[at]
+            moving = at[0][moves], rows[moves]
+            before, cache = [a[moving[1]] for a in self.last], None
+            if moving[1].size:
+                *after, cache = forward(x[moving], *before, **weights)
+                for a, was, values, keeps in zip(self.last, before, after, self.keeps):
+                    a[moving[1]] = keeps * was + (1 - keeps) * values if keeps else values
+                for name, values in zip(GATES[spec.cell], cache.kept[2]):
+                    self.seen[name][moving] = values
+            for a, name in zip(self.last, spec.states):
+                self.seen[name][at] = a[rows]
+            self.steps.append((at, moving, reset, cache))
         self.x_shape = x.shape
         self.arrived: dict[str, Array] = {}
 
@@ -131,18 +147,19 @@ class _Direction:
         carried = [np.zeros_like(a) if d is None else d.copy() for a, d in zip(self.last, dlast)]
         dx = np.zeros(self.x_shape, self.dtype)
         self.arrived = {f"d{name}": np.zeros_like(self.seen[name]) for name in self.states}
-        for at, reset, cache in reversed(self.steps):
+        for at, moving, reset, cache in reversed(self.steps):
             rows = at[1]
-            arriving = [d[rows] for d in carried]
             if doutput is not None:
-                arriving[0] += doutput[at]
-            for name, d in zip(self.states, arriving):
-                self.arrived[f"d{name}"][at] = d
-            kept = cache.kept
-            grads = back(*arriving, cache)
-            cache.kept = kept  # a trace may be asked again
-            dx[at] = grads["x"]
-            for d, name in zip(carried, self.states):
-                d[rows] = grads[f"{name}0"]
+                carried[0][rows] += doutput[at]
+            for name, d in zip(self.states, carried):
+                self.arrived[f"d{name}"][at] = d[rows]
+            if cache is not None:
+                after, kept = [d[moving[1]] for d in carried], cache.kept
+                grads = back(*((1 - keeps) * d for d, keeps in zip(after, self.keeps)), cache)
+                cache.kept = kept  # a trace may be asked again
+                dx[moving] = grads["x"]
+                for d, d_after, name, keeps in zip(carried, after, self.states, self.keeps):
+                    d[moving[1]] = grads[f"{name}0"] + keeps * d_after if keeps else grads[f"{name}0"]
+            for d in carried:
                 d[rows[reset]] = 0
         return dx
