@@ -10,7 +10,8 @@ from libc.string cimport memset
 
 cdef int infer(const fr_sequence *q, const fr_sequence_kernels *k, bint packed, const void *c0, void *h_n,
                void *c_n) noexcept nogil:
-    """One layer and direction without training, with panels and bias in their places. -1 without memory."""
+    """One layer and direction without training, with panels and bias in their places. -1 without memory, 1 where a signal has
+    stopped it."""
     cdef SequenceCall call
     cdef Rooms rooms
     cdef void *bias = q.workspace.bias
@@ -35,4 +36,4 @@ cdef int infer(const fr_sequence *q, const fr_sequence_kernels *k, bint packed, 
         run_forward(&call)
     k.last_states(&call.sequence, h_n, c_n)
     return_workspace(at)
-    return 0
+    return call.work.stopped

@@ -19,7 +19,7 @@ from fastrnn._native._arrays cimport data_of, new_array
 from fastrnn._native._infer cimport infer
 from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
 from fastrnn._native._runtime cimport (
-    Rooms, Workspace, allot, build_for, checksum_of, new_workspace, reserve, sequence_kernels,
+    Rooms, Workspace, allot, build_for, checksum_of, new_workspace, raise_signal, reserve, sequence_kernels,
 )
 from fastrnn._native._sequence cimport CompiledCell, SequenceCall
 from fastrnn._native.kernels cimport *
@@ -344,7 +344,7 @@ cdef class Stack:
                   void *h_n, void *c_n, void *between) except -1:
         """like: T, N and rows of the call. T: of the output, the rows of which past their lengths become zeros."""
         cdef fr_sequence q = self.layers[0]
-        cdef int index, reverse, failed = 0, S = self.directions, last = self.count - S
+        cdef int index, reverse, failed = 0, S = self.directions, count = self.count, last = count - S, itemsize = self.itemsize
         cdef size_t h_size, c_size
         cdef fr_series read = x, written = y
         cdef void *turns[2]
@@ -362,7 +362,6 @@ cdef class Stack:
             packed.claimed = True  # another thread that comes now packs for itself
         h_size, c_size = q.N * q.P * self.itemsize, q.N * q.H * self.itemsize
         turns[0], turns[1] = between, <char *>between + T * q.N * S * q.P * self.itemsize + 64
-        cdef int itemsize = self.itemsize, count = self.count
         with nogil:
             if like.rows.order != NULL:
                 zeros_past_lengths(y, T, like.N, S * q.P * itemsize, itemsize, &like.rows)
@@ -394,6 +393,8 @@ cdef class Stack:
             packed.claimed, packed.ready = False, not failed and like.T > 0
             if packed.ready:
                 self._keep_one(packed)
+        if failed > 0:
+            raise_signal()
         if failed:
             raise MemoryError("no memory for the workspace of a sequence")
         return 0
