@@ -164,7 +164,10 @@ def test_a_file_of_a_model_is_read_where_nothing_of_it_was_imported(tmp_path):
         "import sys, fastrnn; assert 'fastrnn.models' not in sys.modules and 'fastrnn.words' not in sys.modules; "
         f"model = fastrnn.serialization.load_model({str(tmp_path / 'a')!r}); print(type(model).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path.cwd())
+    environment = os.environ | {"PYTHONPATH": str(Path(fastrnn.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
     assert done.stdout == "LanguageModel\n", done.stderr
 
 

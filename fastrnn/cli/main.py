@@ -28,6 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.typed = sys.argv[1:] if argv is None else list(argv)
         args.run(args)
         sys.stdout.flush()
+    except SystemExit:  # of --help and --version, whose words are still to be written
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _leave_stdout()
+        raise
     except UserError as error:
         _end(parser, f"{args.command}: error: {error}")
     except MemoryError as error:
