@@ -221,14 +221,18 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
     };
     const int writes_inner = q->args.weight_hr && !p->is_projection; /* its h is what the next product projects */
     const int gates_inner = cell_of(q)->products > 1 && !p->form->reads_inner; /* r * h is, as the weights see h */
+    const real *dropped = q->args.recurrent_mask ? dropped_at(q, s) : 0;
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
             at.x[i] = row_of(q, q->args.x, s, i);
-            at.h_prev[i] = gates_inner ? h_seen(q, s, i) : h_before(q, s, i);
+            at.h_prev[i] = h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
             at.h[i] = writes_inner ? v.inner + i * Hp : h_made(q, s, i);
-            at.next[i] = recurrent_row(q, p, s, i);
+            at.next[i] = p->form->reads_inner ? v.inner + i * padded(p->K) : at.h_prev[i];
+            if (!dropped || p->form->reads_inner) continue;
+            at.next[i] = dropped + i * padded(q->P);
+            if (gates_inner) at.h_prev[i] = at.next[i];
         }
     return v;
 }
