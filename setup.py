@@ -76,7 +76,8 @@ class BuildKernels(build_ext):
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in ("pool", "work", "workspace", "cpu")]
+        plain = ("pool", "work", "workspace", "checksum", "cpu")
+        jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in plain]
         jobs += [
             ("src/kernels/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"{isa}_{dtype}"), *macros])
             for isa, flags in ISAS.items()
@@ -127,7 +128,8 @@ def module(name, *sources):
     )
 
 
-topics = "_runtime _arrays _choose _loss _optim _plan _rnn _rows _sequence _stream _tree".split()
+topics = ("_runtime", "_arrays", "_chain_layer", "_chooser", "_infer", "_lengths", "_loss", "_optim", "_plan", "_rnn")
+topics += ("_rows", "_sequence", "_stack", "_stream", "_subset", "_token_rows", "_tree")
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {

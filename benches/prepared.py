@@ -1,6 +1,10 @@
-"""What `layer.prepare()` is worth: short calls with packed weights, without, and PyTorch's, in turns in one process.
+"""What weights that stay packed are worth: short calls, in turns in one process.
 
     python benches/prepared.py [--threads N]
+
+kept: `layer(x)` from its second call on. held: the same while somebody holds an array of the parameters, so that each
+call takes a checksum of them. prepared: after `layer.prepare()`. packing: `layer.release()` before each call. torch:
+torch.nn, under no_grad.
 
 Letters: T time steps, N batch, H hidden_size = D input_size.
 """
@@ -9,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import statistics
 import time
 from typing import Any
 
@@ -17,22 +20,36 @@ import numpy as np
 
 import fastrnn
 
-ROUNDS = 21
+ROUNDS, BLOCK = 31, 3e-4  # seconds of a turn: longer ones are interrupted where the machine has other work
 
 
 def seconds(call: Any) -> float:
-    begin = time.perf_counter()
-    for _ in range(10):
+    call()  # who had the turn before has the caches
+    count, begin = 0, time.perf_counter()
+    while True:
         call()
-    return (time.perf_counter() - begin) / 10
+        count, now = count + 1, time.perf_counter()
+        if now - begin > BLOCK:
+            return (now - begin) / count
 
 
 def contenders(cell: str, T: int, N: int, H: int) -> dict[str, Any]:
-    plain, prepared = (getattr(fastrnn, cell)(H, H, rng=0) for _ in range(2))
+    kept, held, prepared, packing = (getattr(fastrnn, cell)(H, H, rng=0) for _ in range(4))
     prepared.prepare()
+    array = held.params["weight_hh_l0"]
     x = np.random.default_rng(0).standard_normal((T, N, H), dtype=np.float32)
-    assert np.array_equal(plain(x)[0], prepared(x)[0])
-    calls = {"plain": lambda: plain(x), "prepared": lambda: prepared(x)}
+
+    def pack() -> Any:
+        packing.release()
+        return packing(x)
+
+    def hold() -> Any:
+        assert array is not None
+        return held(x)
+
+    calls = {"kept": lambda: kept(x), "held": hold, "prepared": lambda: prepared(x), "packing": pack}
+    for call in calls.values():
+        assert np.array_equal(call()[0], kept(x)[0])
     if importlib.util.find_spec("torch") is not None:
         import torch
 
@@ -52,23 +69,23 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(threads)
-    print(f"{fastrnn.runtime.config()['cpu']}, {threads} thread(s); medians of {ROUNDS} rounds, us a call")
-    print(f"{'cell':5} {'T':>3} {'N':>3} {'H':>4}  {'prepared':>9} {'plain':>9} {'torch':>9}  plain/prep. torch/prep.")
+    cpu = fastrnn.runtime.config()["cpu"]
+    print(f"{cpu}, {threads} thread(s); best of {ROUNDS} rounds, us a call; below, over kept's")
+    names = ("kept", "held", "prepared", "packing", "torch")
+    print(f"{'cell':5} {'T':>3} {'N':>3} {'H':>4}  {'':3}" + "".join(f"{name:>10}" for name in names))
     for cell in ("LSTM", "GRU", "RNN"):
         for H in (64, 128, 256, 512):
             for T, N in ((1, 1), (4, 1), (16, 1), (1, 4)):
                 calls = contenders(cell, T, N, H)
                 times: dict[str, list[float]] = {name: [] for name in calls}
-                for _ in range(ROUNDS):
-                    for name, call in calls.items():
-                        times[name].append(seconds(call))
-                us = {name: 1e6 * statistics.median(values) for name, values in times.items()}
-                torch_us = us.get("torch", float("nan"))
-                print(
-                    f"{cell:5} {T:3} {N:3} {H:4}  {us['prepared']:9.1f} {us['plain']:9.1f} {torch_us:9.1f}  "
-                    f"{us['plain'] / us['prepared']:11.2f} {torch_us / us['prepared']:11.2f}",
-                    flush=True,
-                )
+                for round_ in range(ROUNDS):
+                    for name in list(calls)[:: 1 if round_ % 2 else -1]:
+                        times[name].append(seconds(calls[name]))
+                us = {name: 1e6 * min(times.get(name, [float("nan")])) for name in names}
+                line = f"{cell:5} {T:3} {N:3} {H:4}  "
+                print(f"{line}{'us':3}" + "".join(f"{us[name]:10.1f}" for name in names))
+                rest = "".join(f"{us[name] / us['kept']:10.2f}" for name in names)
+                print(f"{'':{len(line)}}{'':3}{rest}", flush=True)
 
 
 if __name__ == "__main__":

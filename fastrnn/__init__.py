@@ -10,6 +10,9 @@ Layers and the trainer stand here; `fastrnn.functional` is the stateless compile
 plain NumPy, `fastrnn.datasets` real data to start with.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 try:
     from . import _native  # noqa: F401
 except ImportError as error:  # never fall back to the reference in silence
@@ -33,7 +36,7 @@ except RuntimeError as error:  # a wrong FASTRNN_ISA or FASTRNN_NUM_THREADS
         sys.exit(2)
     raise
 
-from . import datasets, functional, losses, runtime
+from . import datasets, diagnose, functional, losses, runtime
 from ._native import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 from .functional.tree_batch import Trees
 from .gradcheck import GradientError, check_gradients
@@ -42,6 +45,7 @@ from .layers import (
     LSTM,
     RNN,
     Activation,
+    AdaptiveSoftmax,
     Cell,
     Dropout,
     Embedding,
@@ -59,9 +63,27 @@ from .layers import (
     TreeRNN,
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
-from .runtime import __version__, show_config
-from .trainer import History, Trainer
-from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint
+from .row_gradient import RowGradient
+from .runtime import __version__, free_workspace, show_config
+from .streaming import StreamPool
+from .trainer import History, Trainer, metrics, schedules
+from .trainer.averaging import EMA, SWA
+from .trainer.callbacks import Callback, EarlyStopping, LearningRateSchedule, ModelCheckpoint, ReduceLROnPlateau
+from .trainer.checkpoints import Checkpoints
+from .trainer.tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from . import models
+    from .models import LanguageModel
+
+
+def __getattr__(name: str) -> Any:
+    """What not everybody needs is imported when it is asked for."""
+    if name not in ("models", "LanguageModel"):
+        raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+    found = importlib.import_module("fastrnn.models")
+    return found if name == "models" else found.LanguageModel
+
 
 runtime.bound_threads()
 runtime.register_threadpoolctl()
@@ -70,10 +92,13 @@ __all__ = [
     "Activation",
     "Adagrad",
     "Adam",
+    "AdaptiveSoftmax",
     "AdamW",
     "Callback",
     "Cell",
+    "Checkpoints",
     "Dropout",
+    "EMA",
     "EarlyStopping",
     "Embedding",
     "EncoderDecoder",
@@ -82,6 +107,7 @@ __all__ = [
     "History",
     "Jordan",
     "LSTM",
+    "LanguageModel",
     "LastStep",
     "LearningRateSchedule",
     "Linear",
@@ -92,10 +118,15 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "RNN",
+    "ReduceLROnPlateau",
     "Recurrent",
     "Repeat",
+    "RowGradient",
     "SGD",
+    "SWA",
     "Sequential",
+    "StreamPool",
+    "TensorBoard",
     "Trainer",
     "TreeLSTM",
     "TreeRNN",
@@ -105,10 +136,15 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "datasets",
+    "diagnose",
+    "free_workspace",
     "functional",
     "get_matmul_precision",
     "get_num_threads",
     "losses",
+    "metrics",
+    "models",
+    "schedules",
     "set_matmul_precision",
     "set_num_threads",
     "show_config",

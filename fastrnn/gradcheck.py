@@ -163,7 +163,7 @@ class _Trial:
         returned: Any = backward(*arrives) if isinstance(arrives, tuple) else backward(arrives)
         dx, dstate0 = returned if isinstance(returned, tuple) else (returned, None)
         states = {f"state{k}": a for k, a in enumerate(_state.arrays(dstate0))}
-        return {"x": dx} | states | {name: grad.copy() for name, grad in self.layer.grads.items()}
+        return {"x": dx} | states | {name: np.array(grad) for name, grad in self.layer.grads.items()}
 
     def values(self) -> dict[str, Array]:
         """The arrays that have gradients."""

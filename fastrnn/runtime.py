@@ -74,6 +74,13 @@ def bound_threads() -> None:
     _default_threads = quota.threads(), f"a quota of {quota.cpus:g} CPUs in {quota.file}"
 
 
+def free_workspace() -> int:
+    """Give back to the system the memory that calls have left for later ones of similar size, up to 512 MB; returns how
+    many bytes it was. Only the next calls notice, which fetch new memory. Streams and prepared layers keep theirs."""
+    freed: int = _native.free_kept()
+    return freed
+
+
 def _precision_in_words() -> str:
     precision = _native.get_matmul_precision()
     if precision == "highest":

@@ -56,9 +56,13 @@ def load_model(path: str | os.PathLike[str]) -> Module:
 
 
 def describe_model(model: Module) -> tuple[dict[str, Array], dict[str, Any]]:
-    arrays = {f"model.{name}": param for name, param in model.params.items()}
+    first: dict[int, str] = {}
+    for name, param in model.params.items():
+        first.setdefault(id(param), name)  # an array under several names is written once
+    arrays = {f"model.{name}": model.params[name] for name in first.values()}
+    tied = {name: first[id(param)] for name, param in model.params.items() if first[id(param)] != name}
     generators = {name: rng.bit_generator.state for name, rng in model.generators()}
-    return arrays, {"model": model.config(), "generators": generators}
+    return arrays, {"model": model.config(), "generators": generators} | ({"tied": tied} if tied else {})
 
 
 def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Module:
@@ -68,7 +72,8 @@ def rebuild_model(arrays: Mapping[str, Array], config: Mapping[str, Any]) -> Mod
         model = build(config["model"])
     except (AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"model: expected the description of a layer, got {type(error).__name__}: {error}") from error
-    model.load_state_dict(select(arrays, "model."))
+    values = select(arrays, "model.")
+    model.load_state_dict(values | {name: values[of] for name, of in config.get("tied", {}).items()})
     for name, rng in model.generators():
         set_generator(rng, config["generators"][name])
     return model
@@ -112,6 +117,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Map
         if replaced:
             shutil.copymode(path, unfinished)
         os.replace(unfinished, path)
+        _sync_folder(os.path.dirname(path))
     except BaseException:
         if os.path.exists(unfinished):
             os.unlink(unfinished)
@@ -126,6 +132,16 @@ _writing: set[str] = set()
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _sync_folder(folder: str) -> None:
+    """Let the new name outlive a loss of power too, where the system can do that to a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove_unfinished(path: str) -> None:
@@ -164,8 +180,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             # Copies, so that nothing refers to the file once it is closed.
             arrays = {} if entry is None else {key: np.array(file.get_tensor(key)) for key in list(file.keys())}
     except (SafetensorError, TypeError, ValueError) as error:
-        known = _whose(name)
-        got = known or f"a damaged or foreign file ({error})"
+        got = _whose(name) or _cut_short(name) or f"a damaged or foreign file ({error})"
         raise ValueError(f"{name}: expected a fastrnn checkpoint, got {got}") from error
     if entry is None:
         raise ValueError(
@@ -175,13 +190,44 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     try:
         header = json.loads(entry)
         version, checksum, text = header["version"], header["crc32"], header["config"]
+        if isinstance(version, int) and version > VERSION:
+            raise _Newer(
+                f"{name}: expected a fastrnn checkpoint, got a newer one, of version {version}, where this fastrnn "
+                f"reads {VERSION}; upgrade fastrnn to read it"
+            )
         if version != VERSION:
             raise ValueError(f"version {version}, where this fastrnn reads {VERSION}")
         if checksum != _checksum(text, arrays):
             raise ValueError("its checksum does not fit its contents")
         return arrays, json.loads(text)
+    except _Newer:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: expected a fastrnn checkpoint, got a damaged one: {error}") from error
+
+
+class _Newer(ValueError):
+    """A file of a later version."""
+
+
+def _cut_short(name: str) -> str:
+    """In words how much of a safetensors file is there, if that is not all of it; else ""."""
+    size = os.path.getsize(name)
+    if not size:
+        return "an empty file"
+    with open(name, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = file.read(min(length, size))
+    if not head.startswith(b"{") or b'"fastrnn"' not in head[: 1 << 20]:
+        return ""
+    if len(head) < length:
+        return f"a file that is cut short: {size} bytes, in the middle of its header of {length}"
+    try:
+        ends = [entry["data_offsets"][1] for key, entry in json.loads(head).items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return "a file whose header is damaged"
+    whole = 8 + length + max(ends, default=0)
+    return f"a file that is cut short: {size} bytes of {whole}" if size < whole else ""
 
 
 def _whose(name: str) -> str:

@@ -207,11 +207,11 @@ def test_weights_of_batches_are_the_steps_that_count():
     outputs, targets = np.zeros((T, 2, M)), np.zeros((T, 2), int)
     targets[0] = -100
     values, doutputs = Objective("cross_entropy", [accuracy])(outputs, targets, 2, np.array([3, 5]))
-    assert values["loss"][1] == values["accuracy"][1] == 6
+    assert values["loss"].weight == values["accuracy"].weight == 6
     assert not doutputs[0].any() and not doutputs[3:, 0].any() and doutputs[1:3].any()
-    assert Objective("mse")(outputs, outputs, 2, np.array([3, 5]))[0]["loss"][1] == 8
+    assert Objective("mse")(outputs, outputs, 2, np.array([3, 5]))[0]["loss"].weight == 8
     values, doutputs = Objective(lambda a, b: (1.0, a))(outputs, outputs, 2, np.array([0, 0]))
-    assert values["loss"][1] == 0 and not doutputs.any()
+    assert values["loss"].weight == 0 and not doutputs.any()
 
 
 # --- Batches ----------------------------------------------------------------------------------------------------------
@@ -381,9 +381,9 @@ def test_segments_with_lengths(pool, batch_first, every):
     for name, grad in grads.items():
         assert_gradient_close(got[name], grad, "float64", name)
     assert values.keys() == got_values.keys()
-    for name, (value, weight) in values.items():
-        np.testing.assert_allclose(got_values[name][0], value, rtol=1e-12)
-        assert got_values[name][1] == weight
+    for name, tally in values.items():
+        np.testing.assert_allclose(got_values[name].result(), tally.result(), rtol=1e-12)
+        assert got_values[name].weight == tally.weight
     np.testing.assert_allclose(got_state[0], state[0], rtol=0, atol=1e-12)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -48,6 +49,8 @@ def test_shapes_read_what_they_write():
         assert Shape.parse(str(shape)) == shape
     assert str(Shape(1, 2, 3, 4, num_layers=3, bidirectional=True, dtype="float64")) == "1,2,3,4,L3,bi,f64"
     assert Shape.parse("1,2,3,4,f64,L3") == Shape(1, 2, 3, 4, num_layers=3, dtype="float64")
+    assert str(Shape(1, 2, 3, 4, lengths=True)) == "1,2,3,4,len"
+    assert Shape.parse("1,2,3,4,len,bi") == Shape(1, 2, 3, 4, bidirectional=True, lengths=True)
 
 
 def test_flops_of_stacked_layers_are_those_of_their_products():
@@ -265,9 +268,32 @@ def test_peers_get_as_many_threads_as_fastrnn(monkeypatch):
     seen = []
     monkeypatch.setattr(PEERS["numpy"], "set_num_threads", staticmethod(lambda n: seen.append(n) or "not today"))
     report = bench.run(["rnn"], [SMALL], peers=["numpy"], plan=TINY_PLAN)
-    assert seen == [fastrnn.get_num_threads()] == [report.num_threads]
+    most = fastrnn.get_num_threads()
+    assert seen[0] == most == report.num_threads == seen[-1]
+    assert set(seen) == {1, most}
     assert report.notes == ["numpy: not today"]
     assert "note: numpy: not today" in format_table(report)
+
+
+def test_the_better_number_of_threads_counts(monkeypatch):
+    if fastrnn.get_num_threads() == 1:
+        fastrnn.set_num_threads(2)
+    for slow, better in ((1, fastrnn.get_num_threads()), (fastrnn.get_num_threads(), 1)):
+        count = [0]
+        monkeypatch.setattr(PEERS["numpy"], "set_num_threads", staticmethod(lambda n: count.__setitem__(0, n)))
+        forward = PEERS["numpy"].forward
+
+        def slower(self, *args, **options):
+            if count[0] == slow:
+                time.sleep(0.02)
+            return forward(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PEERS["numpy"], "forward", slower)
+            [result] = bench.run(["rnn"], [SMALL], modes=[FORWARD], peers=["numpy"], plan=TINY_PLAN).results
+        assert result.threads == {"numpy": better}
+        assert result.median_seconds("numpy") < 0.02
+        assert set(result.seconds) == {"fastrnn", "numpy", "gemm"}
 
 
 def test_the_slow_reference_is_left_out_of_large_cases_unless_asked_for(monkeypatch):
@@ -379,7 +405,8 @@ def test_json_carries_raw_rounds_and_derived_numbers():
     report = made_up_report()
     data = json.loads(report.to_json())
     entry = data["results"][1]
-    size = {"T": 10, "N": 2, "D": 30, "H": 20, "num_layers": 1, "bidirectional": False, "dtype": "float32"}
+    size = {"T": 10, "N": 2, "D": 30, "H": 20, "num_layers": 1, "bidirectional": False}
+    size |= {"dtype": "float32", "lengths": False}
     assert entry["shape"] == size == data["memory"][0]["shape"]
     assert entry["seconds"]["torch"] == [0.001]
     assert entry["median_seconds"] == {"fastrnn": 0.002, "numpy": 0.008, "torch": 0.001, "gemm": 0.0005}

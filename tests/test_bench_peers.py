@@ -21,6 +21,8 @@ from fastrnn.bench.run import ResultsDiffer, check_equal, compare
 from fastrnn.bench.shapes import FORWARD, FORWARD_BACKWARD, GATES, MODES, STEP, Shape
 
 STACKED = Shape(5, 3, 4, 6, num_layers=2, bidirectional=True)
+RAGGED = Shape(5, 4, 4, 6, lengths=True)
+RAGGED_STACK = Shape(5, 4, 4, 6, num_layers=2, bidirectional=True, lengths=True)
 DEEP = Shape(5, 2, 4, 6, num_layers=3, dtype="float64")
 
 
@@ -33,7 +35,7 @@ def agree(name: str, cell: str, shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("cell", bench.CELLS)
-@pytest.mark.parametrize("shape", [SMALL, STACKED, DEEP], ids=str)
+@pytest.mark.parametrize("shape", [SMALL, STACKED, DEEP, RAGGED, RAGGED_STACK], ids=str)
 @pytest.mark.parametrize("name", [name for name in PEERS if name not in ("openvino", "jax")])
 def test_every_peer_agrees_with_fastrnn(name, shape, cell):
     if PEERS[name].missing():

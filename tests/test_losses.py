@@ -479,7 +479,7 @@ TARGETS = np.array([0, 3, 1])
             lambda: losses.get("hinge"),
             ValueError,
             "loss: expected one of cross_entropy, bce, binary_cross_entropy_with_logits, mse, mae, huber, "
-            "quantile, ctc, got 'hinge'",
+            "quantile, ctc, nll, got 'hinge'",
         ),
         (lambda: losses.get(None), TypeError, "loss: expected a name or a callable, got NoneType"),
     ],

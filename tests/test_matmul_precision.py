@@ -127,11 +127,21 @@ def test_float64_is_never_touched(cell, precision):
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
-@pytest.mark.parametrize(("N", "H", "tiles"), [(15, 64, False), (64, 31, False), (16, 32, True)])
-def test_small_batches_and_layers_stay_with_float32(N, H, tiles):
+@pytest.mark.parametrize(
+    ("precision", "N", "H", "tiles"),
+    [
+        ("high", 15, 64, False),
+        ("high", 64, 63, False),
+        ("high", 16, 64, True),
+        ("medium", 15, 64, False),
+        ("medium", 64, 47, False),
+        ("medium", 16, 48, True),
+    ],
+)
+def test_small_batches_and_layers_stay_with_float32(precision, N, H, tiles):
     case = make_case("gru", {}, (2, N, 40, H), "float32")
     expected = case.forward(functional, training=False)[0]
-    on_tiles("medium", at_any_size=False)
+    on_tiles(precision, at_any_size=False)
     assert np.array_equal(case.forward(functional, training=False)[0], expected) is not tiles
 
 

@@ -50,9 +50,8 @@ def test_prepared_equals_unprepared_bit_for_bit(name, batch_first):
     model = models(batch_first)[name]
     twin = copy.deepcopy(model)
     model.prepare()
-    served = []
-    forward = model._prepared.forward
-    model._prepared.forward = lambda x, state: served.append(forward(x, state)) or served[-1]
+    generations = [layer._stack.generation for layer in model.flatten() if layer._stack is not None]
+    assert generations and all(generations)
     for T, N in ((1, 1), (2, 3), (7, 1), (1, 4), (40, 8)):
         x = make_x(name, T, N, batch_first)
         y, state_n = model.run(x)
@@ -63,10 +62,11 @@ def test_prepared_equals_unprepared_bit_for_bit(name, batch_first):
         expected, expected_n = twin.run(x, expected_n)
         assert np.array_equal(y, expected), (T, N)
         assert same(state_n, expected_n), (T, N)
-    assert sum(found is not None for found in served) == 8  # all but the longest, (40, 8)
+    after = [layer._stack.generation for layer in model.flatten() if layer._stack is not None]
+    assert after == generations  # no call has packed
 
 
-def test_lengths_resets_and_vectors_take_the_ordinary_way():
+def test_lengths_resets_and_vectors():
     model = GRU(D, H, rng=1)
     twin = copy.deepcopy(model)
     model.prepare()
@@ -130,6 +130,34 @@ def test_a_prepared_sequential_trains_and_can_be_prepared_again():
     assert np.array_equal(model(x), twin(x))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        fastrnn.Jordan(D, H, 2, rng=0),
+        Linear(D, 2, rng=0),
+        GRU(D, H, bidirectional=True, rng=0),
+        fastrnn.TreeRNN(D, H, rng=0),
+        fastrnn.EncoderDecoder(GRU(D, H, rng=0), Sequential(GRU(2, H, rng=1), Linear(H, 2, rng=2)), start=None),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_training_releases_any_prepared_layer(model):
+    model.prepare()
+    params = model.params
+    assert not any(a.flags.writeable for a in params.values())
+    x = np.ones((3, 2, D), np.float32)
+    if isinstance(model, fastrnn.TreeRNN):
+        trees = fastrnn.Trees([[2, 2, -1]])
+        y = model(np.ones((3, D), np.float32), trees, training=True)
+    elif isinstance(model, fastrnn.EncoderDecoder):
+        y = model(x, targets=np.ones((3, 2, 2), np.float32), training=True)
+    else:
+        y = model(x, training=True)
+    assert all(a.flags.writeable for a in params.values())
+    assert y is not None
+    Adam(lr=0.1).step(params, model.grads)
+
+
 def test_copies_and_pickles_are_free():
     model = models(False)["sequential"]
     model.prepare()
@@ -158,10 +186,31 @@ def test_threads_at_once():
     assert not wrong
 
 
-def test_what_cannot_stream_cannot_be_prepared():
-    with pytest.raises(ValueError, match="expected one direction for a stream"):
-        GRU(D, H, bidirectional=True, rng=0).prepare()
-    with pytest.raises(ValueError, match="prepare: expected layers that a compiled chain computes to the same bits"):
-        Sequential(Activation("softmax"), GRU(D, H, rng=0)).prepare()
-    with pytest.raises(ValueError, match="prepare: expected layers"):
-        Sequential(GRU(D, H, rng=0), Linear(H, 2, rng=0), Activation("tanh")).prepare()
+@pytest.mark.parametrize("held", [False, True])
+def test_nobody_looks_at_prepared_weights(held):
+    model = GRU(D, H, rng=1)
+    array = model.params["weight_ih_l0"] if held else None
+    view = None if array is None else array[:]  # writable, as it was taken before
+    model.prepare()
+    expected = model(make_x("gru", 2, 2, False))
+    if view is not None:
+        view[...] = 9  # what the documentation says not to do
+    assert same(model(make_x("gru", 2, 2, False)), expected)
+    model.release()
+    assert same(model(make_x("gru", 2, 2, False)), expected) is not held
+
+
+def test_any_model_can_be_prepared():
+    for model in (
+        GRU(D, H, bidirectional=True, rng=0),
+        Sequential(Activation("softmax"), GRU(D, H, rng=0)),
+        Sequential(GRU(D, H, rng=0), Linear(H, 2, rng=0), Activation("tanh")),
+    ):
+        twin = copy.deepcopy(model)
+        model.prepare()
+        x = make_x("gru", 4, 3, False)
+        assert same(model.run(x), twin.run(x))
+        with pytest.raises(ValueError, match="read-only"):
+            next(iter(model.params.values()))[...] = 0
+        model.release()
+        next(iter(model.params.values()))[...] = 0

@@ -11,7 +11,7 @@ import pytest
 import fastrnn
 
 README = Path(__file__).parent.parent / "README.md"
-PAGES = [README.parent / "docs" / name for name in ("sequences.md", "layers.md")]
+PAGES = [README.parent / "docs" / name for name in ("sequences.md", "layers.md", "training.md")]
 LESS = {
     "epochs=10,": "epochs=1,",
     "epochs=15,": "epochs=1,",

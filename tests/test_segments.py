@@ -41,9 +41,10 @@ def whole_and_segments(make: Any, loss: Any, x: Any, y: Any, every: int | str, *
 
 def assert_equal_results(whole: Any, segments: Any) -> None:
     assert list(whole[0]) == list(segments[0]) and whole[1] == segments[1]
-    for name, (value, weight) in whole[0].items():
-        np.testing.assert_allclose(segments[0][name][0], value, rtol=1e-12, err_msg=name)
-        assert segments[0][name][1] == weight, name
+    for name, tally in whole[0].items():
+        np.testing.assert_allclose(segments[0][name].result(), tally.result(), rtol=1e-12, err_msg=name)
+        assert segments[0][name].weight == tally.weight, name
+        assert segments[0][name].count == tally.count, name
     assert_same_gradients(segments[2], whole[2])
     assert_states_close(segments[3], whole[3])
 
@@ -187,7 +188,7 @@ def test_dropout_draws_the_same_masks_again(pool):
         propagation = BPTT(model, Objective("cross_entropy"))
         batch = Batch(Data(x, y, steps=model.time.in_y), slice(0, N))
         values, _ = take(CheckpointedBPTT(propagation, 4).gradients(batch))
-        return values["loss"][0], model
+        return values["loss"].result(), model
 
     _, model = run()
     for name in ("0.weight_hh_l0", "0.weight_ih_l1", "2.weight_hh_l0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import serialization
+from fastrnn._native import _words
 from fastrnn.words import KeyedVectors, Word2Vec
 from fastrnn.words import corpus as corpora
 
@@ -190,6 +193,107 @@ def test_same_seed_same_vectors_at_any_number_of_workers() -> None:
     assert not np.array_equal(Word2Vec(topics(4000), **{**options, "seed": 4}).wv.vectors, wanted)
 
 
+@pytest.mark.parametrize("options", [{"sg": 1}, {"hs": 1}, {"max_n": 2, "min_n": 1, "bucket": 50}], ids=str)
+def test_saved_models_train_on_as_if_they_had_not_been(options: dict[str, Any], tmp_path: Path) -> None:
+    model = Word2Vec(topics(), **{**SMALL, "epochs": 1, **options})
+    model.save(tmp_path / "model")
+    loaded = Word2Vec.load(tmp_path / "model")
+    assert repr(loaded) == repr(model) and loaded.wv.get_vecattr("a1", "count") == model.wv.get_vecattr("a1", "count")
+    for _ in range(2):
+        np.testing.assert_array_equal(loaded.wv.vectors, model.wv.vectors)
+        assert loaded.wv.most_similar("a1") == model.wv.most_similar("a1")
+        model.train(topics())
+        loaded.train(topics())
+
+
+def test_other_files_are_no_models(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="call build_vocab first"):
+        Word2Vec().save(tmp_path / "model")
+    serialization.save_model(fastrnn.Linear(2, 2), tmp_path / "layer")
+    with pytest.raises(ValueError, match="layer: expected a file of Word2Vec.save, got another fastrnn checkpoint"):
+        Word2Vec.load(tmp_path / "layer")
+    (tmp_path / "text").write_text("2 2\na 1 2\n")
+    with pytest.raises(ValueError, match="text: expected a fastrnn checkpoint"):
+        Word2Vec.load(tmp_path / "text")
+    Word2Vec(topics(10), **SMALL).save(tmp_path / "model")
+    arrays, config = serialization.read(tmp_path / "model")
+    config["word2vec"]["options"]["vector_size"] = 25
+    serialization.write(tmp_path / "model", arrays, config)
+    with pytest.raises(ValueError, match=r"model: .*damaged one \(inputs: expected shape \(\d+, 25\)"):
+        Word2Vec.load(tmp_path / "model")
+
+
+def test_predicted_words_are_likely_ones() -> None:
+    model = Word2Vec(topics(), **{**SMALL, "sg": 1})
+    found = model.predict_output_word(["a1", "a2", "nowhere"], topn=5)
+    assert all(word[0] == "a" and 0 < p < 1 for word, p in found)
+    with pytest.raises(ValueError, match="context_words_list: expected a word of the vocabulary, got none"):
+        model.predict_output_word(["nowhere"])
+
+
+# --- Beside gensim ------------------------------------------------------------------------------------------------
+
+
+def lee() -> list[list[str]]:
+    gensim = pytest.importorskip("gensim")
+    text = (Path(gensim.__file__).parent / "test" / "test_data" / "lee_background.cor").read_text(encoding="utf-8")
+    return [gensim.utils.simple_preprocess(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sg": 1, "window": 4, "negative": 15, "epochs": 10},
+        {"sg": 1, "window": 4, "hs": 1, "negative": 0, "epochs": 10},
+        {"sg": 0, "alpha": 0.05, "window": 5, "negative": 15, "epochs": 10, "sample": 0},
+        {"sg": 0, "alpha": 0.1, "window": 2, "hs": 1, "negative": 0, "epochs": 60},
+    ],
+    ids=str,
+)
+def test_gensims_own_checks_pass(options: dict[str, Any]) -> None:
+    """What gensim's tests ask of a model of the Lee corpus: words that belong together are among the nearest."""
+    model = Word2Vec(lee(), min_count=5, workers=2, seed=42, **options)
+    wv = model.wv
+    ranked = [word for word, _ in wv.most_similar("attacks", topn=len(wv))]
+    assert ranked.index("bombings") < 50
+    by_vector = wv.most_similar(positive=[wv["attacks"]], topn=51)
+    assert by_vector[0][0] == "attacks" and "bombings" in [word for word, _ in by_vector]
+
+
+def test_similarities_agree_with_peoples_as_gensims_do() -> None:
+    gensim = pytest.importorskip("gensim")
+    data = Path(gensim.__file__).parent / "test" / "test_data"
+    model = Word2Vec(corpus_file=data / "head500.noblanks.cor", min_count=3, epochs=20, workers=2)
+    pearson, spearman, unknown = model.wv.evaluate_word_pairs(data / "wordsim353.tsv")
+    assert 0.1 < pearson[0] < 1 and 0.1 < spearman[0] < 1 and 0 < unknown < 90
+
+
+def test_probabilities_are_gensims() -> None:
+    models = pytest.importorskip("gensim.models")
+    sentences = lee()
+    ours, theirs = Word2Vec(min_count=3, hs=1), models.Word2Vec(min_count=3, hs=1)
+    ours.build_vocab(sentences)
+    theirs.build_vocab(sentences)
+    assert set(ours.wv.index_to_key) == set(theirs.wv.index_to_key)
+    assert (ours.corpus_count, ours.corpus_total_words) == (theirs.corpus_count, theirs.corpus_total_words)
+    from fastrnn.words.word2vec import keep_limits
+
+    keep = keep_limits(ours._counts, 1e-3)
+    depth = np.diff(_words.huffman(ours._counts)[2])
+    bits = theirs.wv.expandos["code"]
+    for word in ours.wv.index_to_key:
+        i = ours.wv.get_index(word)
+        assert ours.wv.get_vecattr(word, "count") == theirs.wv.get_vecattr(word, "count")
+        assert abs(int(keep[i]) - int(theirs.wv.get_vecattr(word, "sample_int"))) < 300
+    counts = np.array([theirs.wv.get_vecattr(word, "count") for word in theirs.wv.index_to_key])
+    assert (depth * ours._counts).sum() == sum(len(code) * count for code, count in zip(bits, counts))
+    table = _words.alias_table(ours._counts**0.75)
+    part = np.bincount(np.arange(len(table)), table[:, 0] / 2.0**32, len(table))
+    part += np.bincount(table[:, 1], 1 - table[:, 0] / 2.0**32, len(table))
+    wanted = np.diff(theirs.cum_table.astype(float), prepend=0) / (2**31 - 1)
+    np.testing.assert_allclose(np.sort(part / len(table)), np.sort(wanted), atol=1e-7)
+
+
 def test_training_goes_on_from_where_it_was() -> None:
     model = Word2Vec(**{**SMALL, "sg": 1})
     with pytest.raises(RuntimeError, match="call build_vocab first"):
@@ -206,3 +310,10 @@ def same_topic_of(vectors: np.ndarray, wv: KeyedVectors) -> float:
     other = KeyedVectors(wv.vector_size)
     other.set_vectors(wv.index_to_key, vectors)
     return same_topic(other)
+
+
+def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "words.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/words.md", "exec"), {})

@@ -3,8 +3,9 @@
 _runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
-_rows       lengths, resets and masks of a sequence             _choose  the next token of a generation
-_sequence   the loops over time                                 _loss, _optim
+_sequence   the loops over time                                 _loss, _optim, _token_rows
+_lengths, _rows: which rows run when                            _stack   layers that run at once, packed once
+_subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
 """
 
 from ._loss import count_classes, cross_entropy, ctc
@@ -13,6 +14,7 @@ from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
 from ._runtime import (
     emulate_amx,
+    free_kept,
     get_matmul_precision,
     get_num_threads,
     isa,
@@ -24,7 +26,10 @@ from ._runtime import (
     why_no_amx,
 )
 from ._sequence import CompiledCell
+from ._stack import Stack
 from ._stream import Chain
+from ._subset import row_indices
+from ._token_rows import sum_rows, take_rows
 from ._tree import TreeCache, tree_backward, tree_forward
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
     "Chain",
     "CompiledCell",
     "SequenceCache",
+    "Stack",
     "TreeCache",
     "backward",
     "clip_gradients",
@@ -41,14 +47,18 @@ __all__ = [
     "emulate_amx",
     "force_plan",
     "forward",
+    "free_kept",
     "get_matmul_precision",
     "get_num_threads",
     "isa",
     "isas",
     "kept_bytes",
     "optimizer_step",
+    "row_indices",
     "set_matmul_precision",
     "set_num_threads",
+    "sum_rows",
+    "take_rows",
     "tree_backward",
     "tree_forward",
     "use_isa",

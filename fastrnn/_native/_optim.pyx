@@ -12,7 +12,9 @@ cimport numpy as cnp
 from fastrnn._native._arrays cimport real_type
 from fastrnn._native._runtime cimport Workspace, build_for, max_threads, new_workspace, next_task, plan_work, run_parallel
 from fastrnn._native.kernels cimport *
+from fastrnn._native.token_rows cimport FR_ROWS_AHEAD, fr_ask_for
 from libc.math cimport isfinite, sqrt
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 cnp.import_array()
@@ -27,6 +29,8 @@ cdef struct UpdatedArray:
     char *slot1
     long size
     fr_update update
+    const int64_t *rows  # which rows of param, of `width` elements, the rows of grad belong to; NULL: all of them
+    long width, extent  # extent: elements of param
 
 cdef struct OptimizerPass:  # one pass over all arrays
     Kind kind
@@ -60,10 +64,32 @@ cdef void _pass_over_blocks(const OptimizerPass *todo, long first, long last) no
                 todo.sums[before + b] = p.kernels.sum_of_squares(p.grad + at, count)
             elif todo.kind == CLIP:
                 p.kernels.clip(p.grad + at, count, todo.update.scale, todo.update.limit)
+            elif p.rows != NULL:
+                _update_rows(p, b * todo.block, b * todo.block + count)
             else:
                 p.kernels.update(&p.update, p.param + at, p.grad + at, p.slot0 + at if p.slot0 else NULL,
                                  p.slot1 + at if p.slot1 else NULL, count)
         before += n
+
+
+cdef void _update_rows(const UpdatedArray *p, long first, long last) noexcept nogil:
+    """Elements first to last of a gradient of some rows: an update of each row, or of the part of it within them."""
+    cdef long size = p.kernels.itemsize, count, k, at, later, bytes = p.width * size
+    cdef long rows = p.size // p.width
+    while first < last:
+        k = first // p.width
+        if k + FR_ROWS_AHEAD < rows:
+            later = p.rows[k + FR_ROWS_AHEAD] * bytes
+            fr_ask_for(p.param + later, bytes, 1)
+            if p.slot0:
+                fr_ask_for(p.slot0 + later, bytes, 1)
+            if p.slot1:
+                fr_ask_for(p.slot1 + later, bytes, 1)
+        count = min(last, (k + 1) * p.width) - first
+        at = (p.rows[k] * p.width + first - k * p.width) * size
+        p.kernels.update(&p.update, p.param + at, p.grad + first * size, p.slot0 + at if p.slot0 else NULL,
+                         p.slot1 + at if p.slot1 else NULL, count)
+        first += count
 
 
 cdef int _run(OptimizerPass *todo, Kind kind) except -1:
@@ -82,7 +108,7 @@ cdef int _run(OptimizerPass *todo, Kind kind) except -1:
     for i in range(todo.count if threads > 1 and kind != SUM else 0):
         for k in range(i):
             a, b = (p[i].param, p[k].param) if kind == UPDATE else (p[i].grad, p[k].grad)
-            if a < b + p[k].size * p[k].kernels.itemsize and b < a + p[i].size * p[i].kernels.itemsize:
+            if a < b + p[k].extent * p[k].kernels.itemsize and b < a + p[i].extent * p[i].kernels.itemsize:
                 threads = 1
     plan_work(&todo.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
     with nogil:
@@ -105,6 +131,7 @@ cdef int _add_array(OptimizerPass *todo, cnp.ndarray grad) except -1:
     memset(p, 0, sizeof(UpdatedArray))
     p.kernels = build_for(cnp.PyArray_ITEMSIZE(grad)).update
     p.grad, p.size = <char *>cnp.PyArray_DATA(grad), cnp.PyArray_SIZE(grad)
+    p.extent = p.size
     todo.count += 1
     todo.blocks += (p.size + todo.block - 1) // todo.block
     return 0
@@ -166,6 +193,16 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
     return <cnp.ndarray>a
 
 
+cdef cnp.ndarray _rows_of(object grad, object name, tuple shape):
+    """The rows that a `RowGradient` has entries for, in range."""
+    cdef cnp.ndarray rows = np.ascontiguousarray(grad.indices, np.int64)
+    if grad.shape != shape or len(shape) != 2:
+        raise ValueError(f"grads[{name!r}]: expected shape {shape}, got {grad.shape}")
+    if rows.shape[0] and (rows[0] < 0 or rows[rows.shape[0] - 1] >= shape[0]):
+        raise IndexError(f"grads[{name!r}]: expected rows 0..{shape[0] - 1}, got {rows[0]}..{rows[rows.shape[0] - 1]}")
+    return rows
+
+
 cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
     """To each array those of the pass, or what it has of its own: rate, both weight decays and eps."""
     cdef UpdatedArray *p
@@ -174,6 +211,17 @@ cdef void _hand_out_numbers(OptimizerPass *todo, list names, own):
         p.update = todo.update
         if name in own:
             p.update.rate, p.update.l2_weight_decay, p.update.decoupled_weight_decay, p.update.eps = own[name]
+
+
+cdef tuple _read_gradient(object given, object name, tuple shape, object dtype, int typenum):
+    """A gradient, C-contiguous, and the rows that it is of; None: all."""
+    cdef cnp.ndarray grad, rows = None
+    if isinstance(given, cnp.ndarray) or not hasattr(given, "indices"):
+        grad = _like(given, "grads", name, shape, dtype, typenum)
+    else:
+        rows = _rows_of(given, name, shape)
+        grad = _like(given.values, "grads", name, (rows.shape[0], shape[1]), dtype, typenum)
+    return grad if cnp.PyArray_ISCARRAY_RO(grad) else cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER), rows
 
 
 def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
@@ -189,7 +237,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
     cdef OptimizerPass todo
     cdef Workspace memory = _start_pass(&todo, len(shapes), block)  # no-cython-lint: holds the arrays
     cdef int typenum = cnp.PyArray_TYPE(slots[0]) if slots else dtype.num
-    cdef cnp.ndarray param, grad
+    cdef cnp.ndarray param, grad, rows
     cdef UpdatedArray *p
     cdef long offset = 0, itemsize = dtype.itemsize
     held, names = [], []
@@ -201,25 +249,26 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         if given is None:
             raise ValueError(f"grads: expected a gradient for {name!r}, got none")
         param = _like(params[name], "params", name, shape, dtype, typenum)
-        grad = _like(given, "grads", name, shape, dtype, typenum)
+        grad, rows = _read_gradient(given, name, shape, dtype, typenum)
         if not cnp.PyArray_ISCARRAY(param):  # a copy would be updated in its place
             state = "a strided" if cnp.PyArray_ISWRITEABLE(param) else "a read-only"
             raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array, got {state} one")
-        if not cnp.PyArray_ISCARRAY_RO(grad):
-            grad = cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER)
-        held.append((param, grad))
+        held.append((param, grad, rows))
         names.append(name)
         _add_array(&todo, grad)
         p = &todo.arrays[todo.count - 1]
+        p.extent = cnp.PyArray_SIZE(param)
+        if rows is not None:
+            p.rows, p.width = <const int64_t *>cnp.PyArray_DATA(rows), shape[1]
         p.param = <char *>cnp.PyArray_DATA(param)
         if len(slots) > 0:
             p.slot0 = <char *>cnp.PyArray_DATA(slots[0]) + offset
         if len(slots) > 1:
             p.slot1 = <char *>cnp.PyArray_DATA(slots[1]) + offset
-        offset += p.size * itemsize
+        offset += p.extent * itemsize
     norm = None
     if clip_norm is not None:
-        gradients = [grad for _, grad in held]
+        gradients = [grad for _, grad, _ in held]
         norm = _norm_to_clip(&todo, gradients, clip_norm)
         if not isfinite(norm) and not all(np.isfinite(grad).all() for grad in gradients):
             raise FloatingPointError(f"gradient: expected a finite norm, got {norm}")
@@ -243,6 +292,8 @@ def clip_gradients(grads, long block, max_norm, value):
     cdef cnp.ndarray array
     held, copies = [], []
     for name, given in grads.items():
+        if not isinstance(given, cnp.ndarray) and hasattr(given, "indices"):
+            given = given.values  # of a RowGradient, whose rows are all that is not zero
         real_type(given, f"grads[{name!r}]")
         array = <cnp.ndarray>given
         if not cnp.PyArray_ISWRITEABLE(array):

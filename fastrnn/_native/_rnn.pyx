@@ -7,10 +7,12 @@ from fastrnn._native._arrays cimport (
     check_names, data_of, dense, gradient, hold, new_array, read_series, real_type, series_of, written_series,
 )
 from fastrnn._native._rows cimport read_rows
-from fastrnn._native._runtime cimport Cache, Rooms, Workspace, allot, build_for, check_unused, reserve, sequence_kernels
+from fastrnn._native._runtime cimport (
+    Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped,
+)
 from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
-    reserve_states, run_backward, run_forward,
+    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
+    reserve_pointers, reserve_states, run_backward, run_forward, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -24,6 +26,10 @@ cdef class SequenceCache(Cache):
     cdef const fr_sequence_kernels *kernels  # NULL: made by hand
     cdef long T  # of x; that of `sequence` ends with the longest row
     cdef readonly str family
+
+    def __repr__(self):
+        used = ", used up" if self.states is None else ""
+        return f"<cache of {self.family}_forward: T={self.T}, N={self.sequence.N}, H={self.sequence.H}{used}>"
 
 
 # ---- Forward ----
@@ -59,6 +65,8 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     if q.T:
         with nogil:
             run_forward(&call)
+        if was_stopped(&call.work, whole_cost(&call)):
+            raise_signal()
     call.kernels.last_states(q, data_of(h_n), data_of(c_n))
     call.kernels.carry_outputs(q)
     if not training:
@@ -149,6 +157,9 @@ cdef Workspace _make_scratch(SequenceCall *call):
 
 # ---- Backward ----
 
+cdef enum: WORTH_COPIES = 500000000, MANY_ROWS = 2000  # multiply-adds; rows of all steps
+
+
 def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     """Backpropagate through what `forward` ran; returns the dict of gradients."""
     if cache.kernels == NULL:
@@ -185,6 +196,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     _weight_gradients(&call, typenum, sums, into)
 
     plan_call(&call, False)
+    cdef dict saved = None if into is None else _save(&call, into)
     cdef Workspace scratch = _make_backward_scratch(&call), states = cache.states  # no-cython-lint: alive until the end
     arrays = cache.arrays  # no-cython-lint: alive until the end
     cache.states = cache.arrays = None  # used up from here on
@@ -196,6 +208,8 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     if q.T:
         with nogil:
             run_backward(&call)
+        if was_stopped(&call.work, whole_cost(&call) if call.may_stop == EVERY_PHASE else 0):
+            _stop(into, saved)
     elif dh0 is not None:
         call.kernels.grad_state(q, partition_of(&call, 0, 1, 0))
     if is_lstm:
@@ -206,6 +220,25 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         gradients[name] = into[name]
     gradients.update(sums)
     return gradients
+
+
+cdef dict _save(SequenceCall *call, into):
+    """Copies of the arrays that a long backward pass adds to, for a signal that stops it. Where there are few rows to add, the
+    copies would cost more than 1% of the call: gradients that it has begun to add are finished instead."""
+    if whole_cost(call) < WORTH_COPIES or fr_packed(&call.sequence, call.sequence.T) < MANY_ROWS:
+        call.may_stop = STEPS
+        return None
+    return {name: array.copy() for name, array in into.items() if array is not None}
+
+
+cdef int _stop(into, dict saved) except -1:
+    """Raise what the handler of the signal has raised, with the caller's arrays as they were."""
+    try:
+        raise_signal()
+    except BaseException:
+        for name, array in (saved or {}).items():
+            into[name][...] = array
+        raise
 
 
 cdef list _names(const fr_sequence *q):

@@ -3,6 +3,8 @@
 import numpy as np
 
 cimport numpy as cnp
+from fastrnn._native._lengths cimport plan_rows, zeros_past_lengths
+from fastrnn._native._runtime cimport Workspace, new_workspace
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
@@ -26,6 +28,8 @@ cdef int read_rows(fr_sequence *q, list held, lengths, reset_mask, mask, bint re
     """Fill `q.rows`; `held` keeps alive what it leads to. q.T becomes the most steps of a row; output past lengths is zeros."""
     cdef fr_flags resets, real
     cdef cnp.ndarray until = None, steps
+    cdef int itemsize = cnp.PyArray_ITEMSIZE(output)
+    cdef long T
     memset(&resets, 0, sizeof(resets))
     q.rows.reverse = reverse
     if reset_mask is not None:
@@ -46,8 +50,9 @@ cdef int read_rows(fr_sequence *q, list held, lengths, reset_mask, mask, bint re
             _order_rows(q, held, steps)
             return _follow_mask(q, held, real, resets, until, steps, cnp.PyArray_DIM(output, 0))
     if until is not None:
-        output.fill(0)
+        T = q.T
         _order_rows(q, held, until)
+        zeros_past_lengths(q.args.output, T, q.N, q.P * itemsize, itemsize, &q.rows)
     return 0
 
 
@@ -68,28 +73,32 @@ cdef int _read_flags(fr_flags *flags, fr_sequence *q, list held, given, str name
 
 cdef cnp.ndarray _read_lengths(fr_sequence *q, lengths):
     """lengths (N,); None where all rows are T long."""
+    cdef cnp.ndarray values
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if lengths.shape != (q.N,):
         raise ValueError(f"lengths: expected shape ({q.N},) = (N,), got {lengths.shape}")
-    low, high = lengths.min(), lengths.max()
+    values = np.ascontiguousarray(lengths, np.int_)
+    cdef const long *at = <const long *>cnp.PyArray_DATA(values)
+    cdef long n, low = q.T, high = 0
+    for n in range(q.N):
+        low, high = min(low, at[n]), max(high, at[n])
     if low < 0 or high > q.T:
         raise ValueError(f"lengths: expected values from 0 to {q.T}, got {low if low < 0 else high}")
-    return None if low == q.T else lengths.astype(np.int_)
+    return None if low == q.T else values
 
 
 cdef int _order_rows(fr_sequence *q, list held, cnp.ndarray steps) except -1:
     """Put the row of most steps first; q.T becomes their number."""
-    cdef cnp.ndarray order, sorted_, active, packed
-    order = np.argsort(-steps, kind="stable").astype(np.int_)
-    sorted_ = np.ascontiguousarray(steps[order])
-    q.T = sorted_[0]
-    active = np.searchsorted(-sorted_, -np.arange(q.T + 1, dtype=np.int_), side="left").astype(np.int_)
-    packed = np.concatenate([np.zeros(1, np.int_), np.cumsum(active[:q.T], dtype=np.int_)])
-    q.rows.order, q.rows.lengths = <const long *>cnp.PyArray_DATA(order), <const long *>cnp.PyArray_DATA(sorted_)
-    q.rows.active, q.rows.packed = <const long *>cnp.PyArray_DATA(active), <const long *>cnp.PyArray_DATA(packed)
-    held.extend((order, sorted_, active, packed))
+    cdef const long *at = <const long *>cnp.PyArray_DATA(steps)
+    cdef long n, most = 0
+    for n in range(q.N):
+        most = max(most, at[n])
+    cdef Workspace room = new_workspace(2 * (q.N + most + 1) * sizeof(long))
+    plan_rows(&q.rows, <long *>room.at, at, q.N, most)
+    q.T = most
+    held.append(room)
     return 0
 
 

@@ -7,8 +7,14 @@ promise about threads.
 """
 
 import os
+import threading
 
 from fastrnn._native.kernels cimport *
+from libc.string cimport memset
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # what a handler raises is left for raise_signal
+    void *PyErr_Occurred() noexcept
 
 cdef extern from "build.h" nogil:
     int fr_isa_count()
@@ -18,19 +24,25 @@ cdef extern from "build.h" nogil:
     const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
     const char *fr_amx_missing()
 
+cdef extern from "checksum.h" nogil:
+    uint64_t fr_checksum(const void *data, size_t bytes, uint64_t start)
+
 cdef extern from "pool.h" nogil:
     void fr_parallel(int threads, thread_body body, void *arg)
     int fr_cpus()
     void fr_set_num_threads(int n)
     int fr_get_num_threads()
     void fr_init()
+    void fr_watch_signals(int (*look)() noexcept nogil, unsigned long thread)
     void *fr_acquire(size_t size)
     void fr_release(void *)
     size_t fr_kept_bytes()
+    size_t fr_free_kept()
 
 cdef extern from "work.h" nogil:
     void fr_plan_work(fr_work *, long phases, int shares, int owned)
     int fr_next(fr_work *, int id, fr_piece *)
+    int fr_look(fr_watch *)
 
 
 # ---- Instruction set and precision ----
@@ -71,7 +83,8 @@ def set_matmul_precision(precision):
 
     The last two run on AMX tiles (Intel, from the 4th generation of Xeon Scalable on, under Linux). Where there are none,
     all is float32, and `fastrnn.show_config()` says why. They hold for RNN, GRU, LSTM, Jordan and Linear, forward and
-    backward, from 16 rows (N) and 32 units on; what a layer calculated forward with, it calculates backward with.
+    backward, where they are faster: from 16 rows (N) on, and from 64 units on for "high", 48 for "medium". What a layer
+    calculated forward with, it calculates backward with.
     Streams, trees, user-written cells, losses and optimisers stay with float32, and so does everything that is no product.
 
     Largest errors against float64, with PyTorch's initial weights, at (T,N,D,H) = (20,256,300,300), (40,64,128,256),
@@ -84,8 +97,11 @@ def set_matmul_precision(precision):
         GRU      7.8e-7   2.9e-6     8.3e-6   6.4e-6     4.4e-3   3.4e-3
         RNN      2.3e-6   2.4e-6     1.6e-5   8.0e-6     7.6e-3   4.1e-3
 
-    Their speed was not measured: neither these kernels nor a whole training step ran on a CPU with AMX. A prototype's forward
-    pass of the LSTM did: 2.3 times as fast as float32 for "high", 4.4 to 5.4 times for "medium".
+    They hold for initial weights: a trained network that amplifies differences can be off by far more. Hidden states of a
+    trained 2-layer GRU differed by 4.5e-3 under "high" and by 1.9 under "medium", its accuracy by nothing.
+
+    Speed over float32 on two cores with AMX, forward and forward+backward: at H = 128 1.6 to 2.0 and 1.3 to 1.55 times for
+    "high", 2.4 to 3.1 and 1.9 to 2.5 for "medium"; from H = 256 to 1024 1.85 to 2.6 and 1.7 to 2.1, 3.6 to 5.4 and 2.9 to 4.1.
 
     Infinite inputs or weights count as the largest finite bfloat16, 3.39e38; NaN stays NaN.
 
@@ -132,9 +148,10 @@ cdef const fr_build *build_for(int itemsize) noexcept nogil:
 
 
 cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noexcept nogil:
-    """Tiles from 16 rows and 32 units on: below, most of a tile, 16 rows by 32 terms of a sum, would be padding."""
+    """Tiles where they are faster than float32 (DECISIONS.md, "Where AMX tiles win"); below, most of a tile, 16 rows by 32
+    terms of a sum, would be padding."""
     cdef const fr_sequence_kernels *tiles = NULL
-    if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= 32)):
+    if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= (64 if _terms > 1 else 48))):
         tiles = _tiles()
     return tiles if tiles != NULL else fr_build_for(_isa, itemsize).sequence
 
@@ -171,6 +188,36 @@ cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil:
     return fr_next(work, id, task)
 
 
+# ---- Signals ----
+
+cdef int _look_for_signals() noexcept nogil:
+    """Whether a signal has come whose handler raises; that then is the current exception."""
+    with gil:
+        return PyErr_CheckSignals() != 0
+
+
+cdef bint look(fr_watch *watch) noexcept nogil:
+    return fr_look(watch)
+
+
+cdef fr_watch own_watch(fr_work *work) noexcept nogil:
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    work.stopped = False
+    watch.stopped, watch.caller = &work.stopped, True
+    return watch
+
+
+cdef bint was_stopped(const fr_work *work, double cost) noexcept:
+    return work.stopped or (cost > LONG_CALL and PyErr_CheckSignals() != 0)
+
+
+cdef int raise_signal() except -1:
+    if PyErr_Occurred() == NULL:
+        raise KeyboardInterrupt
+    return -1
+
+
 # ---- Workspaces ----
 
 cdef class Workspace:
@@ -188,7 +235,7 @@ cdef Workspace new_workspace(size_t size):
     return workspace
 
 
-cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept:
+cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept nogil:
     """Starts are staggered: buffers that are walked side by side would fall into the same cache sets if all of them began on
     a page."""
     rooms.pointers[rooms.count], rooms.starts[rooms.count] = pointer, rooms.size
@@ -196,12 +243,31 @@ cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noe
     rooms.size += ((elements * itemsize + 4095) & ~<size_t>4095) + 320
 
 
-cdef Workspace allot(Rooms *rooms):
-    cdef Workspace workspace = new_workspace(rooms.size)
+cdef void point_to_rooms(Rooms *rooms, char *at) noexcept nogil:
     cdef int i
     for i in range(rooms.count):
-        rooms.pointers[i][0] = workspace.at + rooms.starts[i]
+        rooms.pointers[i][0] = at + rooms.starts[i]
+
+
+cdef Workspace allot(Rooms *rooms):
+    cdef Workspace workspace = new_workspace(rooms.size)
+    point_to_rooms(rooms, workspace.at)
     return workspace
+
+
+cdef char *allot_nogil(Rooms *rooms) noexcept nogil:
+    cdef char *at = <char *>fr_acquire(rooms.size)
+    if at != NULL:
+        point_to_rooms(rooms, at)
+    return at
+
+
+cdef void return_workspace(char *at) noexcept nogil:
+    fr_release(at)
+
+
+cdef uint64_t checksum_of(const void *data, size_t bytes, uint64_t start) noexcept nogil:
+    return fr_checksum(data, bytes, start)
 
 
 cdef class Cache:
@@ -222,6 +288,11 @@ def kept_bytes():
     return fr_kept_bytes()
 
 
+def free_kept():
+    """Give the workspace that is kept back to the system; returns how many bytes it was."""
+    return fr_free_kept()
+
+
 def _read_environment():
     name, threads = os.environ.get("FASTRNN_ISA"), os.environ.get("FASTRNN_NUM_THREADS")
     try:
@@ -236,4 +307,5 @@ def _read_environment():
 
 
 fr_init()
+fr_watch_signals(_look_for_signals, threading.main_thread().ident)
 _read_environment()

@@ -3,6 +3,8 @@
 from fastrnn._native._runtime cimport Rooms
 from fastrnn._native.kernels cimport *
 
+cdef enum: NO_PHASE, STEPS, EVERY_PHASE
+
 cdef struct SequenceCall:
     fr_sequence sequence
     const fr_sequence_kernels *kernels
@@ -10,6 +12,9 @@ cdef struct SequenceCall:
     int packed  # the weights are in panels already
     long chunk  # steps of a task on rows; steps whose inputs are projected together
     int weight_shares  # how many ways the gradients of weights are cut
+    double step_cost  # multiply-adds of one partition's step
+    long look_every  # steps between two looks for signals
+    int may_stop  # a signal may stop NO_PHASE, the STEPS or EVERY_PHASE
     void **pointers  # FR_POINTERS * N for each thread
     fr_work work
 
@@ -24,11 +29,12 @@ cdef class CompiledCell:
 # The steps of a call, in their order. read_weights: also sets D, H, P.
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
                       weight_hr, bias_hr, weight_peephole) except -1
-cdef void plan_call(SequenceCall *call, bint forward) noexcept
-cdef long projected_steps(const SequenceCall *call, long most) noexcept
-cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept
-cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept
-cdef void clear_zeros(SequenceCall *call) noexcept
+cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil
+cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil
+cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil
+cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept nogil
+cdef void clear_zeros(SequenceCall *call) noexcept nogil
 cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil
+cdef double whole_cost(const SequenceCall *call) noexcept nogil  # multiply-adds of all its steps, forward
 cdef void run_forward(SequenceCall *call) noexcept nogil
 cdef void run_backward(SequenceCall *call) noexcept nogil

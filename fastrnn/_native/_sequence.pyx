@@ -10,12 +10,14 @@ b) A pass is cut into tasks that any thread may take (work.h). By rows of the ba
 c) Arrays come with strides over time and batch: batch-first layouts and the two halves of a bidirectional output are
    views, never copies. Lengths, resets and reversed time are a matter of which row a pointer leads to (rows.h).
 d) All checks are made once, before the GIL is released for the whole sequence.
+e) A signal may stop a long call between two steps, and within one that takes long (work.h). What is thrown away then is
+   the call's own: gradients that are added to the caller's arrays are either finished, or those arrays restored.
 """
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport hidden_size, hold
 from fastrnn._native._plan cimport Plan, choose_plan, share_out_weights
-from fastrnn._native._runtime cimport Rooms, next_task, plan_work, reserve, run_parallel
+from fastrnn._native._runtime cimport Rooms, look, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
@@ -65,24 +67,27 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
 
 # ---- Plan and workspaces ----
 
-cdef void plan_call(SequenceCall *call, bint forward) noexcept:
+cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
     cdef Plan plan = choose_plan(q, call.kernels)
     call.threads, call.shares, call.by_units, call.chunk = plan.threads, plan.shares, plan.by_units, plan.chunk
     call.weight_shares = share_out_weights(&plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
+    call.step_cost = <double>call.kernels.gates(q.cell) * q.H * (q.D + q.P) * q.N / call.shares
+    call.look_every = <long>(FR_LOOK_AFTER / (call.step_cost + FR_LEAST_COST)) + 1
+    call.may_stop = EVERY_PHASE
     if forward:
         q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
 
 
-cdef long projected_steps(const SequenceCall *call, long most) noexcept:
+cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil:
     """Steps whose inputs are projected together: a MB of them stays in the cache."""
     cdef const fr_sequence *q = &call.sequence
     return max(1, min(most, (1 << 20) // (q.N * call.kernels.inputs_row(q) * call.kernels.itemsize)))
 
 
-cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept:
+cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil:
     """What a step hands to the next one, or a forward pass to its backward pass. rows: of all steps that are kept."""
     cdef fr_sequence *q = &call.sequence
     cdef const fr_sequence_kernels *k = call.kernels
@@ -104,15 +109,15 @@ cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long r
     reserve(rooms, &q.workspace.zeros, _zeros_size(call), itemsize)
 
 
-cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept:
+cdef void reserve_pointers(Rooms *rooms, SequenceCall *call) noexcept nogil:
     reserve(rooms, <void **>&call.pointers, call.threads * FR_POINTERS * call.sequence.N, sizeof(void *))
 
 
-cdef void clear_zeros(SequenceCall *call) noexcept:
+cdef void clear_zeros(SequenceCall *call) noexcept nogil:
     memset(call.sequence.workspace.zeros, 0, _zeros_size(call) * call.kernels.itemsize)
 
 
-cdef long _zeros_size(const SequenceCall *call) noexcept:
+cdef long _zeros_size(const SequenceCall *call) noexcept nogil:
     cdef const fr_sequence *q = &call.sequence
     cdef const fr_sequence_kernels *k = call.kernels
     return max(k.gates_row(q), k.padded(q.H), k.padded(q.P))
@@ -120,11 +125,27 @@ cdef long _zeros_size(const SequenceCall *call) noexcept:
 
 # ---- The loops ----
 
+cdef enum: LONG_STEP = 100000000  # multiply-adds of a step that signals are looked for within, 1 to 10 ms
+
+
 cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int worker) noexcept nogil:
     cdef fr_partition part
     part.id, part.count, part.worker, part.by_units = id, count, worker, call.by_units
     part.pointers = call.pointers + worker * FR_POINTERS * call.sequence.N
     return part
+
+
+cdef double whole_cost(const SequenceCall *call) noexcept nogil:
+    return call.sequence.T * (call.step_cost * call.shares + FR_LEAST_COST)
+
+
+cdef fr_watch *start_watch(fr_watch *watch, SequenceCall *call, int id) noexcept nogil:
+    """A thread's watch before its first task; NULL where signals are not looked for."""
+    if not call.may_stop:
+        return NULL
+    memset(watch, 0, sizeof(fr_watch))
+    watch.stopped, watch.caller = &call.work.stopped, id == 0
+    return watch
 
 
 cdef long step_phases(const SequenceCall *call) noexcept nogil:
@@ -137,6 +158,7 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     cdef const fr_sequence *q = &call.sequence
     cdef int packing = not call.packed
     if call.threads == 1:
+        call.work.stopped = 0
         run_parallel(1, forward_alone, call)
         return
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
@@ -146,16 +168,17 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
     run_parallel(call.threads, forward_body, call)
 
 
-cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part) noexcept nogil:
-    """One task of a forward pass over the whole sequence. q: a copy of call.sequence, as threads are at different chunks."""
+cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
+    """One task of a forward pass over the whole sequence. q: of the thread, as threads are at different chunks."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef long s = 0, begin, end
+    cdef long s = 0, begin, end, until_look = call.look_every
     cdef int p
     if not call.packed:
         if phase == 0:
             k.pack_forward(q, part)
             return
         phase -= 1
+    q.watch = watch if call.step_cost > LONG_STEP else NULL
     begin = phase * call.chunk
     if call.by_units:
         s = phase // call.passes
@@ -167,10 +190,17 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
             k.project(q, begin, end, part)
     if call.by_units:
         k.step_forward(q, phase % call.passes, s, part)
+        stops(watch, call.step_cost)
         return
     for s in range(begin, end):
         for p in range(call.passes):
             k.step_forward(q, p, s, part)
+        until_look -= 1
+        if until_look == 0:
+            until_look = call.look_every
+            if watch != NULL and look(watch):
+                return
+    stops(watch, (end - begin) * call.step_cost)
 
 
 cdef void forward_body(void *arg, int id) noexcept nogil:
@@ -178,17 +208,25 @@ cdef void forward_body(void *arg, int id) noexcept nogil:
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
     cdef fr_piece task
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, id)
     memset(&task, 0, sizeof(task))
+    task.watch = watch
     while next_task(&call.work, id, &task):
-        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id))
+        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
 
 
-cdef void forward_alone(void *arg, int _id) noexcept nogil:
+cdef void forward_alone(void *arg, int id) noexcept nogil:
     """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
     cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, id)
     cdef long phase
+    call.work.stopped = False
     for phase in range((not call.packed) + step_phases(call)):
-        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0))
+        forward_task(call, &call.sequence, phase, partition_of(call, 0, 1, 0), watch)
+        if call.work.stopped:
+            return
 
 
 cdef void run_backward(SequenceCall *call) noexcept nogil:
@@ -199,12 +237,12 @@ cdef void run_backward(SequenceCall *call) noexcept nogil:
     run_parallel(call.threads, backward_body, call)
 
 
-cdef void backward_task(const SequenceCall *call, long phase, fr_partition part) noexcept nogil:
+cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of backpropagation through time, and of the gradients that follow from it."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef const fr_sequence *q = &call.sequence
-    cdef long s, steps = step_phases(call), begin
+    cdef long s, steps = step_phases(call), begin, end, until_look = call.look_every
     cdef int p
+    q.watch = watch if (call.may_stop == EVERY_PHASE if phase > steps else call.step_cost > LONG_STEP) else NULL
     if phase == 0:
         k.pack_backward(q, part)
     elif phase > steps + 1:
@@ -218,17 +256,31 @@ cdef void backward_task(const SequenceCall *call, long phase, fr_partition part)
             k.grad_weights(q, part)
     elif call.by_units:
         k.step_backward(q, (phase - 1) % call.passes, q.T - 1 - (phase - 1) // call.passes, part)
+        stops(watch, call.step_cost)
     else:
         begin = (steps - phase) * call.chunk
-        for s in range(min(begin + call.chunk, q.T) - 1, begin - 1, -1):
+        end = min(begin + call.chunk, q.T)
+        for s in range(end - 1, begin - 1, -1):
             for p in range(call.passes):
                 k.step_backward(q, p, s, part)
+            until_look -= 1
+            if until_look == 0:
+                until_look = call.look_every
+                if watch != NULL and look(watch):
+                    return
+        stops(watch, (end - begin) * call.step_cost)
 
 
 cdef void backward_body(void *arg, int id) noexcept nogil:
-    """What one thread does of a backward pass."""
+    """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
+    ends before all do, so nobody is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
+    cdef fr_sequence q = call.sequence
     cdef fr_piece task
+    cdef fr_watch own
+    cdef fr_watch *watch = start_watch(&own, call, id)
     memset(&task, 0, sizeof(task))
+    if call.may_stop == EVERY_PHASE:
+        task.watch = watch
     while next_task(&call.work, id, &task):
-        backward_task(call, task.phase, partition_of(call, task.share, call.work.shares, id))
+        backward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)

@@ -3,39 +3,30 @@
 import numpy as np
 
 cimport numpy as cnp
-from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of
-from fastrnn._native._choose cimport Chooser
-from fastrnn._native._runtime cimport Rooms, Workspace, allot, build_for, new_workspace, reserve
-from fastrnn._native._sequence cimport (
-    CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights, reserve_pointers,
-    reserve_states, run_forward,
-)
+from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of, shape_of
+from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, set_state_of_rows, start_layer, state_of_rows
+from fastrnn._native._chooser cimport Chooser
+from fastrnn._native._runtime cimport LONG_CALL, Workspace, new_workspace, own_watch, raise_signal, stops, was_stopped
+from fastrnn._native._sequence cimport EVERY_PHASE, NO_PHASE, projected_steps, run_forward, whole_cost
+from fastrnn._native._subset cimport overlap, row_indices, tokens_of
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
-cdef struct ChainLayer:
-    SequenceCall call
-    int projects_ahead  # blocks of steps have their inputs projected ahead, single steps in turn: the same sums
-    void *h     # (N, P) state of the step before, or NULL: a layer without state
-    void *y     # (N, P) output of one step, for the next layer
-    void *wide  # (T, N, P) the same for a block of steps
-    void *c_before  # (N, Hp) c of the step before, where a mask is given
-
 
 cdef class Chain:
     """Layers of one dtype, one after the other, each a dict of its `CompiledCell` ("cell") and its weights by the names of
-    `forward`; an embedding may stand before them. Weights are copied: later changes of the arrays do not show. N is the
-    batch.
+    `forward`; an embedding may stand before them. N is the batch. Later changes of the weights do not show: they are packed,
+    or shared with the other chains and the calls of a `Stack` ("stack") that has them packed, as its "index".
 
     One thread at a time may use a chain, another one meets a RuntimeError; several chains may run at once.
     """
     cdef ChainLayer *layers
-    cdef const unsigned char *mask  # (N,) of the step that runs: 0 for a row that does not take it; NULL: all do
     cdef int count, typenum, itemsize
     cdef readonly long N, D, P
+    cdef long widest
     cdef bint running
     cdef list held
     cdef cnp.ndarray embedding, embedded
@@ -53,53 +44,17 @@ cdef class Chain:
         self.held, self.layers = [memory], <ChainLayer *>memory.at
         memset(self.layers, 0, len(layers) * sizeof(ChainLayer))
         for index, layer in enumerate(layers):
-            self._start(&self.layers[index], layer["cell"], layer)
+            start_layer(&self.layers[index], N, self.typenum, layer["cell"], layer, self.held)
             q = &self.layers[index].call.sequence
             if index and q.D != self.P:
                 raise ValueError(f"layers: expected layer {index} to read {self.P} features, got {q.D}")
             self.P = q.P
+            self.widest = max(self.widest, q.P)
             self.count += 1
         self.D = self.layers[0].call.sequence.D
         if embedding is not None:
             self.embedding = dense(embedding.copy(), "embedding", self.typenum, "VD", 2, -1, self.D)
             self.embedded = new_array(self.typenum, N, self.D, -1, False)
-
-    cdef int _start(self, ChainLayer *layer, CompiledCell cell, dict weights) except -1:
-        """Read one layer, give it room and pack its weights."""
-        cdef SequenceCall *call = &layer.call
-        cdef fr_sequence *q = &call.sequence
-        cdef const fr_sequence_kernels *k = build_for(self.itemsize).sequence
-        cell.start(call)
-        call.kernels = k
-        read_weights(q, [], self.typenum, k.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
-                     weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"))
-        q.T, q.N, call.packed = 1, self.N, True
-        for state, part, width in zip("hc", weights.get("zoneout", ()), (q.P, q.H)):
-            if part:
-                self.held.append(np.full(width, part, weights["weight_ih"].dtype))
-                (&q.args.zoneout_h if state == "h" else &q.args.zoneout_c).data = cnp.PyArray_DATA(<cnp.ndarray>self.held[len(self.held) - 1])
-        plan_call(call, True)
-        layer.projects_ahead = q.input_projection == FR_AHEAD
-        q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
-        cdef Rooms rooms
-        memset(&rooms, 0, sizeof(rooms))
-        reserve(&rooms, &q.scratch.panels, k.panels_size(q), self.itemsize)
-        reserve_states(&rooms, call, False, q.N)
-        reserve_pointers(&rooms, call)
-        self.held.append(allot(&rooms))
-        clear_zeros(call)
-        if q.cell == FR_LSTM:
-            k.pack_state(q, q.workspace.c, NULL)
-        cdef cnp.ndarray y = new_array(self.typenum, q.N, q.P, -1, False), h = new_array(self.typenum, q.N, q.P, -1, True)
-        self.held += [y, h]
-        layer.y = cnp.PyArray_DATA(y)
-        if q.args.weight_hh != NULL:
-            layer.h = cnp.PyArray_DATA(h)
-        cdef fr_partition all_of_it = partition_of(call, 0, 1, 0)
-        all_of_it.by_units = 0
-        with nogil:
-            k.pack_forward(q, all_of_it)
-        return 0
 
     # ---- Running ----
 
@@ -122,72 +77,121 @@ cdef class Chain:
             between.data, between.row, between.step = layer.y if T == 1 else layer.wide, q.P, q.N * q.P
             q.T, q.args.x, q.args.h0 = T, x, layer.h
             q.args.output = out if index == self.count - 1 else between
-            if self.mask != NULL and layer.c_before != NULL:
-                memcpy(layer.c_before, q.workspace.c, q.N * layer.call.kernels.padded(q.H) * self.itemsize)
             run_forward(&layer.call)
+            if layer.call.work.stopped:
+                return
             if layer.h != NULL:
-                if self.mask != NULL:
-                    self._carry(layer)
                 layer.call.kernels.last_states(q, layer.h, NULL)
             x = q.args.output
 
-    cdef void _carry(self, ChainLayer *layer) noexcept nogil:
-        """Give rows that do not take the step their state back; what they put out is h."""
-        cdef fr_sequence *q = &layer.call.sequence
-        cdef size_t h_row = q.P * self.itemsize, c_row = layer.call.kernels.padded(q.H) * self.itemsize
-        cdef long n
-        for n in range(q.N):
-            if self.mask[n]:
-                continue
-            memcpy(<char *>q.args.output.data + n * q.args.output.row * self.itemsize, <char *>layer.h + n * h_row, h_row)
-            if layer.c_before != NULL:
-                memcpy(<char *>q.workspace.c + n * c_row, <char *>layer.c_before + n * c_row, c_row)
-
-    cdef int _mask_step(self, cnp.ndarray mask) except -1:
-        """mask (N,): which rows take the next step."""
-        cdef ChainLayer *layer
-        cdef Workspace room
+    cdef double _step_cost(self) noexcept nogil:
+        """Multiply-adds of one step of all layers."""
         cdef int index
+        cdef double cost = 0
         for index in range(self.count):
-            layer = &self.layers[index]
-            if layer.c_before == NULL and layer.call.sequence.workspace.c != NULL:
-                room = new_workspace(self.N * layer.call.kernels.padded(layer.call.sequence.H) * self.itemsize)
-                self.held.append(room)
-                layer.c_before = room.at
-        self.mask = <const unsigned char *>cnp.PyArray_DATA(mask)
-        return 0
+            cost += whole_cost(&self.layers[index].call) / max(self.layers[index].call.sequence.T, 1)
+        return cost
 
-    def step(self, x, cnp.ndarray out=None, mask=None):
+    cdef int _end(self, fr_work *work, double cost, list before) except -1:
+        """After a call of such a cost. Where a signal has stopped it: go back to the states before, and raise what its handler
+        has raised."""
+        self.running = False
+        if not was_stopped(work, cost):
+            return 0
+        try:
+            raise_signal()
+        except BaseException:
+            self.set_states(before)
+            raise
+
+    def step(self, x, cnp.ndarray out=None, rows=None):
         """One time step: x (N, D), or (D,) where N is 1, or tokens (N,) where an embedding comes first -> (N, P), or (P,).
 
+        rows: indices (n,) or a mask (N,) of those that step, x (n, D) -> (n, P); the others stay as they are. Each has
+            the bits then of a stream of its own.
         out: an array of that shape that receives the result and is returned: the step then allocates nothing.
-        mask: bool (N,), where False a row does not take the step: its state stays, and it puts out its h of before.
         Raises TypeError for a wrong dtype, ValueError for a wrong shape.
         """
         self._begin()
         try:
-            if mask is not None:
-                mask = self._row_mask(mask)
-                self._mask_step(mask)
-            return self._step(x, out)
+            return self._step(x, out) if rows is None else self._step_rows(x, row_indices(rows, self.N), out)
         finally:
-            self.mask = NULL
             self.running = False
 
-    cdef cnp.ndarray _row_mask(self, mask):
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
-        if mask.shape != (self.N,):
-            raise ValueError(f"mask: expected shape ({self.N},) = (N,), got {mask.shape}")
-        return np.ascontiguousarray(mask)
+    cdef cnp.ndarray _step_rows(self, x, cnp.ndarray rows, cnp.ndarray out):
+        """rows: distinct indices."""
+        cdef cnp.ndarray x_
+        cdef long n = cnp.PyArray_DIM(rows, 0)
+        cdef fr_series xs, ys
+        cdef int index, failed = 0
+        if self.embedding is not None:
+            x_ = np.take(self.embedding, tokens_of(self.embedding, x, 1, n), axis=0)
+        else:
+            x_ = as_array(x, "x", self.typenum)
+            if cnp.PyArray_NDIM(x_) != 2 or cnp.PyArray_DIM(x_, 0) != n or cnp.PyArray_DIM(x_, 1) != self.D:
+                raise ValueError(f"x: expected shape ({n}, {self.D}), a row for each of rows, got {shape_of(x)}")
+            x_ = np.ascontiguousarray(x_)
+        if out is None:
+            out = new_array(self.typenum, n, self.P, -1, False)
+        elif cnp.PyArray_TYPE(out) != self.typenum or cnp.PyArray_NDIM(out) != 2 or cnp.PyArray_DIM(out, 0) != n or (
+                cnp.PyArray_DIM(out, 1) != self.P or not cnp.PyArray_ISCARRAY(out) or overlap(out, x_)):
+            raise ValueError(f"out: expected a writable, C-contiguous array ({n}, {self.P}) of the dtype of x, apart from it, "
+                             f"got {shape_of(out)} of {out.dtype}")
+        if n == 0:
+            return out
+        cdef Workspace room = new_workspace(2 * (n * self.widest * self.itemsize + 64))
+        xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
+        with nogil:
+            for index in range(self.count):
+                ys.data = room.at + (index % 2) * (n * self.widest * self.itemsize + 64)
+                if index == self.count - 1:
+                    ys.data = cnp.PyArray_DATA(out)
+                ys.row, ys.step = self.layers[index].call.sequence.P, 0
+                failed = failed or advance_rows(&self.layers[index], xs, ys, <int64_t *>cnp.PyArray_DATA(rows), n)
+                xs = ys
+        if failed:
+            raise MemoryError("no memory for a step")
+        return out
+
+    def step_frames(self, dict rows, frames):
+        """A step of those rows that have a frame: rows is id -> row, frames id -> x_t (D,) or a token; id -> y_t (P,)."""
+        cdef long n = len(frames), i = 0
+        cdef cnp.ndarray indices = new_array(cnp.NPY_INT64, n, -1, -1, False)
+        cdef cnp.ndarray x = new_array(cnp.NPY_INT64, n, -1, -1, False) if self.embedding is not None else (
+            new_array(self.typenum, n, self.D, -1, False))
+        cdef int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
+        cdef size_t bytes = self.D * self.itemsize
+        for id, frame in frames.items():
+            row = rows.get(id)
+            if row is None:
+                raise KeyError(f"frames: expected ids that are open, got {id!r}")
+            at[i] = row
+            if self.embedding is None and cnp.PyArray_CheckExact(frame) and (
+                    cnp.PyArray_TYPE(<cnp.ndarray>frame) == self.typenum and cnp.PyArray_NDIM(<cnp.ndarray>frame) == 1
+                    and cnp.PyArray_DIM(<cnp.ndarray>frame, 0) == self.D and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>frame)):
+                memcpy(<char *>cnp.PyArray_DATA(x) + i * bytes, cnp.PyArray_DATA(<cnp.ndarray>frame), bytes)
+            else:
+                self._put_frame(x, i, id, np.asarray(frame))
+            i += 1
+        self._begin()
+        try:
+            y = self._step_rows(x, indices, None)
+        finally:
+            self.running = False
+        return dict(zip(frames, y))
+
+    def _put_frame(self, x, long i, id, frame):
+        shape, kinds, wanted = ((), "iu", "a token") if self.embedding is not None else ((self.D,), "fiu", f"shape ({self.D},)")
+        if frame.shape != shape or frame.dtype.kind not in kinds:
+            raise ValueError(f"frames[{id!r}]: expected {wanted}, got shape {frame.shape} of {frame.dtype}")
+        x[i] = frame
 
     cdef cnp.ndarray _step(self, x, cnp.ndarray out):
         cdef cnp.ndarray x_
         cdef fr_series xs, ys
         cdef bint flat = False
         if self.embedding is not None:
-            x_ = np.take(self.embedding, self._tokens(x, 1), axis=0, out=self.embedded)
+            x_ = np.take(self.embedding, tokens_of(self.embedding, x, 1, self.N), axis=0, out=self.embedded)
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):
@@ -204,7 +208,7 @@ cdef class Chain:
             if cnp.PyArray_TYPE(out) != self.typenum:
                 raise TypeError(f"out: expected {x_.dtype}, got {out.dtype}")
             expect_shape(out, "out", "P" if flat else "NP", 1 if flat else 2, self.P if flat else self.N, self.P, -1)
-            if not cnp.PyArray_ISCARRAY(out) or _overlap(out, x_):
+            if not cnp.PyArray_ISCARRAY(out) or overlap(out, x_):
                 raise ValueError("out: expected a writable, C-contiguous array apart from x, got another")
         xs.data, xs.row, xs.step = cnp.PyArray_DATA(x_), self.D, 0
         ys.data, ys.row, ys.step = cnp.PyArray_DATA(out), self.P, 0
@@ -222,7 +226,7 @@ cdef class Chain:
         cdef int index
         cdef fr_series xs, ys
         if self.embedding is not None:
-            x = self.embedding[self._tokens(x, 2)]
+            x = self.embedding[tokens_of(self.embedding, x, 2, self.N)]
         x_ = read_series(x, "x", self.typenum, "TND", -1, self.N, self.D)
         T = cnp.PyArray_DIM(x_, 0)
         out = new_array(self.typenum, T, self.N, self.P, False)
@@ -230,11 +234,17 @@ cdef class Chain:
             return out
         kept = []
         xs, ys = series_of(x_), series_of(out)
+        cdef fr_work work
+        cdef double cost = T * self._step_cost()
+        cdef bint is_long = cost > LONG_CALL
+        cdef list before = self.states() if is_long else None
+        work.stopped = False
         self._begin()
         try:
             for index in range(self.count):
                 layer = &self.layers[index]
                 q = &layer.call.sequence
+                layer.call.may_stop = EVERY_PHASE if is_long else NO_PHASE
                 wide = new_array(self.typenum, T if index + 1 < self.count else 0, q.N, q.P, False)
                 kept.append(wide)
                 layer.wide = cnp.PyArray_DATA(wide)
@@ -251,53 +261,36 @@ cdef class Chain:
         finally:  # memory may have run out halfway
             for index in range(self.count):
                 layer = &self.layers[index]
-                layer.call.chunk = 1
+                layer.call.chunk, layer.call.may_stop = 1, NO_PHASE
+                work.stopped |= layer.call.work.stopped
                 layer.call.sequence.input_projection = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED
             self.running = False
+        self._end(&work, cost, before)
         return out
-
-    cdef cnp.ndarray _tokens(self, x, int ndim):
-        tokens = np.ascontiguousarray(x)
-        if tokens.dtype.kind not in "iu":
-            raise TypeError(f"x: expected integer tokens, got {tokens.dtype}")
-        if tokens.ndim != ndim or tokens.shape[ndim - 1] != self.N:
-            raise ValueError(f"x: expected shape ({'T, ' if ndim == 2 else ''}{self.N},), got {tokens.shape}")
-        V = self.embedding.shape[0]
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
-            raise IndexError(f"x: expected tokens 0..{V - 1}, got values from {tokens.min()} to {tokens.max()}")
-        return tokens
 
     # ---- States ----
 
-    def states(self):
-        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H))."""
+    def states(self, rows=None):
+        """For each layer None or a tuple of copies, (h (N, P),) or, of an LSTM, (h, c (N, H)); or of some rows (n, ...)."""
         cdef ChainLayer *layer
-        cdef fr_sequence *q
-        cdef cnp.ndarray h, c
+        cdef cnp.ndarray indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
+        cdef const int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
+        cdef long n = cnp.PyArray_DIM(indices, 0)
         result = []
         self._begin()
         self.running = False  # the GIL is held from here on
         for index in range(self.count):
             layer = &self.layers[index]
-            q = &layer.call.sequence
-            if layer.h == NULL:
-                result.append(None)
-                continue
-            h = new_array(self.typenum, q.N, q.P, -1, False)
-            memcpy(cnp.PyArray_DATA(h), layer.h, q.N * q.P * self.itemsize)
-            if q.cell != FR_LSTM:
-                result.append((h,))
-                continue
-            c = new_array(self.typenum, q.N, q.H, -1, False)
-            layer.call.kernels.unpack_state(q, cnp.PyArray_DATA(c), q.workspace.c)
-            result.append((h, c))
+            result.append(None if layer.h == NULL else state_of_rows(layer, self.typenum, at, n))
         return result
 
-    def set_states(self, list states):
+    def set_states(self, list states, rows=None):
         """Take over what `states` gave, of a chain of the same layers and batch; nothing is changed where it does not fit."""
         cdef ChainLayer *layer
         cdef fr_sequence *q
-        cdef cnp.ndarray h, c
+        cdef cnp.ndarray h, c, indices = np.arange(self.N) if rows is None else row_indices(rows, self.N)
+        cdef const int64_t *at = <int64_t *>cnp.PyArray_DATA(indices)
+        cdef long n = cnp.PyArray_DIM(indices, 0)
         checked = []
         if len(states) != self.count:
             raise ValueError(f"state: expected one entry per layer, {self.count}, got {len(states)}")
@@ -307,17 +300,16 @@ cdef class Chain:
             entry = states[index]
             if (entry is None) != (layer.h == NULL):
                 raise ValueError(f"state: expected {'None' if layer.h == NULL else 'arrays'} for layer {index}")
-            if entry is not None:
-                h = dense(entry[0], "h of state", self.typenum, "NH", 2, q.N, q.P)
-                c = dense(entry[1], "c of state", self.typenum, "NH", 2, q.N, q.H) if q.cell == FR_LSTM else None
+            if entry is not None and n:
+                h = dense(entry[0], "h of state", self.typenum, "NH", 2, n, q.P)
+                c = dense(entry[1], "c of state", self.typenum, "NH", 2, n, q.H) if q.cell == FR_LSTM else None
                 checked.append((index, h, c))
         self._begin()
         self.running = False  # the GIL is held from here on
         for index, h, c in checked:
             layer = &self.layers[index]
-            memcpy(layer.h, cnp.PyArray_DATA(h), cnp.PyArray_NBYTES(h))
-            if c is not None:
-                layer.call.kernels.pack_state(&layer.call.sequence, layer.call.sequence.workspace.c, cnp.PyArray_DATA(c))
+            q = &layer.call.sequence
+            set_state_of_rows(layer, h, c, at, n)
 
     # ---- Generation ----
 
@@ -346,9 +338,15 @@ cdef class Chain:
         embedded, table = <char *>cnp.PyArray_DATA(self.embedded), <const char *>cnp.PyArray_DATA(self.embedding)
         xs.data, xs.row, xs.step = embedded, self.D, 0
         ys.data, ys.row, ys.step = rows, self.P, 0
+        cdef fr_work work
+        cdef fr_watch watch = own_watch(&work)
+        cdef double cost = self._step_cost() + self.N * self.P * 8.0
+        cdef list before = self.states()
         self._begin()
         with nogil:
             for t in range(steps):
+                if stops(&watch, cost):
+                    break
                 if t:
                     for n in range(self.N):
                         memcpy(embedded + n * width, table + to[(t - 1) * self.N + n] * width, width)
@@ -368,7 +366,7 @@ cdef class Chain:
                     for n in range((t + 1) * self.N, steps * self.N):
                         to[n] = end
                     break
-        self.running = False
+        self._end(&work, steps * cost, before)
         return tokens
 
     def feed_back(self, cnp.ndarray y, long steps):
@@ -380,18 +378,17 @@ cdef class Chain:
             raise ValueError(f"layers: expected outputs as wide as inputs, {self.D}, got {self.P}")
         out[:1] = y
         xs = ys = series_of(out)
+        cdef fr_work work
+        cdef fr_watch watch = own_watch(&work)
+        cdef double cost = self._step_cost()
+        cdef list before = self.states()
         self._begin()
         with nogil:
             for _t in range(1, steps):
+                if stops(&watch, cost):
+                    break
                 ys.data = <char *>xs.data + self.N * self.P * self.itemsize
                 self._advance(xs, ys, 1)
                 xs.data = ys.data
-        self.running = False
+        self._end(&work, steps * cost, before)
         return out
-
-
-cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two C-contiguous arrays share memory."""
-    cdef char *a0 = <char *>cnp.PyArray_DATA(a)
-    cdef char *b0 = <char *>cnp.PyArray_DATA(b)
-    return a0 < b0 + cnp.PyArray_NBYTES(b) and b0 < a0 + cnp.PyArray_NBYTES(a)

@@ -9,7 +9,7 @@ cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, check_names, data_of, dense, gradient, hidden_size, hold, new_array, real_type, shape_of
 from fastrnn._native._plan cimport level_threads
 from fastrnn._native._runtime cimport (
-    Cache, Rooms, Workspace, allot, build_for, check_unused, next_task, plan_work, reserve, run_parallel, thread_body,
+    Cache, Rooms, Workspace, allot, build_for, check_unused, next_task, plan_work, raise_signal, reserve, run_parallel, stops, thread_body, was_stopped,
 )
 from fastrnn._native._sequence cimport CompiledCell
 from fastrnn._native.kernels cimport *
@@ -21,6 +21,8 @@ cdef struct TreeCall:
     fr_trees trees
     const fr_tree_kernels *kernels
     long levels
+    double cost  # multiply-adds of a forward pass
+    int may_stop  # a signal may stop all phases, or all but the last, of gradients
     fr_work work
 
 
@@ -33,6 +35,15 @@ cdef fr_partition _partition_of(const TreeCall *call, const fr_piece *task, int 
     return part
 
 
+cdef fr_watch _start_watch(TreeCall *call, int id, fr_piece *task) noexcept nogil:
+    """A thread's watch, and `task` before its first task."""
+    cdef fr_watch watch
+    memset(&watch, 0, sizeof(watch))
+    memset(task, 0, sizeof(fr_piece))
+    watch.stopped, watch.caller = &call.work.stopped, id == 0
+    return watch
+
+
 cdef enum: FORWARD_PHASES = 3, BACKWARD_PHASES = 2  # phases of a level, of which the first does all where rows are shared out
 
 
@@ -40,14 +51,19 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass: packing, inputs, then from the leaves to the roots."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
-    cdef const fr_trees *t = &call.trees
+    cdef fr_trees own = call.trees
+    cdef fr_trees *t = &own
     cdef fr_partition part
     cdef fr_piece task
+    cdef fr_watch watch = _start_watch(call, id, &task)
+    cdef double cost = call.cost / (call.work.phases * call.work.shares)
     cdef long level
-    memset(&task, 0, sizeof(task))
     while next_task(&call.work, id, &task):
         level = (task.phase - 2) // FORWARD_PHASES if task.phase >= 2 else -1
         part = _partition_of(call, &task, id, level)
+        t.watch = &watch
+        if stops(&watch, cost):
+            return
         if task.phase == 0:
             k.pack_forward(t, part)
         elif task.phase == 1:
@@ -58,23 +74,30 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
 
 
 cdef void _backward_body(void *arg, int id) noexcept nogil:
-    """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights."""
+    """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights. All
+    meet before each phase, so nobody is at the last one while another may stop in the phase before."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
-    cdef const fr_trees *t = &call.trees
+    cdef fr_trees own = call.trees
+    cdef fr_trees *t = &own
     cdef fr_partition part
     cdef fr_piece task
+    cdef fr_watch watch = _start_watch(call, id, &task)
+    cdef double cost = call.cost / (call.work.phases * call.work.shares)
     cdef long level
-    memset(&task, 0, sizeof(task))
     while next_task(&call.work, id, &task):
         level = call.levels - 1 - (task.phase - 1) // BACKWARD_PHASES if task.phase else -1
         part = _partition_of(call, &task, id, level)
         if task.phase == 0:
             k.pack_backward(t, part)
         elif level >= 0:
+            t.watch = &watch
+            if stops(&watch, cost):
+                return
             if part.by_units or (task.phase - 1) % BACKWARD_PHASES == 0:
                 k.backward(t, level, (task.phase - 1) % BACKWARD_PHASES, part)
         else:
+            t.watch = &watch if call.may_stop else NULL
             if t.dx:
                 k.grad_input(t, part)
             k.grad_weights(t, part)
@@ -85,6 +108,10 @@ cdef class TreeCache(Cache):
     cdef fr_trees trees
     cdef const fr_tree_kernels *kernels  # NULL: made by hand
     cdef long levels, num_trees
+
+    def __repr__(self):
+        used = ", used up" if self.states is None else ""
+        return f"<cache of tree_forward: {self.trees.nodes} nodes of {self.num_trees} trees, H={self.trees.H}{used}>"
 
 
 # ---- Forward ----
@@ -108,6 +135,7 @@ def tree_forward(CompiledCell cell not None, x, *, long children, levels, long n
         c_root = new_array(typenum, num_trees, t.H, -1, False)
     t.output, t.c_root, t.projected = data_of(h), data_of(c_root), _first_projected(&call)
     cdef Workspace states = _make_states(&call), scratch = _make_panels(&call)  # no-cython-lint: scratch lives to the end
+    call.may_stop = True
     _run(&call, _forward_body, 2 + FORWARD_PHASES * call.levels)
     if not training:
         return h, c_root, None
@@ -119,17 +147,21 @@ def tree_forward(CompiledCell cell not None, x, *, long children, levels, long n
 
 cdef int _run(TreeCall *call, thread_body body, long phases) except -1:
     cdef int threads = _threads(call)
+    call.cost = _flops(call) / 2
     plan_work(&call.work, phases, threads, threads > 1)
     with nogil:
         run_parallel(threads, body, call)
-    return 0
+    return raise_signal() if was_stopped(&call.work, call.cost if call.may_stop else 0) else 0
 
 
 cdef int _threads(const TreeCall *call) noexcept nogil:
+    return level_threads(_flops(call), call.levels)
+
+
+cdef double _flops(const TreeCall *call) noexcept nogil:
     cdef const fr_trees *t = &call.trees
-    cdef double flops = 2.0 * t.H * (<double>t.inputs * t.D * _weight_rows(t, False)
-                                     + <double>(t.nodes - t.leaves) * _width(t) * _weight_rows(t, True))
-    return level_threads(flops, call.levels)
+    return 2.0 * t.H * (<double>t.inputs * t.D * _weight_rows(t, False)
+                        + <double>(t.nodes - t.leaves) * _width(t) * _weight_rows(t, True))
 
 
 cdef long _weight_rows(const fr_trees *t, bint of_weight_hh) noexcept nogil:
@@ -223,6 +255,9 @@ cdef Workspace _make_panels(TreeCall *call):
 
 # ---- Backward ----
 
+cdef enum: WORTH_COPIES = 1000000000, MANY_NODES = 2000  # floating-point operations; nodes
+
+
 def tree_backward(bint lstm, cache, dh, dh_root, dc_root, into):
     """Backpropagate through what `tree_forward` ran; returns the dict of gradients."""
     forward = "tree_lstm_forward" if lstm else "tree_rnn_forward"
@@ -253,7 +288,17 @@ def tree_backward(bint lstm, cache, dh, dh_root, dc_root, into):
     cdef Workspace scratch = _make_backward_scratch(&call), states = used.states  # no-cython-lint: alive until the end
     arrays = used.arrays  # no-cython-lint: alive until the end
     used.states = used.arrays = None  # used up from here on
-    _run(&call, _backward_body, 2 + BACKWARD_PHASES * call.levels)
+    # Copies of what is added to, for a signal that stops a long call; of a short one, or few nodes, the last phase is finished.
+    cdef dict saved = {}
+    call.may_stop = into is None or (t.nodes > MANY_NODES and _flops(&call) > WORTH_COPIES)
+    if call.may_stop and into is not None:
+        saved = {name: array.copy() for name, array in into.items() if array is not None and name != "x"}
+    try:
+        _run(&call, _backward_body, 2 + BACKWARD_PHASES * call.levels)
+    except BaseException:
+        for name, array in saved.items():
+            into[name][...] = array
+        raise
     if dx_sum is not None:
         with np.errstate(all="ignore"):
             dx_sum += gradients["x"]

@@ -230,12 +230,12 @@ def ngram_rows(words, int min_n, int max_n, uint32_t bucket, long first):
     """Rows of the character n-grams of each of `words`, as fastText hashes them into buckets: `first` + bucket, one
     word's after another's; and where each word's begin, (V + 1,)."""
     cdef list rows = []
-    cdef long begin, end, size, n
+    cdef long begin, end, size, n, number = 0
     cdef uint32_t h
     cdef const unsigned char *p
     cdef bytes text
     cdef int64_t[::1] begins = np.zeros(len(words) + 1, np.int64)
-    for number, word in enumerate(words):
+    for word in words:
         text = f"<{word}>".encode("utf-8", "surrogatepass")
         p, size = text, len(text)
         for begin in range(size):
@@ -251,5 +251,6 @@ def ngram_rows(words, int min_n, int max_n, uint32_t bucket, long first):
                 n += 1
                 if n >= min_n and not (n == 1 and (begin == 0 or end == size)):
                     rows.append(first + h % bucket)
-        begins[number + 1] = len(rows)
+        number += 1
+        begins[number] = len(rows)
     return np.array(rows, np.int32), np.asarray(begins)

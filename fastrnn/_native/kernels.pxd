@@ -7,6 +7,11 @@ cdef extern from "build.h" nogil:
     enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
+    ctypedef struct fr_watch:  # work.h
+        int *stopped
+        int caller
+        double spent
+
     ctypedef struct fr_partition:
         int id, count, by_units, worker
         void **pointers
@@ -90,11 +95,12 @@ cdef extern from "build.h" nogil:
         long T, N, D, H, P
         int cell, activation, gate_activation, output_activation
         double clip
-        int input_projection, training
+        int input_projection, as_one_row, training
         fr_rows rows
         fr_sequence_arguments args
         fr_sequence_workspace workspace
         fr_sequence_scratch scratch
+        fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
         int lanes, itemsize, projects_ahead
@@ -168,6 +174,7 @@ cdef extern from "build.h" nogil:
         void *gradients
         void *dkept
         void *dlate
+        fr_watch *watch
 
     ctypedef struct fr_tree_kernels:
         int lanes, itemsize
@@ -249,7 +256,9 @@ cdef extern from "work.h" nogil:
     enum: FR_MAX_SHARES
     ctypedef struct fr_work:
         long phases, meet_until, meet_at
-        int shares
+        int shares, stopped
     ctypedef struct fr_piece:
         long phase
         int share
+        fr_watch *watch
+    enum: FR_LOOK_AFTER, FR_LEAST_COST

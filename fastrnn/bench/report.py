@@ -16,13 +16,15 @@ from fastrnn.bench.shapes import FORWARD, STEP, Shape, flops
 @dataclass(frozen=True)
 class Result:
     """One cell, shape and mode. seconds: contender -> seconds per call in each round, the same-flops product among them
-    as "gemm"; a call in mode "step" is all T steps. difference: peer -> from fastrnn."""
+    as "gemm"; a call in mode "step" is all T steps. difference: peer -> from fastrnn. threads: peer -> at how many it
+    was faster and so is counted, where it was measured at several."""
 
     cell: str
     shape: Shape
     mode: str
     seconds: dict[str, list[float]]
     difference: dict[str, float] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
 
     def median_seconds(self, name: str = FastRNN.name) -> float:
         return median(self.seconds[name])
@@ -114,6 +116,7 @@ class Report:
                 mode=entry["mode"],
                 seconds=entry["seconds"],
                 difference=entry["difference"],
+                threads=entry.get("threads", {}),
             )
             for entry in data["results"]
         ]

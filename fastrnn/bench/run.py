@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from statistics import median
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def run(
 
     memory: afterwards find the peak memory of a training step on each of `shapes`.
     peers: None for all, less the NumPy reference where a call takes it very long; what is not installed is left out.
-    Peers use as many threads as fastrnn is set to, where they let that be set; the report names both exceptions.
+    Peers are measured at one thread and at as many as fastrnn is set to, and their better time counts; JAX, which
+    starts anew for another number, at the latter alone. The report names those who do not let it be set.
     on_start(report) is called before the first measurement, on_results(report, results) as soon as a cell and shape
     are done, with one result per mode, on_memory(report, memory) likewise.
     Raises ResultsDiffer where a peer does not agree with fastrnn, ValueError for a bidirectional shape in mode "step".
@@ -114,7 +116,7 @@ def compare(
     all_sizes: False leaves out who would need very long, see `Peer.most_flops`.
     """
     problem = make_problem(cell, shape)
-    peers: dict[str, Peer] = {}
+    peers: dict[str, tuple[Peer, int]] = {}  # "torch", or "torch@1" and "torch@2" -> the peer, and its threads
     results = []
     for mode in modes:
         able = [
@@ -122,18 +124,48 @@ def compare(
             for contender in contenders
             if contender.suits(shape, mode) and (all_sizes or flops(cell, shape, mode) <= contender.most_flops)
         ]
+        in_mode: dict[str, tuple[Peer, int]] = {}
         for contender in able:
-            if contender.name not in peers:
-                peers[contender.name] = contender(problem)
-        in_mode = {contender.name: peers[contender.name] for contender in able}
-        difference = check_equal(in_mode, mode)
-        calls = {name: peer.call(mode) for name, peer in in_mode.items()}
-        settling = {name: peer.settling for name, peer in in_mode.items()}
-        if blas is not None and mode != STEP:
+            counts = contender.counts(fastrnn.get_num_threads())
+            for threads in counts:
+                label = f"{contender.name}@{threads}" if len(counts) > 1 else contender.name
+                if label not in peers:
+                    contender.set_num_threads(threads)
+                    peers[label] = contender(problem), threads
+                in_mode[label] = peers[label]
+        difference = check_equal({label: peer for label, (peer, _) in in_mode.items()}, mode)
+        calls = {label: peer.call(mode) for label, (peer, _) in in_mode.items()}
+        settling = {label: peer.settling for label, (peer, _) in in_mode.items()}
+        if blas is not None and mode != STEP and not shape.lengths:
             calls[GEMM] = products_call(blas, products(cell, shape), shape.dtype)
             settling[GEMM] = PEERS[blas].settling
-        results.append(Result(cell, shape, mode, measure(calls, plan, settling=settling), difference))
+
+        def before(label: str, running: Mapping[str, tuple[Peer, int]] = in_mode) -> None:
+            if label in running:
+                running[label][0].set_num_threads(running[label][1])
+
+        seconds, threads_of = _better(measure(calls, plan, settling=settling, before=before))
+        off: dict[str, float] = {}
+        for label, distance in difference.items():
+            name = label.partition("@")[0]
+            off[name] = max(distance, off.get(name, 0.0))
+        results.append(Result(cell, shape, mode, seconds, off, threads_of))
+    for contender in contenders:
+        contender.set_num_threads(fastrnn.get_num_threads())
     return results
+
+
+def _better(seconds: Mapping[str, list[float]]) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Of a peer that was measured at several numbers of threads the better times, and at how many they are."""
+    best: dict[str, list[float]] = {}
+    threads: dict[str, int] = {}
+    for label, times in seconds.items():
+        name, _, count = label.partition("@")
+        if name not in best or median(times) < median(best[name]):
+            best[name] = times
+            if count:
+                threads[name] = int(count)
+    return best, threads
 
 
 def check_equal(peers: Mapping[str, Peer], mode: str) -> dict[str, float]:

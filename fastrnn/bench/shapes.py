@@ -17,11 +17,12 @@ MEMORY = "memory"  # not timed: the peak of one forward+backward in a fresh proc
 SEQUENCE_MODES = (FORWARD, FORWARD_BACKWARD)
 MODES = (FORWARD, FORWARD_BACKWARD, STEP)
 
-FORMAT = "T,N,D,H[,Ln][,bi][,f64] (four whole numbers of at least 1; n layers; bidirectional; float64)"
+FORMAT = "T,N,D,H[,Ln][,bi][,len][,f64] (four whole numbers of at least 1; n layers; bidirectional; lengths; float64)"
 
 
 class Shape(NamedTuple):
-    """One problem size; written `T,N,D,H` on the command line, with `,L2`, `,bi` and `,f64` for what is not usual."""
+    """One problem size; written `T,N,D,H` on the command line, with `,L2`, `,bi`, `,len` and `,f64` for what is not
+    usual. lengths: rows of different lengths, one of them T, the others drawn from 1..T."""
 
     T: int
     N: int
@@ -30,10 +31,12 @@ class Shape(NamedTuple):
     num_layers: int = 1
     bidirectional: bool = False
     dtype: str = "float32"
+    lengths: bool = False
 
     def __str__(self) -> str:
         options = [f"L{self.num_layers}"] if self.num_layers > 1 else []
         options += ["bi"] if self.bidirectional else []
+        options += ["len"] if self.lengths else []
         options += ["f64"] if self.dtype == "float64" else []
         return ",".join([*map(str, self[:4]), *options])
 
@@ -58,8 +61,9 @@ class Shape(NamedTuple):
             numbers = (int(T), int(N), int(D), int(H))
             layers = [option for option in options if option[:1] == "L"]
             num_layers = int(layers[0][1:]) if layers else 1
-            shape = cls(*numbers, num_layers, "bi" in options, "float64" if "f64" in options else "float32")
-            known = {*layers[:1], "bi", "f64"}
+            dtype = "float64" if "f64" in options else "float32"
+            shape = cls(*numbers, num_layers, "bi" in options, dtype, "len" in options)
+            known = {*layers[:1], "bi", "len", "f64"}
             if min(*numbers, num_layers) < 1 or set(options) - known or len(set(options)) < len(options):
                 raise ValueError
         except ValueError:
@@ -96,6 +100,18 @@ SHAPES = (
 )
 
 STEP_SHAPES = (Shape(100, 1, 1, 16), Shape(100, 1, 28, 64), Shape(100, 1, 64, 128), Shape(100, 1, 256, 256))
+
+# Few steps of few rows, call upon call, as in interactive use: D = H.
+SHORT_SHAPES = tuple(
+    Shape(T, N, H, H, bidirectional=bidirectional, lengths=lengths)
+    for bidirectional in (False, True)
+    for lengths in (False, True)
+    for H in (64, 128, 256, 512)
+    for N in (1, 4)
+    for T in (1, 2, 4, 8, 16)
+)
+
+QUICK_SHORT_SHAPES = tuple(s for s in SHORT_SHAPES if s.H in (64, 256) and s.T in (1, 8) and s.N == 1)
 
 QUICK_SHAPES = (
     Shape(28, 1, 28, 64),

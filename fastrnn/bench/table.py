@@ -36,7 +36,9 @@ def format_head(report: Report) -> str:
             *(f"note: {note}" for note in report.notes),
             "time and GFLOP/s of fastrnn; its GFLOP/s in percent of a large matrix product's (peak%) and of products",
             "of this problem's sizes (same%); then the time of each peer as a multiple of fastrnn's (above 1: fastrnn",
-            "is ahead)",
+            "is ahead); peers are measured at 1 and at this many threads, and the better time counts"
+            if report.num_threads > 1
+            else "is ahead)",
         ]
     )
 

@@ -17,12 +17,15 @@ from fastrnn.bench.measure import FULL, QUICK
 from fastrnn.bench.run import run, start
 from fastrnn.bench.shapes import (
     CELLS,
+    FORWARD,
     MEMORY,
     MODES,
     QUICK_SHAPES,
+    QUICK_SHORT_SHAPES,
     QUICK_STEP_SHAPES,
     SEQUENCE_MODES,
     SHAPES,
+    SHORT_SHAPES,
     STEP,
     STEP_SHAPES,
     Shape,
@@ -39,7 +42,13 @@ def add(commands: Any) -> None:
         "reference, and against PyTorch, ONNX Runtime, OpenVINO and JAX where they are installed. All run in turns in "
         "this process, on the same weights and inputs, and are timed only after their results were found equal.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: under two minutes")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="instead of the usual shapes few steps of few rows: T 1 to 16, N 1 and 4, D = H 64 to 512, one direction "
+        "and two, with and without lengths; forward",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats: three minutes")
     parser.add_argument(
         "--cell", type=names("lstm", "gru", "rnn"), metavar="CELL[,CELL]", help="lstm, gru, rnn (default: all)"
     )
@@ -58,10 +67,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--peers",
-        type=names("numpy", "torch", "torch-cell", "onnxruntime", "openvino", "jax"),
+        type=names("numpy", "torch", "torch-cell", "onnxruntime", "onnx-steps", "openvino", "jax"),
         metavar="PEER[,PEER]",
-        help="numpy, torch, torch-cell, onnxruntime, openvino, jax (default: all that are installed, but numpy not "
-        "where it takes very long)",
+        help="numpy, torch, torch-cell, onnxruntime, onnx-steps, openvino, jax (default: all that are installed, but "
+        "numpy not where it takes very long)",
     )
     parser.add_argument("--threads", type=whole_number(1), metavar="N", help="for fastrnn and its peers")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of a training step")
@@ -110,6 +119,7 @@ def run_command(args: argparse.Namespace) -> None:
                 shapes=args.shapes,
                 memory=args.memory,
                 peers=args.peers,
+                short=args.short,
                 chart_file=args.chart,
                 command=shlex.join(["fastrnn", *args.typed]),
             )
@@ -125,6 +135,7 @@ def compare(
     memory: bool = False,
     peers: Sequence[str] | None = None,
     quick: bool = False,
+    short: bool = False,
     json_file: Path | None = None,
     chart_file: Path | None = None,
     command: str = "",
@@ -133,6 +144,8 @@ def compare(
 
     With `shapes` mode "step" takes those, one call per time step, and is left out unless `modes` names it.
     """
+    if short and not shapes:
+        shapes, modes = QUICK_SHORT_SHAPES if quick else SHORT_SHAPES, modes or (FORWARD,)
     chosen = tuple(modes or (SEQUENCE_MODES if shapes else MODES))
     timed = [mode for mode in MODES if mode in chosen]
     step_shapes: Sequence[Shape] = ()

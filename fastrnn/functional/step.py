@@ -24,6 +24,8 @@ class _Head(NamedTuple):
 class _StepCache:
     """What one step keeps: the cache of its sequence of T = 1, and its output, if it has one."""
 
+    __slots__ = ("cell", "dtype", "head", "sequence", "shapes")
+
     def __init__(self, cell: CellName, sequence: Any, h: Array, c: Maybe, head: _Head | None) -> None:
         self.cell, self.sequence, self.head, self.dtype = cell, sequence, head, h.dtype
         self.shapes = h.shape, None if c is None else c.shape
@@ -38,13 +40,13 @@ def step_forward(
     bias_y: Maybe,
     output_activation: OutputActivation,
 ) -> tuple[Any, ...]:
-    check_choice("output_activation", output_activation, ACTIVATIONS)
+    if output_activation != "identity":
+        check_choice("output_activation", output_activation, ACTIVATIONS)
     if weight_hy is None and bias_y is not None:
         raise ValueError("bias_y: expected None, as weight_hy is None")
-    if np.ndim(x) != 2:
-        raise ValueError(f"x: expected shape (N, D), got {np.shape(x)}")
-    if np.ndim(weights[0]) == 2 and np.shape(x)[1] != np.shape(weights[0])[1]:
-        raise ValueError(f"x: expected shape (N, {np.shape(weights[0])[1]}), got {np.shape(x)}")
+    w = weights[0]
+    if type(x) is not np.ndarray or type(w) is not np.ndarray or x.ndim != 2 or x.shape[1:] != w.shape[1:]:
+        _check_x(x, w)
     _, h, c, sequence = sequence_forward(spec, x[None], *state, *weights)
     after = (h,) if c is None else (h, c)
     if weight_hy is None:
@@ -53,6 +55,13 @@ def step_forward(
     a, linear = linear_map(h, weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
     y = ACTIVATIONS[output_activation][0](a)
     return *after, y, _StepCache(spec.cell, sequence, h, c, _Head(linear, output_activation, y))
+
+
+def _check_x(x: Any, weight_ih: Any) -> None:
+    if np.ndim(x) != 2:
+        raise ValueError(f"x: expected shape (N, D), got {np.shape(x)}")
+    if np.ndim(weight_ih) == 2 and np.shape(x)[1] != np.shape(weight_ih)[1]:
+        raise ValueError(f"x: expected shape (N, {np.shape(weight_ih)[1]}), got {np.shape(x)}")
 
 
 def step_backward(cell: CellName, dh_next: Maybe, dc_next: Maybe, cache: Any, dy: Maybe) -> Grads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .activation import Activation
+from .adaptive import AdaptiveSoftmax
 from .custom_cell import Cell, Recurrent
 from .dropout import Dropout
 from .embedding import Embedding
@@ -17,6 +18,7 @@ from .sequential import Sequential
 from .tree import TreeLSTM, TreeRNN
 
 __all__ = [
+    "AdaptiveSoftmax",
     "GRU",
     "LSTM",
     "RNN",

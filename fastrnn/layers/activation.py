@@ -8,7 +8,7 @@ import numpy as np
 
 from .._validate import check_choice, check_dtype
 from ..functional.activations import ACTIVATIONS
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._validate import check_dtype, check_probability, own_generator
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context
 

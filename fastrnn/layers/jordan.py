@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional
+from .._native import Stack
 from .._validate import (
     Nonlinearity,
     OutputActivation,
@@ -23,7 +24,7 @@ from .._validate import (
     own_generator,
 )
 from ..functional.activations import ACTIVATIONS
-from ..functional.spec import NONLINEARITIES, OUTPUT_ACTIVATIONS
+from ..functional.spec import NONLINEARITIES, OUTPUT_ACTIVATIONS, spec_of
 from .init import uniform
 from .layout import active_lengths, as_given, read_doutput, time_major
 from .module import Array
@@ -132,12 +133,12 @@ class Jordan(Stateful):
         teacher_forcing: float | None = None,
         lengths: Array | None = None,
         reset_mask: Array | None = None,
-        mask: Array | None = None,
+        mask: Any = None,
         training: bool = False,
     ) -> tuple[Array, Array]:
-        """output, y_n: see the class."""
+        """output, y_n: see the class. It takes no mask."""
         if mask is not None:
-            raise ValueError(f"mask: expected None, as {type(self).__name__} takes no mask")
+            raise ValueError("mask: expected None, as Jordan takes no mask")
         context = Context(lengths, reset_mask, targets, steps, teacher_forcing)
         return self._own_forward(x, state, context=context, training=training)
 
@@ -174,6 +175,12 @@ class Jordan(Stateful):
         if training:
             self._cache = run, (T, N, self.output_size), batched
         return as_given(run.y, batched, self.batch_first), run.y_n[None] if batched else run.y_n
+
+    def make_stack(self) -> Stack:
+        names = {"weight_ih": "weight_ih", "weight_hh": "weight_yh", "weight_hr": "weight_hy"}
+        names |= {"bias_ih": "bias_h", "bias_hr": "bias_y"} if self.bias else {}
+        spec = spec_of("rnn", self.nonlinearity, "sigmoid", None, True, True, False, self.output_activation)
+        return Stack(self._params, [names], 1, spec.compiled)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         run, shape, batched = self._kept()
@@ -221,9 +228,13 @@ class FreeRunning:
         training: bool,
         feedback: tuple[Array, Array] | None = None,
     ) -> None:
-        p, self.D = layer.params, x.shape[2]
+        p, self.D = layer._params, x.shape[2]
         weight_ih = p["weight_ih"][:, : self.D]
         self.forced = feedback is not None
+        if not training and not self.forced and self.D:
+            found = self._from_packed(layer, x, y0, lengths, reset_mask)
+            if found:
+                return
         if feedback is not None:
             targets, forced = feedback
             forced[:1] = False  # step 0 is fed the state
@@ -246,6 +257,17 @@ class FreeRunning:
             reset_mask=reset_mask,
             training=training,
         )
+
+    def _from_packed(
+        self, layer: Jordan, x: Array, y0: Array | None, lengths: Array | None, reset_mask: Array | None
+    ) -> bool:
+        """Without training, from weights that stay packed; False for what that does not take."""
+        stack = layer._stack or layer.open_stack()
+        state = None if y0 is None else np.ascontiguousarray(y0)[None]
+        found = None if stack is None else stack.run(x, state, lengths, reset_mask, False)
+        if found is not None:
+            self.y, self.y_n, self.cache = found[0], found[1][0], None
+        return found is not None
 
     def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
         if not self.forced and self.D:
@@ -272,7 +294,7 @@ class TeacherForced:
         reset_mask: Array | None,
         training: bool,
     ) -> None:
-        p, self.D = layer.params, x.shape[2]
+        p, self.D = layer._params, x.shape[2]
         (T, N, _), self.f, self.g = x.shape, layer.nonlinearity, layer.output_activation
         fed = _shifted(targets, y0)
         self.valid = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]

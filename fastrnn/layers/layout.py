@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import as_real, check_lengths
+from .._validate import as_real, check_lengths, check_reset_mask
 
 Array = NDArray[Any]
 
@@ -87,3 +87,16 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
         raise ValueError(f"lengths: expected None for x without a batch axis, got {lengths!r}")
     lengths = check_lengths(lengths, T, N)
     return None if (lengths == T).all() else lengths
+
+
+def resets_of_directions(reset_mask: Any, lengths: Any, S: int, T: int, N: int) -> list[Array | None]:
+    """The mask (T, N) for each of S directions: a boundary before step t is one before step t - 1 for who comes from
+    the end."""
+    if S == 1 or check_reset_mask(reset_mask, T, N) is None:
+        return [reset_mask if S == 1 else None] * S
+    reverse = np.zeros_like(reset_mask)
+    reverse[:-1] = reset_mask[1:]
+    if lengths is not None and T:
+        lengths = check_lengths(lengths, T, N)
+        reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
+    return [reset_mask, reverse]

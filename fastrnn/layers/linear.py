@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional
+from .._native import Stack
 from .._validate import as_real, check_dtype, check_size
 from ..functional.linear import checked_linear_map
-from ..streaming.stream import ChainBuilder
+from ..functional.spec import LINEAR
+from ..streaming.builder import ChainBuilder
 from .init import uniform
 from .module import Array, Module
 from .protocol import NOTHING, Context
@@ -60,6 +62,11 @@ class Linear(Module):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
+        if not training:
+            stack = self._stack or self.open_stack()
+            y = None if stack is None else stack.map(x)
+            if y is not None:
+                return y, None
         x = as_real("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected shape (..., {self.in_features}), got {x.shape}")
@@ -68,8 +75,12 @@ class Linear(Module):
             self._cache = cache
         return y, None
 
+    def make_stack(self) -> Stack:
+        names = {"weight_ih": "weight"} | ({"bias_ih": "bias"} if self.bias else {})
+        return Stack(self._params, [names], 1, LINEAR.compiled)
+
     def compile_into(self, builder: ChainBuilder) -> bool:
-        return builder.add_linear(self._params["weight"], self._params.get("bias"))
+        return builder.add_linear(self._params["weight"], self._params.get("bias"), self.open_stack())
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         into: dict[str, Any] = self._grads if need_dx else {**self._grads, "x": None}

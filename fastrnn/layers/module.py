@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..streaming.stream import ChainBuilder, Stream, open_stream
+from .._native import Stack
+from ..streaming.builder import ChainBuilder
+from ..streaming.stream import Stream, open_stream
 from .own import adapt
 from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
 from .registry import build, class_name, register
+from .summary import summarize
 from .weights import Array, Weights
 
 __all__ = ["Array", "Context", "Layout", "Module", "StateSpec", "Time", "build", "check_entries", "class_name"]
@@ -58,6 +61,7 @@ class Module(Weights):
     def __init__(self) -> None:
         super().__init__()
         self._prepared: Prepared | None = None
+        self._stack: Stack | None = None
 
     # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
 
@@ -188,20 +192,40 @@ class Module(Weights):
     # --- packed weights ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Pack the weights once for all short calls to come, instead of in each: for inference a few steps at a time.
+        """Pack the weights now, and take them for unchanged from here on, without a look.
 
-        Results are the same bits. Parameters are read-only until the model is trained on, or `load_state_dict` or
-        `release` is called. Views of parameters that were taken before stay writable: do not write through them.
-        Raises ValueError for a model without a compiled stream, with a bidirectional layer or layers of your own.
+        Calls in inference keep packed weights by themselves, and results are the same bits. A prepared model saves the
+        first call the packing, and each call the checksum where somebody holds an array of its parameters. These are
+        read-only until the model is trained on, or `load_state_dict` or `release` is called. Views of parameters that
+        were taken before stay writable: do not write through them.
         """
         if self._prepared is None or self._prepared.model is not self:
             self.release()
             Prepared(self)
 
     def release(self) -> None:
-        """Undo `prepare`."""
+        """Undo `prepare`, and let go of all packed weights; the next call packs anew. Of use to save memory, and after
+        a write to a weight past NumPy, through its bare address."""
         if self._prepared is not None:
             self._prepared.release()
+        for layer in self.flatten():
+            if layer._stack is not None:
+                layer._stack.forget()
+
+    def _trains(self) -> None:
+        """A call in training was here: parameters are about to change."""
+        if self._prepared is not None:
+            self._prepared.release()
+
+    def open_stack(self) -> Stack | None:
+        """The compiled form in which the layer runs in inference, with its weights packed; None without one."""
+        if self._stack is None:
+            self._stack = self.make_stack()
+        return self._stack
+
+    def make_stack(self) -> Stack | None:
+        """A new one, see `open_stack`."""
+        return None
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +266,11 @@ class Module(Weights):
     def tie(self, name: str, *, to: str) -> None:
         """See `Sequential`: one layer has no parameters to tie."""
         raise ValueError(f"name: expected a layer made of others, got {type(self).__name__}")
+
+    def summary(self, x: Any = None) -> str:
+        """A table to print: each layer's output shape, N batch and T time steps, its parameters, whether they train,
+        and what they take in memory. x: an example of what the model reads, for one whose first layer does not say."""
+        return summarize(self, x)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Module:

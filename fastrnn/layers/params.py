@@ -1,4 +1,4 @@
-"""Parameters by name, which know when an optimiser or load_state_dict has changed them."""
+"""Parameters by name, which know when an optimiser or load_state_dict has changed them, and when somebody may have."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ Array = NDArray[Any]
 
 
 class Params(dict[str, Array]):
-    """Name -> parameter of a layer, and how often `changed` was called. Changes by hand are not counted."""
+    """Name -> parameter of a layer.
+
+    version: how often `changed` was called. Changes by hand are not counted, but `reads` is how often the layer handed
+    this dict out, which comes before any of them: see `_native.Stack`, which keeps packed weights by it.
+    """
 
     version = 0
+    reads = 0
 
     def changed(self) -> None:
         self.version += 1
+        self.reads += 1
 
 
 class JoinedParams(Params):

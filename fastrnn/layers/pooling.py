@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._validate import check_lengths
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .module import Array, Module
 from .protocol import NOTHING, Context, Time
 

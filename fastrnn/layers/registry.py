@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from .module import Module
 
 _classes: dict[str, type[Module]] = {}
+# Models of upper floors, which are imported when a file names them.
+_HOMES = {"LanguageModel": "fastrnn.models", "SeriesModel": "fastrnn.models"}
 
 
 def register(cls: type[Module]) -> None:
@@ -18,6 +21,8 @@ def register(cls: type[Module]) -> None:
 def build(config: Mapping[str, Any]) -> Module:
     """The layer that `layer.config()` describes, with new weights. Raises ValueError for an unknown class."""
     try:
+        if config["class"] not in _classes and config["class"] in _HOMES:
+            importlib.import_module(_HOMES[config["class"]])
         cls = _classes[config["class"]]
     except KeyError:
         raise ValueError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from .._validate import GateActivation, Nonlinearity, check_number, check_size
 from ..functional.spec import CellSpec
+from .gates import make_layer, read_gates, read_peepholes
 from .merge import Merge
 from .stacked import RecurrentLayer
 
@@ -77,6 +79,12 @@ class RNN(RecurrentLayer):
         )
         self.nonlinearity = nonlinearity
 
+    @classmethod
+    def from_gates(cls, *, h: Any, transposed: bool = False, **options: Any) -> RNN:
+        """A layer of one level and direction from the weights of its one gate, h: see `LSTM.from_gates`."""
+        layer: RNN = make_layer(cls, read_gates({"h": h}, transposed), 1, options)
+        return layer
+
 
 class GRU(RecurrentLayer):
     """Gated recurrent unit (Cho et al. 2014), stacked L times; gates r, z, n.
@@ -129,6 +137,23 @@ class GRU(RecurrentLayer):
         self.reset_after = bool(reset_after)
         self.gate_activation = gate_activation
         self.activation = activation
+
+    @classmethod
+    def from_gates(
+        cls, *, r: Any, z: Any, n: Any, transposed: bool = False, invert_z: bool = False, **options: Any
+    ) -> GRU:
+        """A layer of one level and direction from the weights of each gate: see `LSTM.from_gates`.
+
+        r: reset, z: update, n: candidate. invert_z: for weights of the form h_t = (1 - z) h_{t-1} + z n, in which z
+            lets the new in; here it keeps the old, h_t = (1 - z) n + z h_{t-1}. A single bias of n counts as bias_ih.
+        """
+        params = read_gates({"r": r, "z": z, "n": n}, transposed)
+        if invert_z:  # sigmoid(-a) = 1 - sigmoid(a), of the hard ones too
+            for value in params.values():
+                H = len(value) // 3
+                value[H : 2 * H] *= -1
+        layer: GRU = make_layer(cls, params, 3, options)
+        return layer
 
 
 class LSTM(RecurrentLayer):
@@ -217,3 +242,41 @@ class LSTM(RecurrentLayer):
     def arguments(self) -> dict[str, Any]:
         own = {"proj_size": self.proj_size, "peephole": self.peephole, "forget_bias": self.forget_bias}
         return super().arguments() | own
+
+    @classmethod
+    def from_gates(
+        cls,
+        *,
+        i: Any,
+        f: Any,
+        g: Any,
+        o: Any,
+        transposed: bool = False,
+        forget_bias: float = 0.0,
+        peepholes: Mapping[str, Any] | None = None,
+        weight_hr: Any = None,
+        **options: Any,
+    ) -> LSTM:
+        """A layer of one level and direction from the weights of each gate, whatever their order elsewhere.
+
+        i, f, g, o: input, forget, candidate and output gate, each (weight_ih (H, D), weight_hh (H, P)), with a bias
+            (H,) or bias_ih and bias_hh behind them; or a dict with these names, "bias" for a single one.
+        transposed: matrices are (D, H) and (P, H), as in Keras and where x stands in front of them.
+        forget_bias: what the other program adds to f's bias when it runs, such as 1.0 in TensorFlow 1 and Haiku.
+        peepholes: {"i": (H,), "f": (H,), "o": (H,)}. weight_hr: the projection, (P, H), transposed (H, P).
+        options: those of the constructor, but for sizes and `bias`. dtype: that of the weights if it is None.
+        Raises TypeError and ValueError that name the gate and what about it does not fit.
+        """
+        params = read_gates({"i": i, "f": f, "g": g, "o": o}, transposed)
+        H = len(params["weight_ih"]) // 4
+        if forget_bias:
+            for name in ("bias_ih", "bias_hh"):
+                params.setdefault(name, np.zeros(4 * H, params["weight_ih"].dtype))
+            params["bias_ih"][H : 2 * H] += check_number("forget_bias", forget_bias)
+        if peepholes is not None:
+            params["weight_peephole"] = read_peepholes(peepholes, H)
+        if weight_hr is not None:
+            hr = np.asarray(weight_hr).T if transposed else np.asarray(weight_hr)
+            params["weight_hr"], options["proj_size"] = hr, len(hr)
+        layer: LSTM = make_layer(cls, params, 4, {"peephole": peepholes is not None, **options})
+        return layer

@@ -99,22 +99,22 @@ class Sequential(Container):
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
         """y, state_n; the state is a tuple with one entry per layer, None for a layer without state or for zeros."""
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
         in_front = self.batch_first is not None and "lengths" not in self.layers[0].accepts
         if context.lengths is not None and self.time.in_x and in_front:
             x = self._without_rest(x, context.lengths)
         inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
-        last, state_n = self.layers[-1], []
+        last = self.layers[-1]
+        state_n: list[Any] = []
         for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
             told = context if layer is last else inner
             layer.check_context(entry, told, within=True)
-            x, entry_n = layer.forward(x, entry, context=told, training=training)
+            try:
+                x, entry_n = layer.forward(x, entry, context=told, training=training)
+            except (TypeError, ValueError, IndexError) as error:
+                if not state_n or type(error) not in (TypeError, ValueError, IndexError):
+                    raise  # the first layer's x is the caller's
+                label = _label(self.layers, len(state_n))
+                raise type(error)(f"{label}: {error}") from error
             state_n.append(entry_n)
         return x, tuple(state_n)
 

@@ -14,10 +14,11 @@ output, and gradients add up where they belong.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._native import Stack
 from .._validate import (
     as_real,
     check_choice,
@@ -26,26 +27,31 @@ from .._validate import (
     check_probability,
     check_reset_mask,
     check_size,
-    check_state,
-    kind_of,
     own_generator,
 )
 from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
-from ..streaming.stream import ChainBuilder
+from ..streaming.builder import ChainBuilder
 from .dropout import dropout_mask
+from .episodes import Episodes, InEpisodes
+from .episodes import backward as run_episodes_back
+from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
-from .layout import as_given, read_doutput, time_major, time_major_mask
+from .layout import as_given, read_doutput, resets_of_directions, time_major_mask
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
+from .stack_states import StackStates
 from .stateful import Stateful
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class RecurrentLayer(Stateful):
+class RecurrentLayer(StackStates):
     """What RNN, GRU and LSTM share.
 
     The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
@@ -155,13 +161,10 @@ class RecurrentLayer(Stateful):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        if self._prepared is not None:
-            if training:
-                self.release()
-            elif context is NOTHING and self._prepared.model is self:
-                found = self._prepared.forward(x, state)
-                if found is not None:
-                    return found
+        if not training:
+            found = self._infer(x, state, context)
+            if found is not None:
+                return found
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
@@ -170,7 +173,11 @@ class RecurrentLayer(Stateful):
         if not N:
             return self._of_no_rows(T, lengths, x is None, training)
         mask = time_major_mask(context.mask, T, N, batched, self.batch_first)
-        resets = [None] * S if reset_mask is None else self._resets_of_directions(reset_mask, lengths, T, N)
+        episodes = self._episodes(reset_mask, lengths, T, N)
+        if episodes is not None:
+            read = None if x is None else y
+            return run_episodes(self, read, state0, episodes, mask, training, batched, learned)
+        resets = resets_of_directions(reset_mask, lengths, S, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
         masks: list[Array | None] = [None] * self.num_layers
@@ -182,11 +189,7 @@ class RecurrentLayer(Stateful):
             both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
                 index = k * S + s
-                weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
-                if x is None and not k:
-                    weights["weight_ih"] = weights["weight_ih"][:, :0]
-                if self.noise:
-                    weights |= self._draw_noise(T, N, training)
+                weights = self._weights_of(index, x is None, T, N, training)
                 h0, c0 = [a if a is None else a[index] for a in state0]
                 output, h_n, c_n, cache = sequence_forward(
                     self.spec,
@@ -209,8 +212,32 @@ class RecurrentLayer(Stateful):
             self._cache = caches, masks, halves, (T, N, self._width), batched, x is None, learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
 
+    def _infer(self, x: Any, state: Any, context: Context) -> tuple[Array, Any] | None:
+        """The whole forward without training as one compiled call, from packed weights; None for what that does not
+        take: no input, and what has to be refused."""
+        merges = self._directions == 2 and self.merge != "concat"
+        if x is None or context.steps is not None or context.mask is not None or (merges and self.num_layers > 1):
+            return None
+        if any(self.noise.zoneout) or (self.learn_initial_state and context.reset_mask is not None):
+            return None
+        stack = self._stack or self.open_stack()
+        assert stack is not None
+        if state is None and self.learn_initial_state:
+            N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
+            learned = [self._params[f"initial_{name}"] for name in self.states]
+            state = self._as_state(learned if N is None else [np.repeat(a[:, None], N, axis=1) for a in learned])
+        told = state, context.lengths, context.reset_mask, self.batch_first
+        found = stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
+        return (merge_directions(found[0], self.merge), found[1]) if merges and found else found
+
+    def make_stack(self) -> Stack:
+        return Stack(self._params, self._names, self._directions, self.spec.compiled)
+
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        caches, masks, halves, shape, batched, without_input, learned = self._kept()
+        kept = self._kept()
+        if isinstance(kept, InEpisodes):
+            return run_episodes_back(self, kept, dy, dstate_n, need_dx)
+        caches, masks, halves, shape, batched, without_input, learned = kept
         N = shape[1]
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
@@ -233,8 +260,7 @@ class RecurrentLayer(Stateful):
             if masks[k] is not None:
                 dy *= masks[k]
             dx = dy
-        for part in learned:
-            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
+        self._add_learned(learned, dstate0)
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
 
@@ -266,11 +292,22 @@ class RecurrentLayer(Stateful):
             dx = dx if s else grads["x"]
         return dx
 
-    def _draw_noise(self, T: int, N: int, training: bool) -> dict[str, Array]:
+    def _weights_of(self, index: int, without_input: bool, T: int, N: int, training: bool) -> dict[str, Any]:
+        """What the functional core is told of one layer and direction: its weights, and the noise of this call."""
+        weights: dict[str, Any] = {kind: self._params.get(name) for kind, name in self._names[index].items()}
+        if without_input and index < self._directions:
+            weights["weight_ih"] = weights["weight_ih"][:, :0]
+        if not self.noise:
+            return weights
         widths = self._state_widths()
         if training:
-            return self.noise.draw(self._rng, T, N, widths, self.dtype)
-        return self.noise.expectation(T, N, widths, self.dtype)
+            return weights | self.noise.draw(self._rng, T, N, widths, self.dtype)
+        return weights | self.noise.expectation(T, N, widths, self.dtype)
+
+    def _add_learned(self, learned: list[int], dstate0: list[Array]) -> None:
+        """The gradient of the learned state, where sequences started from it: in these parts of the state."""
+        for part in learned:
+            self._grads[f"initial_{self.states[part]}"] += dstate0[part].sum(axis=1)
 
     def _of_no_rows(self, T: int, lengths: Any, without_input: bool, training: bool) -> tuple[Array, Any]:
         """Of a batch of no sequences."""
@@ -282,18 +319,31 @@ class RecurrentLayer(Stateful):
         state_n = [np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()]
         return as_given(np.zeros((T, 0, self._width), self.dtype), True, self.batch_first), self._as_state(state_n)
 
-    def _resets_of_directions(self, reset_mask: Array, lengths: Any, T: int, N: int) -> list[Array | None]:
-        """The mask for each direction: a boundary before step t is one before step t - 1 for who comes from the end."""
-        if not self.bidirectional:
-            return [reset_mask]
-        if check_reset_mask(reset_mask, T, N) is None:
-            return [None] * 2
-        reverse = np.zeros_like(reset_mask)
-        reverse[:-1] = reset_mask[1:]
-        if lengths is not None and T:
-            lengths = check_lengths(lengths, T, N)
-            reverse[np.maximum(lengths, 1) - 1, np.arange(N)] = False  # what stands past the end is no boundary
-        return [reset_mask, reverse]
+    def _episodes(self, reset_mask: Any, lengths: Any, T: int, N: int) -> Episodes | None:
+        """Where resets go to a learned state; None where there are none, or they go to zeros."""
+        if not self.learn_initial_state or check_reset_mask(reset_mask, T, N) is None:
+            return None
+        steps = np.full(N, T) if lengths is None else check_lengths(lengths, T, N)
+        return Episodes(reset_mask, steps) if (reset_mask & (np.arange(T)[:, None] < steps)).any() else None
+
+    def trace(
+        self,
+        x: Any,
+        state: State = None,
+        *,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        mask: Any = None,
+        doutput: Any = None,
+        dstate_n: Any = None,
+    ) -> Trace:
+        """What happens inside a call in inference with these arguments: a `Trace` of gates and states at each step and,
+        with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking: it is slow, and changes
+        nothing on the layer."""
+        from .trace import Trace
+
+        trace = Trace(self, x, state, lengths, reset_mask, mask)
+        return trace if doutput is None and dstate_n is None else trace.backward(doutput, dstate_n)
 
     def check_trainable(self, *, alone: bool = True) -> None:
         if alone:
@@ -308,62 +358,7 @@ class RecurrentLayer(Stateful):
             learned = None
             if self.learn_initial_state:
                 learned = [self._params[f"initial_{name}"][index] for name in self.states]
-            builder.add_recurrence(self.spec, weights, learned, self.noise.zoneout)
+            builder.add_recurrence(
+                self.spec, weights, learned, self.noise.zoneout, stack=self.open_stack(), index=index
+            )
         return True
-
-    # --- layouts ------------------------------------------------------------------------------------------------------
-
-    def _state_widths(self) -> tuple[int, ...]:
-        return self.spec.widths(self.hidden_size, self._h_size)
-
-    def _read_input(self, x: Array | None, state: State, steps: int | None) -> tuple[Array, bool]:
-        """x time-major, and whether it has a batch axis; `steps` without input are an x of no features."""
-        if (x is None) == (steps is None):
-            raise ValueError("steps: expected a number of steps with x None, and None with an x")
-        if x is not None:
-            x = as_real("x", x, self.dtype)
-            return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3
-        several = len(self.states) > 1 and isinstance(state, (tuple, list))
-        first = next((part for part in state if part is not None), None) if several else state
-        batched = first is None or np.ndim(first) == 3
-        N = first.shape[1] if isinstance(first, np.ndarray) and batched else 1
-        return np.zeros((check_size("steps", steps), N, 0), self.dtype), batched
-
-    def _unpack(self, name: str, state: State, N: int, batched: bool) -> list[Array | None]:
-        """h (L*S, N, P) and c (L*S, N, H), None where none is given, and for the c of a cell without one."""
-        if state is None:
-            return [None, None]
-        parts = [state] if len(self.states) == 1 else state
-        if len(self.states) > 1 and not (isinstance(state, (tuple, list)) and len(state) == len(self.states)):
-            raise TypeError(f"{name}: expected a tuple ({', '.join(self.states)}), got {kind_of(state)}")
-        rows = self.num_layers * self._directions
-        for part, letter, width in zip(parts, self.states, self._state_widths()):
-            shape = (rows, N, width) if batched else (rows, width)
-            label = name if len(self.states) == 1 else f"{letter} of {name}"
-            check_state(label, part, shape, self.dtype)
-        return _pair([part if batched or part is None else part[:, None] for part in parts])
-
-    def _first_state(self, state: State, N: int, batched: bool) -> tuple[list[Array | None], list[int]]:
-        """What the sequences start from, and which parts of it are the learned ones."""
-        first, learned = self._unpack("state", state, N, batched), []
-        if self.learn_initial_state:
-            for part, name in enumerate(self.states):
-                if first[part] is None:
-                    first[part] = np.repeat(self._params[f"initial_{name}"][:, None], N, axis=1)
-                    learned.append(part)
-        return first, learned
-
-    def _pack(self, state_n: list[list[Array]], batched: bool) -> State:
-        if not batched:
-            return self._as_state([np.concatenate(rows) for rows in zip(*state_n)])
-        if len(state_n) == 1:
-            return self._as_state([a[None] for a in state_n[0]])
-        return self._as_state([np.stack(rows) for rows in zip(*state_n)])
-
-    def _as_state(self, parts: list[Array]) -> State:
-        return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _pair(parts: list[Array | None]) -> list[Array | None]:
-    """h and c, which is None for a cell without one."""
-    return [parts[0], parts[1] if len(parts) == 2 else None]

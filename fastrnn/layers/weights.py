@@ -48,6 +48,7 @@ class Weights:
 
         def flatten(self) -> list[Module]: ...
         def release(self) -> None: ...
+        def _trains(self) -> None: ...
         def arguments(self) -> dict[str, Any]: ...
 
     # --- parameters ---------------------------------------------------------------------------------------------------
@@ -55,6 +56,7 @@ class Weights:
     @property
     def params(self) -> dict[str, Array]:
         """Name -> parameter. The arrays are those the layer computes with: change them in place."""
+        self._params.reads += 1  # whoever reads may write
         return self._params
 
     @property
@@ -214,14 +216,18 @@ class Weights:
     @_cache.setter
     def _cache(self, cache: Any) -> None:
         self._kept_cache, self._cache_version = cache, self._params.version
+        if cache is not None:
+            self._trains()
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and deep copies go without the cache, which belongs to a call under way."""
-        return self.__dict__ | {"_kept_cache": None, "_prepared": None}
+        return self.__dict__ | {"_kept_cache": None, "_prepared": None, "_stack": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """joblib hands its workers arrays mapped from a file, read-only: a model trains on copies of them."""
-        self.__dict__.update({"_start": None, "_trainable": True} | state)  # pickles of before had neither
+        self.__dict__.update(
+            {"_start": None, "_stack": None, "_trainable": True} | state
+        )  # pickles of before had neither
         for arrays in (self._params, self._grads):
             for name, array in arrays.items():
                 if isinstance(array, np.ndarray) and not array.flags.writeable:

@@ -33,7 +33,8 @@ from .checks import REDUCTIONS as REDUCTIONS
 from .checks import Reduction as Reduction
 from .classes import binary_cross_entropy_with_logits, cross_entropy
 from .ctc import ctc
+from .given import nll
 from .registry import get
 from .regression import huber, mae, mse, quantile
 
-__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc", "get", "huber", "mae", "mse", "quantile"]
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc", "get", "huber", "mae", "mse", "nll", "quantile"]

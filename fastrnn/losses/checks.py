@@ -104,9 +104,18 @@ def targets_like(name: str, like: Array, targets: Any, keep: Array | None) -> Ar
     """Real-valued targets in the dtype and exactly the shape of ``like``, zero where not ``keep``."""
     targets = real_targets(name, targets)
     if targets.shape != like.shape:
-        raise ValueError(f"targets: expected shape {like.shape} like {name}, got {targets.shape}")
+        hint = hint_at_pooling(targets.shape, like.shape)
+        raise ValueError(f"targets: expected shape {like.shape} like {name}, got {targets.shape}{hint}")
     converted: Array = targets.astype(like.dtype, copy=False)
     return converted if keep is None else np.where(keep, converted, like.dtype.type(0))
+
+
+def hint_at_pooling(targets: tuple[int, ...], prediction: tuple[int, ...]) -> str:
+    """Where there is one target for each sequence, and an output at each of its steps."""
+    one_each = len(prediction) == 3 and len(targets) in (1, 2) and targets[0] in prediction[:2]
+    if not one_each or (len(targets) == 2 and targets[1] != prediction[2]):
+        return ""
+    return "; for one target for each sequence put LastStep, or another pooling layer, behind the recurrent layers"
 
 
 def real_targets(name: str, targets: Any) -> Array:

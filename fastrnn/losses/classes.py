@@ -19,6 +19,7 @@ from .checks import (
     element_weights,
     elements_of,
     float_array,
+    hint_at_pooling,
     quiet,
     reduced,
     targets_like,
@@ -208,6 +209,7 @@ def _check_classes(logits: Any, targets: Any) -> tuple[Array, Array]:
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
             f"targets: expected shape {logits.shape[:-1]} for logits of shape {logits.shape}, got {targets.shape}"
+            f"{hint_at_pooling(targets.shape, logits.shape)}"
         )
     return logits, targets
 

@@ -8,6 +8,7 @@ from typing import Any
 from .._validate import Array
 from .classes import binary_cross_entropy_with_logits, cross_entropy
 from .ctc import ctc
+from .given import nll
 from .regression import huber, mae, mse, quantile
 
 LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {
@@ -19,6 +20,7 @@ LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {
     "huber": huber,
     "quantile": quantile,
     "ctc": ctc,
+    "nll": nll,
 }
 
 

@@ -67,6 +67,8 @@ class Optimizer:
         All parameters are C-contiguous and of one dtype, float32 or float64, and have the same names and
         shapes at every step. ``grads`` needs an array of the same shape and dtype for each; it is not
         changed, and what it has beyond ``params`` is left alone: passing fewer parameters freezes the rest.
+        Where a gradient is a `fastrnn.RowGradient` (of an Embedding with sparse=True), the step is lazy: only its rows
+        of parameter and state are updated and decayed, each as in a dense step.
 
         clip_norm, clip_value: bitwise the step after ``clip_grad_norm``, then ``clip_grad_value`` of the gradients of
         these parameters, in the same pass. Numbers smaller than the dtype's normal ones count as zeros.
@@ -129,6 +131,8 @@ class Optimizer:
         return {"l2_weight_decay": weight_decay, "decoupled_weight_decay": 0.0}
 
     def _left_out(self, params: Mapping[str, Array], frozen: Collection[str]) -> set[str]:
+        if not (self.groups or frozen) and self.decay_biases:
+            return set()
         if (self.groups or not self.decay_biases) and self._settings.keys() != params.keys():
             self.resolve(params)
         return {name for name, own in self._settings.items() if own.frozen} | {
@@ -159,8 +163,12 @@ class Optimizer:
     def _first(self, params: Mapping[str, Array]) -> FlatState:
         flat = FlatState(params, self._slots())
         if self._loaded:
-            flat.restore(self._loaded)
+            flat.restore(self._loaded, self._untouched())
         return flat
+
+    def _untouched(self) -> set[str]:
+        """Parameters that no step has updated: their state is as it began, and is not written."""
+        return {name for name, steps in self._idle.items() if steps == self.steps}
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the state: "step" (int) and one array per slot and parameter, named "slot.parameter"; and
@@ -168,7 +176,7 @@ class Optimizer:
 
         Before the first step there are no arrays. The hyperparameters are in ``config()``.
         """
-        arrays = self._flat.views() if self._flat is not None else self._loaded
+        arrays = self._loaded if self._flat is None else self._flat.views(self._untouched())
         idle = {f"idle.{name}": np.array([steps]) for name, steps in self._idle.items()}
         return {"step": self.steps, **{name: array.copy() for name, array in arrays.items()}, **idle}
 
@@ -188,10 +196,10 @@ class Optimizer:
         for name in arrays:
             if name.partition(".")[0] not in slots:
                 raise ValueError(f"state: {self!r} keeps {', '.join(slots) or 'nothing'}, got {name!r}")
-        if slots and steps and not arrays:
+        if slots and steps and not arrays and not idle:
             raise ValueError(f"state: expected arrays of {', '.join(slots)} after {steps} steps, got none")
-        if self._flat is not None and (arrays or not slots):
-            self._flat.restore(arrays)
+        if self._flat is not None and (arrays or idle or not slots):
+            self._flat.restore(arrays, {name for name, count in idle.items() if count == steps})
         else:  # no step yet here, or none there: the next one begins anew
             self._flat = None
             self._loaded = arrays

@@ -20,6 +20,9 @@ class Cache:
     def __init__(self, owner: str, kept: tuple[Any, ...]) -> None:
         self.owner, self.kept = owner, kept
 
+    def __repr__(self) -> str:
+        return f"<cache of {self.owner}{', used up' if self.kept is None else ''}>"
+
 
 def kept(cache: Any, owner: str) -> tuple[Any, ...]:
     got = cache.owner if isinstance(cache, Cache) else type(cache).__name__

@@ -62,14 +62,20 @@ def generate(
         y = stream.run(x if model.batch_first else x.swapaxes(0, 1)).take(-1, axis=1 if model.batch_first else 0)
     except (TypeError, ValueError, IndexError) as error:  # it calls x what is start here
         raise type(error)(str(error).replace("x: ", "start: ", 1)) from None
+    before: Any = None if rng is None else rng.bit_generator.state
     uniform = None if rng is None else rng.random((steps, N))  # None unless mode is "sample"
-    if not isinstance(stream, CompiledStream):
-        made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
-    elif mode == "feedback":
-        made = stream.feed_back(y, steps)
-        check_no_nan(made.swapaxes(0, 1).reshape(N, -1))
-    else:
-        made = stream.generate(y, steps, uniform, temperature, top_k or 0, -1 if end is None else end)
+    try:
+        if not isinstance(stream, CompiledStream):
+            made = _step_by_step(stream, y, steps, mode, uniform, temperature, top_k, end)
+        elif mode == "feedback":
+            made = stream.feed_back(y, steps)
+            check_no_nan(made.swapaxes(0, 1).reshape(N, -1))
+        else:
+            made = stream.generate(y, steps, uniform, temperature, top_k or 0, -1 if end is None else end)
+    except BaseException:  # Ctrl-C: nothing was drawn
+        if rng is not None:
+            rng.bit_generator.state = before
+        raise
     made = np.ascontiguousarray(made.swapaxes(0, 1))
     return (made, stream.state) if return_state else made
 

@@ -1,6 +1,6 @@
 """Streams: a model that is fed one time step, or a block of steps, after the other and keeps its state in between.
 
-Letters: T time steps, N batch, D input features, H hidden size, P width of h, M output features.
+Letters: T time steps, N batch, D input features, H hidden size, M output features.
 
 Layers say in `compile_into` what they are to the compiled chain (`_native.Chain`), which packs their weights once
 and takes a step of all of them in one call. What has no compiled form runs between chains, through `forward`.
@@ -8,43 +8,16 @@ and takes a step of all of them in one call. What has no compiled form runs betw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native, _state
-from .._validate import Nonlinearity, check_size
-from ..functional.spec import LINEAR, NONLINEARITIES, CellSpec
+from .._validate import check_size
+from .builder import ChainBuilder, Layer, plan_chains
 
 Array = NDArray[Any]
-
-
-class Layer(Protocol):
-    """What a stream asks of a layer; `fastrnn.Module` has it all."""
-
-    batch_first: bool | None
-    accepts: frozenset[str]
-
-    @property
-    def time(self) -> Any: ...
-
-    @property
-    def state_spec(self) -> Any: ...
-
-    def forward(self, x: Any, state: Any = None) -> tuple[Array, Any]: ...
-
-    def flatten(self) -> Sequence[Layer]: ...
-
-    def flatten_state(self, state: Any) -> list[Any]: ...
-
-    def unflatten_state(self, entries: Iterator[Any]) -> Any: ...
-
-    def check_streams(self) -> None: ...
-
-    def compile_into(self, builder: ChainBuilder) -> bool: ...
 
 
 def open_stream(model: Layer, batch_size: int) -> Stream:
@@ -53,144 +26,28 @@ def open_stream(model: Layer, batch_size: int) -> Stream:
     layers = model.flatten()
     for layer in layers:
         layer.check_streams()
-    plan = _plan(layers)
+    plan = plan_chains(layers)
     return CompiledStream(model, N, plan[0]) if len(plan) == 1 and plan[0].links else PiecewiseStream(model, N, plan)
-
-
-class ChainBuilder:
-    """Consecutive layers that run as one chain, or a single layer that has no compiled form.
-
-    A layer adds itself in `compile_into`: one link for each time that a state is carried, or one for a linear map.
-    """
-
-    def __init__(self) -> None:
-        self.layers: list[Layer] = []
-        self.links: list[dict[str, Any]] = []
-        self.embedding: Array | None = None
-        self.counts: list[int] = []  # links of each layer
-
-    def add_recurrence(
-        self,
-        spec: CellSpec,
-        weights: Mapping[str, Array | None],
-        initial: list[Array] | None = None,
-        zoneout: tuple[float, ...] = (),
-    ) -> bool:
-        """One level of a recurrent layer. weights: under the names of the functional core; initial: the row that each
-        of its states starts from, None for zeros; zoneout: the part of each state that is kept at a step."""
-        self.links.append({**weights, "spec": spec, "initial": initial, "zoneout": zoneout})
-        return True
-
-    def add_linear(self, weight: Array, bias: Array | None) -> bool:
-        """y = W x + b at each step."""
-        self.links.append({"weight_ih": weight, "bias_ih": bias, "spec": LINEAR})
-        return True
-
-    def add_embedding(self, weight: Array) -> bool:
-        """Tokens to rows of weight; only in front of all else."""
-        if self.links or self.embedding is not None:
-            return False
-        self.embedding = weight
-        return True
-
-    def add_activation(self, name: str) -> bool:
-        """A function of each element; only right behind a linear map, of which it becomes a part."""
-        if name == "identity":
-            return True
-        last: dict[str, Any] = self.links[-1] if self.links else {}
-        if last.get("spec") != LINEAR or name not in NONLINEARITIES:
-            return False
-        last["spec"] = replace(LINEAR, activation=cast(Nonlinearity, name))
-        return True
-
-    @classmethod
-    def of(cls, layer: Layer) -> ChainBuilder:
-        builder = cls()
-        builder.layers.append(layer)
-        return builder
-
-    def take(self, layer: Layer) -> bool:
-        before = len(self.links)
-        if not layer.compile_into(self):
-            return False
-        self.layers.append(layer)
-        self.counts.append(len(self.links) - before)
-        return True
-
-    def chain_arguments(self) -> tuple[list[dict[str, Any]], Array | None]:
-        return [link | {"cell": link["spec"].compiled} for link in self.links], self.embedding
-
-    def initial(self, N: int) -> list[Any]:
-        """The chain's initial state: zeros, or what a layer has learned."""
-        state: list[tuple[Array, ...] | None] = []
-        for link in self.links:
-            if link.get("weight_hh") is None:
-                state.append(None)
-                continue
-            spec, dtype = link["spec"], link["weight_ih"].dtype
-            widths = spec.widths(len(link["weight_ih"]) // spec.gates, link["weight_hh"].shape[1])
-            learned = link.get("initial") or [np.zeros(width, dtype) for width in widths]
-            state.append(tuple(np.repeat(row[None], N, axis=0) for row in learned))
-        return state
-
-    def by_layer(self, state: list[Any]) -> list[Any]:
-        """A chain's state as the layers' `forward` has it."""
-        entries, at = [], 0
-        for layer, count in zip(self.layers, self.counts):
-            links = state[at : at + count]
-            entries.append(tuple(np.stack(rows) for rows in zip(*links)) if "state" in layer.accepts else None)
-            at += count
-        return [entry[0] if entry is not None and len(entry) == 1 else entry for entry in entries]
-
-    def by_link(self, entries: list[Any], N: int) -> list[Any]:
-        """The other way round; None stands for the initial state, or for one part of it."""
-        state: list[tuple[Array, ...] | None] = []
-        initial = self.initial(N)
-        for layer, count, entry in zip(self.layers, self.counts, entries):
-            if "state" not in layer.accepts or entry is None:
-                if entry is not None:
-                    raise ValueError(f"state: expected None for {type(layer).__name__}, got {type(entry).__name__}")
-                state += initial[len(state) : len(state) + count]
-                continue
-            parts = _state.parts(entry)
-            if len(parts) != len(layer.state_spec.names) or any(
-                part is not None and (np.ndim(part) != 3 or len(part) != count) for part in parts
-            ):
-                wanted = ", ".join(f"{name} ({count}, {N}, ...)" for name in layer.state_spec.names)
-                raise ValueError(f"state: expected {wanted} for {type(layer).__name__}, got {_state.shapes(entry)}")
-            for k, rows in enumerate(initial[len(state) : len(state) + count]):
-                state.append(tuple(rows[i] if part is None else part[k] for i, part in enumerate(parts)))
-        return state
-
-
-def _plan(layers: Sequence[Layer]) -> list[ChainBuilder]:
-    plan = [ChainBuilder()]
-    for layer in layers:
-        if plan[-1].take(layer):
-            continue
-        if plan[-1].layers:
-            plan.append(ChainBuilder())
-        if not plan[-1].take(layer):
-            plan[-1].layers.append(layer)
-            plan.append(ChainBuilder())
-    # Without a link there is no chain: an embedding alone, dropout between layers of the user's own.
-    return [part for piece in plan for part in ([piece] if piece.links else map(ChainBuilder.of, piece.layers))]
 
 
 class Stream:
     """A model step by step, from its initial state on: `layer.stream(batch_size=1)` or `model.stream(batch_size=1)`.
 
-    Weights are copied and packed once: after training on, open another stream. Streams of one model may run in several
+    Streams of one model share one copy of its packed weights, and keep those they began with: when a weight changes,
+    the model packs new ones into other memory, so after training on, open another stream. They may run in several
     threads at once, one thread each; a second thread that uses one that is running meets a RuntimeError.
     """
 
     model: Any
     batch_size: int
 
-    def step(self, x: Any, out: Array | None = None, mask: Array | None = None) -> Array:
+    def step(self, x: Any, out: Array | None = None, rows: Any = None) -> Array:
         """One step: x (N, D), or (D,) where N is 1, or tokens (N,) -> y (N, M), or (M,). y is written to `out` where
-        that is given. mask (N,), bool: rows where it is False do not take the step. They keep their state, and y has
-        there what comes of it, as of a masked step of a sequence."""
+        that is given.
+
+        rows: indices (n,), or a mask (N,), of the rows that step; x has n rows then, in their order, and the others
+        wait. Each of them gets the bits of a stream of its own, whoever else steps with it.
+        """
         raise NotImplementedError
 
     def run(self, x: Any) -> Array:
@@ -208,13 +65,14 @@ class Stream:
     def state(self, state: Any) -> None:
         raise NotImplementedError
 
-    def snapshot(self) -> Any:
-        """A copy of the state, for `restore`; later steps do not change it."""
-        return self.state
+    def snapshot(self, rows: Any = None) -> Any:
+        """A copy of the state, for `restore`; later steps do not change it. rows: of these alone, in their order."""
+        raise NotImplementedError
 
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot, of this stream or of another one of the same model and batch size."""
-        self.state = snapshot
+    def restore(self, snapshot: Any, rows: Any = None) -> None:
+        """Go back to a snapshot, of this stream or of another one of the same model and batch size. rows: a snapshot of
+        as many rows becomes the state of these; the others stay as they are."""
+        raise NotImplementedError
 
     def reset(self, rows: Any = None) -> None:
         """Put all rows, or those chosen by an index, a list of indices or a mask (N,), back to the initial state."""
@@ -238,11 +96,11 @@ class CompiledStream(_native.Chain, Stream):
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """Of the x that it reads; None for tokens."""
-        return None if self._piece.embedding is not None else self._piece.links[0]["weight_ih"].dtype
+        return None if self._piece.reads_tokens else self._piece.links[0]["dtype"]
 
     def run(self, x: Any) -> Array:
         x = np.asarray(x)
-        flat = x.ndim == (1 if self._piece.embedding is not None else 2) and self.batch_size == 1
+        flat = x.ndim == (1 if self._piece.reads_tokens else 2) and self.batch_size == 1
         if flat:
             return super().run(x[:, None])[:, 0]
         if self.model.batch_first and x.ndim > 1:
@@ -251,15 +109,21 @@ class CompiledStream(_native.Chain, Stream):
 
     @property
     def state(self) -> Any:
-        return self.model.unflatten_state(iter(self._piece.by_layer(self.states())))
+        return self.snapshot()
 
     @state.setter
     def state(self, state: Any) -> None:
-        self.set_states(self._piece.by_link(self.model.flatten_state(state), self.batch_size))
+        self.restore(state)
+
+    def snapshot(self, rows: Any = None) -> Any:
+        return self.model.unflatten_state(iter(self._piece.by_layer(self.states(rows))))
+
+    def restore(self, snapshot: Any, rows: Any = None) -> None:
+        n = self.batch_size if rows is None else len(_index(rows, self.batch_size))
+        self.set_states(self._piece.by_link(self.model.flatten_state(snapshot), n), rows)
 
     def reset(self, rows: Any = None) -> None:
-        initial = self._piece.initial(self.batch_size)
-        self.set_states(initial if rows is None else _with_rows(self.states(), initial, _index(rows, self.batch_size)))
+        self.restore(None, _not_flags(rows, self.batch_size))
 
 
 class PiecewiseStream(Stream):
@@ -271,15 +135,16 @@ class PiecewiseStream(Stream):
         self._states: list[Any] = [None] * len(plan)  # of the pieces that are no chains
         self.reset()
 
-    def step(self, x: Array, out: Array | None = None, mask: Array | None = None) -> Array:
-        y, flat = self._read(x, 0)
-        if mask is not None and np.shape(mask) != (self.batch_size,):
-            raise ValueError(f"mask: expected shape ({self.batch_size},) = (N,), got {np.shape(mask)}")
+    def step(self, x: Array, out: Array | None = None, rows: Any = None) -> Array:
+        indices = None if rows is None else _index(rows, self.batch_size)
+        y, flat = self._read(x, 0, indices)
         for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
             if chain is not None:
-                y = chain.step(y, mask=mask)
-            else:
-                y = self._run(index, piece.layers[0], y[None], None if mask is None else mask[None])[0]
+                y = chain.step(y, rows=indices)
+            elif indices is None:
+                y = self._run(index, piece.layers[0], y[None])[0]
+            elif len(indices):
+                y = self._run_rows(index, piece.layers[0], y[None], indices)[0]
         y = y[0] if flat else y
         if out is None:
             return y
@@ -290,71 +155,94 @@ class PiecewiseStream(Stream):
 
     def run(self, x: Array) -> Array:
         y, flat = self._read(x, 1)
-        for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
-            y = chain.run(y) if chain is not None else self._run(index, piece.layers[0], y)
+        before = self.state
+        try:
+            for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
+                y = chain.run(y) if chain is not None else self._run(index, piece.layers[0], y)
+        except BaseException:  # Ctrl-C, or a layer of the user's own: some pieces have gone on, others have not
+            self.state = before
+            raise
         if flat:
             return y[:, 0]
         return y.swapaxes(0, 1) if self.model.batch_first else y
 
-    def _read(self, x: Any, time: int) -> tuple[Array, bool]:
+    def _read(self, x: Any, time: int, rows: Array | None = None) -> tuple[Array, bool]:
         """x time-major, with `time` axes of steps before that of the batch; and whether it came without the latter."""
-        x = np.asarray(x)
+        x, N = np.asarray(x), self.batch_size if rows is None else len(rows)
         axes = time + (1 if x.dtype.kind in "iu" else 2)
-        if self.batch_size == 1 and x.ndim == axes - 1 > 0:
+        if rows is None and N == 1 and x.ndim == axes - 1 > 0:
             return np.expand_dims(x, time), True
         turned = time and self.model.batch_first
-        if x.ndim < axes or x.shape[0 if turned else time] != self.batch_size:
+        if x.ndim < axes or x.shape[0 if turned else time] != N:
             layout = ("N, T" if turned else "T, N") if time else "N"
-            raise ValueError(
-                f"x: expected shape ({layout}, D), or tokens ({layout}), N = {self.batch_size}, got {x.shape}"
-            )
+            raise ValueError(f"x: expected shape ({layout}, D), or tokens ({layout}), N = {N}, got {x.shape}")
         return x.swapaxes(0, 1) if turned else x, False
 
-    def _run(self, index: int, layer: Any, x: Array, mask: Array | None = None) -> Array:
-        """Time-major steps of a layer without a compiled form; which of them are real."""
+    def _run_rows(self, index: int, layer: Any, x: Array, rows: Array) -> Array:
+        """The same for some rows, the others keep their state."""
+        whole = self._states[index]
+        self._states[index] = _state.take_rows(whole, rows)
+        try:
+            y = self._run(index, layer, x)
+            whole, some = self._whole(whole, self._states[index]), self._states[index]
+            whole = _state.with_rows(whole, rows, some)
+        finally:
+            self._states[index] = whole
+        return y
+
+    def _whole(self, whole: Any, some: Any) -> Any:
+        """The state of all rows, zeros where there is none yet, structured as that of some."""
+        if whole is not None:
+            return whole
+        return _state.map(lambda a: np.zeros((len(a), self.batch_size, *a.shape[2:]), a.dtype), some)
+
+    def _run(self, index: int, layer: Any, x: Array) -> Array:
+        """Time-major steps of a layer without a compiled form."""
         if not layer.time.in_y:  # LastStep: the newest step is the last one
             return x
-        turned, told = bool(layer.batch_first), {}
-        if mask is not None and ("state" in layer.accepts or "mask" in layer.accepts):
-            told["mask"] = mask.T if turned else mask
-        x = x.swapaxes(0, 1) if turned else x
-        y, self._states[index] = (
-            layer.run(x, self._states[index], **told) if told else layer.forward(x, self._states[index])
-        )
+        turned = bool(layer.batch_first)
+        y, self._states[index] = layer.forward(x.swapaxes(0, 1) if turned else x, self._states[index])
         return y.swapaxes(0, 1) if turned else y
 
     @property
     def state(self) -> Any:
-        entries: list[Any] = []
-        for piece, chain, state in zip(self._plan, self._chains, self._states):
-            entries += [_state.copy(state)] if chain is None else piece.by_layer(chain.states())
-        return self.model.unflatten_state(iter(entries))
+        return self.snapshot()
 
     @state.setter
     def state(self, state: Any) -> None:
-        entries = self.model.flatten_state(state)
-        at, chained = 0, []
-        for piece in self._plan:
-            chained.append(
-                piece.by_link(entries[at : at + len(piece.layers)], self.batch_size) if piece.links else entries[at]
-            )
-            at += len(piece.layers)
-        for index, (chain, entry) in enumerate(zip(self._chains, chained)):
-            if chain is None:
-                self._states[index] = _state.copy(entry)
+        self.restore(state)
+
+    def snapshot(self, rows: Any = None) -> Any:
+        indices = None if rows is None else _index(rows, self.batch_size)
+        entries: list[Any] = []
+        for piece, chain, state in zip(self._plan, self._chains, self._states):
+            if chain is not None:
+                entries += piece.by_layer(chain.states(indices))
             else:
-                chain.set_states(entry)
+                entries += [_state.copy(state) if indices is None else _state.take_rows(state, indices)]
+        return self.model.unflatten_state(iter(entries))
+
+    def restore(self, snapshot: Any, rows: Any = None) -> None:
+        entries = self.model.flatten_state(snapshot)
+        indices = None if rows is None else _index(rows, self.batch_size)
+        n = self.batch_size if indices is None else len(indices)
+        at, given = 0, []
+        for piece in self._plan:
+            given.append(piece.by_link(entries[at : at + len(piece.layers)], n) if piece.links else entries[at])
+            at += len(piece.layers)
+        for index, (chain, entry) in enumerate(zip(self._chains, given)):
+            if chain is not None:
+                chain.set_states(entry, indices)
+            elif indices is None:
+                self._states[index] = _state.copy(entry)
+            elif entry is None:
+                self._states[index] = _state.zero_rows(self._states[index], indices)
+            else:
+                whole = self._whole(self._states[index], entry)
+                self._states[index] = _state.with_rows(whole, indices, entry)
 
     def reset(self, rows: Any = None) -> None:
-        if rows is None:
-            self.state = None
-            return
-        rows = _index(rows, self.batch_size)
-        for index, (piece, chain) in enumerate(zip(self._plan, self._chains)):
-            if chain is not None:
-                chain.set_states(_with_rows(chain.states(), piece.initial(self.batch_size), rows))
-                continue
-            self._states[index] = _state.zero_rows(self._states[index], rows)
+        self.restore(None, _not_flags(rows, self.batch_size))
 
 
 def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
@@ -364,15 +252,12 @@ def _reopen(model: Any, batch_size: int, snapshot: Any) -> Stream:
 
 
 def _index(rows: Any, N: int) -> Array:
-    """Rows as NumPy indexes with them: a mask, or indices. Flags 0 and 1 would be taken for the indices of two rows."""
-    rows = np.asarray(rows)
-    if rows.dtype.kind in "iu" and rows.size:
-        flags = 1 < N == rows.size and rows.min() >= 0 and rows.max() <= 1
-        if flags or len(np.unique(rows)) < rows.size:
-            raise ValueError(f"rows: expected each index once, got {rows}; flags are a mask of bool, rows.astype(bool)")
-    return rows if rows.size else rows.astype(int)  # [] is none of them
+    """Indices of distinct rows out of N, from indices or a mask."""
+    return _native.row_indices(rows, N)
 
 
-def _with_rows(states: list[Any], initial: list[Any], rows: Array) -> list[Any]:
-    """A chain's states with these rows as they were at first."""
-    return list(_state.with_rows(states, rows, _state.take_rows(initial, rows, axis=0), axis=0))
+def _not_flags(rows: Any, N: int) -> Any:
+    """Refuses flags 0 and 1, which would be taken for the indices of two rows."""
+    if rows is not None and (a := np.asarray(rows)).dtype.kind in "iu" and 1 < N == a.size and set(a.flat) <= {0, 1}:
+        raise ValueError(f"rows: expected each index once, got {a}; flags are a mask of bool, rows.astype(bool)")
+    return rows

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ..layers import Module
 from .data import Batch
 from .objective import Objective
+from .tally import Values
+from .weights import Weighting
 
 Array = NDArray[Any]
 State = Any
-Values = dict[str, "tuple[float, int]"]
 
 
 class BPTT:
@@ -33,16 +34,13 @@ class BPTT:
         self.model = model
         self.objective = objective
         self.state: State = None
+        self.gathered = Gathered(model)
 
     def whole(self, batch: Batch) -> Iterator[tuple[Values, bool]]:
         """Full backpropagation through time: one item."""
         outputs, self.state = self.run(self.model, batch, self.state, training=True)
         values, doutputs = self.score(outputs, batch)
-        learns = check_loss(values)
-        if learns:
-            self.model.zero_grad()
-            self.model.run_backward(doutputs, need_dx=False)
-        yield values, learns
+        yield values, self.learn(values, doutputs)
 
     def truncated(self, batch: Batch, k1: int, k2: int) -> Iterator[tuple[Values, bool]]:
         """Truncated backpropagation, BPTT(k2; k1) of Williams and Peng (1990): an item after every k1 steps, with the
@@ -58,16 +56,20 @@ class BPTT:
             first = self.state
             outputs, state_n = self.run(self.model, batch, first, start, stop, training=True)
             values, doutputs = self.score(outputs, batch, done, stop)
-            learns = check_loss(values)
-            if learns:
-                self.model.zero_grad()
-                self.model.run_backward(doutputs, need_dx=False)
+            learns = self.learn(values, doutputs)
             following = max(0, stop + k1 - k2)  # where the next window begins, at most at stop
             if following == stop or stop == batch.T:
                 self.state = state_n
             elif following > start:
                 self.state = self.run(self.model, batch, first, start, following, training=differs)[1]
             yield values, learns
+
+    def learn(self, values: Values, doutputs: Array) -> bool:
+        """The backward of a run in training; whether there was something to learn."""
+        learns = check_loss(values)
+        if learns:
+            self.model.run_backward(self.gathered.begin(values["loss"].count, doutputs), need_dx=False)
+        return learns
 
     def run(
         self,
@@ -98,11 +100,16 @@ class BPTT:
     def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
         """The objective's values for the last steps of `outputs`, those from start to stop, and the gradient of all."""
         if not self.model.time.in_y:
-            return self.objective(outputs, batch.y(steps=False), len(batch))
+            return self.objective(outputs, batch.y(steps=False), len(batch), weighting=batch.weighting())
         outputs = self.time_major(outputs)
+        if not self.objective.per_step:
+            values, doutputs = self.objective(
+                outputs, batch.y(steps=False), len(batch), batch.lengths_in(start, stop), batch.weighting()
+            )
+            return values, self.time_major(doutputs)
         new = outputs if stop is None else outputs[start - stop :]
         y, lengths = self.targets(outputs, batch, start, stop), batch.lengths_in(start, stop)
-        values, dnew = self.objective(new, y, len(batch), lengths)
+        values, dnew = self.objective(new, y, len(batch), lengths, self.weighting(batch, new.shape, start, stop))
         if len(new) == len(outputs):
             return values, self.time_major(dnew)
         doutputs = np.zeros_like(outputs)
@@ -113,6 +120,11 @@ class BPTT:
         """Targets at every step, time-major as outputs (T, N, ...) are."""
         y = batch.y(start, stop, steps=True)
         return y.swapaxes(0, 1) if y.ndim > 1 and (self.model.batch_first is False or outputs.ndim > 2) else y
+
+    def weighting(self, batch: Batch, shape: tuple[int, ...], start: int = 0, stop: int | None = None) -> Weighting:
+        """Weights of the targets of time-major outputs (T, N, ...)."""
+        weighting = batch.weighting(start, stop)
+        return weighting.map(lambda w: np.broadcast_to(w, shape[:2]) if w.ndim == 1 else w.swapaxes(0, 1))
 
     # --- layouts ------------------------------------------------------------------------------------------------------
 
@@ -129,12 +141,43 @@ class BPTT:
         return outputs if self.model.batch_first is False or outputs.ndim < 3 else outputs.swapaxes(0, 1)
 
 
+class Gathered:
+    """The gradients of the batches that go into one update: sums, each counted by how many targets it is a mean of."""
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+        self.wanted = 1  # batches of an update
+        self.batches = 0
+        self.total = 0.0
+        self.summed = False  # the losses are sums themselves
+        self.learned = False  # whether there are gradients
+
+    def begin(self, count: float, doutputs: Array) -> Array:
+        """Before a batch's backward: its gradient as it is to be summed."""
+        if not self.total:
+            self.model.zero_grad()
+        if self.wanted == 1:
+            return doutputs
+        self.total += count
+        return doutputs if self.summed else doutputs * doutputs.dtype.type(count)
+
+    def close(self) -> bool:
+        """Before the update: the model's gradients are that of the mean over all batches. False if there are none."""
+        learned = self.learned
+        if self.wanted > 1 and self.total and not self.summed:
+            for grad in {id(grad): grad for grad in self.model.grads.values()}.values():
+                values = getattr(grad, "values", grad)  # of a gradient of some rows those
+                np.multiply(values, values.dtype.type(1 / self.total), out=values)
+        self.batches, self.total, self.learned = 0, 0.0, False
+        return learned
+
+
 def check_loss(values: Values) -> bool:
     """Whether there is something to learn. Raises FloatingPointError if the loss is not finite."""
-    loss, weight = values["loss"]
-    if weight and not math.isfinite(loss):
-        raise FloatingPointError(f"loss: expected a finite number, got {loss}")
-    return bool(weight)
+    loss = values["loss"]
+    if loss.sums[1] and not math.isfinite(loss.sums[0]):
+        raise FloatingPointError(f"loss: expected a finite number, got {loss.result()}")
+    return bool(loss.sums[1])
 
 
 def check_runs_in_pieces(option: str, model: Module) -> None:

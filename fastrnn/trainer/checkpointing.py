@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..layers import Sequential
-from .bptt import BPTT, Array, State, Values, check_loss, check_runs_in_pieces
+from .bptt import BPTT, Array, State, check_loss, check_runs_in_pieces
 from .data import Batch
+from .tally import Values, mean
 
 # "sqrt" means segments of ROOTS * sqrt(T) steps, at least SHORTEST: in shorter ones calls take as long as their work.
 ROOTS, SHORTEST = 4, 256
@@ -65,7 +66,7 @@ class CheckpointedBPTT:
         loss: _Loss
         if self.pool is not None:
             loss = _PoolLoss(self, batch, segments)
-        elif propagation.objective.is_known:
+        elif propagation.objective.in_pieces:
             loss = _StepLoss(self, batch, segments)
         else:
             loss = _OutputLoss(self, batch, segments)
@@ -87,7 +88,6 @@ class CheckpointedBPTT:
         propagation.state = propagation.model.unflatten_state(iter(entries))
         finished = [generator.bit_generator.state for generator in generators]
 
-        propagation.model.zero_grad()
         if not loss.begin():
             yield loss.values(), False
             return
@@ -96,7 +96,8 @@ class CheckpointedBPTT:
             if index < len(states):  # all but the last, which has just been run
                 _restore(generators, drawn[index])
                 y, _ = run(self.body, batch, states[index] + behind, *segments[index], training=True)
-            _, dstate = self.body.run_backward(loss.gradient(index, y), dstate, need_dx=False)
+            dy = loss.gradient(index, y)
+            _, dstate = self.body.run_backward(dy, dstate, need_dx=False)
         _restore(generators, finished)
         yield loss.values(), check_loss(loss.values())
 
@@ -118,7 +119,8 @@ class _Loss:
         """Take in what the first pass gives for the next segment."""
 
     def begin(self) -> bool:
-        """After the first pass: whether there is something to learn. Raises as `check_loss`."""
+        """After the first pass: whether there is something to learn; then gradients may be added to the model's. Raises
+        as `check_loss`."""
         raise NotImplementedError
 
     def gradient(self, index: int, y: Array) -> Array:
@@ -135,40 +137,57 @@ class _StepLoss(_Loss):
 
     def begin(self) -> bool:
         self.parts: list[tuple[Values, int]] = []  # values and weight
+        self.weighted = self.batch.weighting().loss is not None
         self.weights = [
             self.objective.weight(self._targets(start, stop), self.batch.lengths_in(start, stop))
             for start, stop in self.segments
         ]
+        if any(self.weights):
+            self.scale = self.propagation.gathered.begin(self.count, np.ones(1))[0]
         return any(self.weights)
+
+    @property
+    def count(self) -> float:
+        return sum(self.weights) if self.objective.is_mean else len(self.batch)
 
     def _targets(self, start: int, stop: int) -> Array:
         return self.batch.y(start, stop, steps=True).swapaxes(0, 1)
 
     def gradient(self, index: int, y: Array) -> Array:
         start, stop = self.segments[index]
+        outputs = self.propagation.time_major(y)
         values, dy = self.objective(
-            self.propagation.time_major(y),
+            outputs,
             self._targets(start, stop),
             len(self.batch),
             self.batch.lengths_in(start, stop),
+            self.propagation.weighting(self.batch, outputs.shape, start, stop),
         )
         if self.objective.is_mean:
             dy *= self.weights[index] / sum(self.weights)
+        if self.scale != 1:
+            dy *= dy.dtype.type(self.scale)
         self.parts.append((values, self.weights[index]))
         return self.propagation.time_major(dy)
 
     def values(self) -> Values:
-        values: Values = {"loss": (math.nan, 0)}
-        # Weights as those of one call for the whole batch: see `Objective.__call__`.
-        counts = self.batch.lengths is not None or self.objective.counts_targets
-        for name in {name: None for part, _ in self.parts for name in part}:
-            given = [(part[name][0], weight) for part, weight in self.parts if name in part and weight]
-            if name == "loss" and not self.objective.is_mean:
-                values[name] = sum(value for value, _ in given), len(self.batch)
-            else:
-                total = sum(weight for _, weight in given)
-                mean = sum(value * weight for value, weight in given) / total
-                values[name] = mean, total if counts else len(self.batch)
+        values: Values = {}
+        for part, weight in self.parts:
+            for name, tally in part.items():
+                if name == "loss" and not self.objective.is_mean:
+                    tally = mean(tally.result(), 1)
+                elif name == "loss" and not self.weighted:  # the whole counts as many as one call for it would say
+                    tally = mean(tally.result(), weight)
+                values[name] = values[name].plus(tally) if name in values else tally
+        loss = values.get("loss", mean(0.0, 0))
+        if not self.objective.is_mean:
+            values["loss"] = mean(float(loss.sums[0]), len(self.batch), self.count)
+        elif not self.weighted:
+            counts = self.batch.lengths is not None or self.objective.counts_targets
+            total = float(loss.sums[1]) if counts or not loss.sums[1] else len(self.batch)
+            values["loss"] = mean(loss.result() if total else 0.0, total, self.count)
+        else:
+            values["loss"].count = self.count
         return values
 
 
@@ -186,8 +205,11 @@ class _OutputLoss(_Loss):
         whole = self.propagation.time_major(np.concatenate(self.outputs))
         self.outputs.clear()
         self._values, dwhole = self.propagation.score(whole, self.batch)
+        learns = check_loss(self._values)
+        if learns:
+            dwhole = self.propagation.gathered.begin(self._values["loss"].count, dwhole)
         self.dwhole = self.propagation.time_major(dwhole)
-        return check_loss(self._values)
+        return learns
 
     def gradient(self, index: int, y: Array) -> Array:
         return self.propagation.time_major(self.dwhole[slice(*self.segments[index])])
@@ -213,9 +235,12 @@ class _PoolLoss(_Loss):
         features, self.shares = self.pool.merge(self.parts, self.counts)
         head = self.owner.head
         y = features if head is None else head(features, training=True)
-        self._values, dy = self.objective(y, self.batch.y(steps=False), len(self.batch))
+        self._values, dy = self.objective(
+            y, self.batch.y(steps=False), len(self.batch), weighting=self.batch.weighting()
+        )
         learns = check_loss(self._values)
         if learns:
+            dy = self.propagation.gathered.begin(self._values["loss"].count, dy)
             self.dpooled = dy if head is None else head.backward(dy)
         return learns
 

@@ -43,8 +43,34 @@ def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
     return k1, k2
 
 
-def check_pieces(model: Module, stateful: bool, tbptt: tuple[int, int] | None, every: int | str | None) -> None:
+def check_rows(rows: int | None, batch_size: int) -> None:
+    if rows not in (None, batch_size):
+        raise ValueError(
+            f"batch_size: expected {rows} like the state that is carried on, got {batch_size}; "
+            "reset_states() begins anew"
+        )
+
+
+def check_learns_online(model: Module, objective: Objective) -> None:
+    """Refuse a model or a loss that cannot learn from one step at a time."""
+    check_runs_in_pieces("partial_fit", model)
+    for layer in model.flatten():
+        if not layer.time.in_y and not layer.takes_newest:
+            got = type(layer).__name__
+            raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
+    if not objective.per_step:
+        raise ValueError("partial_fit: expected a loss of single steps, got ctc, which is one of whole sequences")
+
+
+def check_pieces(
+    model: Module, stateful: bool, tbptt: tuple[int, int] | None, every: int | str | None, objective: Objective
+) -> None:
     """Refuse options for long sequences that the model cannot follow, or that exclude one another."""
+    if not objective.per_step:
+        if not model.time.in_y:
+            raise ValueError("loss: expected a model with an output at every step for ctc, got one without")
+        if tbptt is not None:
+            raise ValueError("tbptt: expected None with ctc, a loss of whole sequences; checkpoint_every bounds memory")
     if stateful:
         check_runs_in_pieces("stateful", model)
         if "state" not in model.accepts:

@@ -5,6 +5,7 @@ Letters: N samples, T time steps, T_i those of sample i. Data are samples first,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validate import as_real, check_lengths
+from .weights import EQUAL, DataWeights, Weighting
 
 Array = NDArray[Any]
 
@@ -26,6 +28,7 @@ class Data:
     lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
     may_be_empty: whether N may be 0.
     dtype: what x is converted to, of any real dtype; None leaves it as it is.
+    labels: y is sequences of labels without times, in rows of any lengths.
     Raises ValueError for shapes that do not fit, TypeError for lengths and resets of another type and for what cannot
     be converted.
     """
@@ -39,9 +42,13 @@ class Data:
         *,
         steps: bool = False,
         dtype: np.dtype[Any] | None = None,
+        labels: bool = False,
         may_be_empty: bool = False,
     ) -> None:
-        self.x: Any = _samples(x, dtype, may_be_empty)  # an array, or a list of arrays
+        # What is mapped from disk is converted batch by batch.
+        mapped = isinstance(x, np.memmap) and x.dtype.kind in "fiub"
+        self.dtype = dtype if mapped else None
+        self.x: Any = _samples(x, x.dtype if mapped else dtype, may_be_empty)  # an array, or a list of arrays
         self.ragged = isinstance(self.x, list)
         if self.ragged:
             if lengths is not None:
@@ -55,11 +62,24 @@ class Data:
                 if self.T is None:
                     raise ValueError(f"lengths: expected None for x without time steps, got x of shape {self.x.shape}")
                 self.lengths = check_lengths(np.asarray(lengths), self.T, len(self.x))
+        y = _padded_labels(y) if labels and isinstance(y, (list, tuple)) else y
         self.y: Any = None if y is None else self._targets(y, steps)
         self.reset_mask: Any = None if reset_mask is None else self._resets(reset_mask)
+        self.steps = steps
+        self.weights: DataWeights | None = None
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def rows(self, part: slice) -> Data:
+        """Some of the samples."""
+        some = copy.copy(self)
+        some.x = self.x[part]
+        some.y = None if self.y is None else self.y[part]
+        some.lengths = None if self.lengths is None else self.lengths[part]
+        some.reset_mask = None if self.reset_mask is None else self.reset_mask[part]
+        some.weights = None if self.weights is None else self.weights.rows(part)
+        return some
 
     def _targets(self, y: Any, steps: bool) -> Array | list[Array]:
         if steps and isinstance(y, (list, tuple)) and any(np.ndim(targets) for targets in y):
@@ -76,6 +96,11 @@ class Data:
                     )
             return y
         y = _one_per_sample("y", np.asarray(y), len(self))
+        if y.dtype.kind in "OSU":
+            raise TypeError(
+                f"y: expected numbers, got {y.dtype}; number the classes from 0, or take an estimator of "
+                "fastrnn.sklearn, which takes labels of any kind"
+            )
         if steps and self.lengths is not None and y.shape[1:2] != (self.T,):
             raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), got shape {y.shape}")
         return y
@@ -151,11 +176,25 @@ class Batch:
         return self._data.y is not None
 
     def x(self, start: int = 0, stop: int | None = None) -> Array:
-        return self._piece(self._data.x, start, stop)
+        piece = self._piece(self._data.x, start, stop)
+        return piece if self._data.dtype is None else piece.astype(self._data.dtype, copy=False)
 
     def y(self, start: int = 0, stop: int | None = None, *, steps: bool) -> Array:
         """The targets: with `steps` those from start to stop."""
         return self._piece(self._data.y, start, stop) if steps else self._data.y[self._rows]
+
+    def weighting(self, start: int = 0, stop: int | None = None) -> Weighting:
+        """Weights of the samples, or of their steps from start to stop."""
+        weights = self._data.weights
+        if weights is None or weights.loss is None:
+            return EQUAL
+        parts = [None if part is None else self._weights(part, start, stop) for part in (weights.loss, weights.sample)]
+        return Weighting(parts[0], parts[1], weights.mean)
+
+    def _weights(self, values: Any, start: int, stop: int | None) -> Array:
+        if isinstance(values, np.ndarray) and (values.ndim == 1 or not self._data.steps):
+            return values[self._rows]
+        return self._piece(values, start, stop)
 
     def reset_mask(self, start: int = 0, stop: int | None = None) -> Array | None:
         """(T, N), as layers take it."""
@@ -188,6 +227,18 @@ class Batch:
         for row, part in zip(padded, parts):
             row[: len(part)] = part
         return padded
+
+
+def _padded_labels(y: Any) -> Array:
+    """Rows of labels of any lengths as one array, -1 past their ends."""
+    rows = [np.asarray(row) if np.size(row) else np.zeros(0, np.int64) for row in y]
+    for row in rows:
+        if row.ndim != 1 or row.dtype.kind not in "iu":
+            raise TypeError(f"y: expected sequences of labels, integers, got {row.dtype} of shape {row.shape}")
+    padded = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int64)
+    for into, row in zip(padded, rows):
+        into[: len(row)] = row
+    return padded
 
 
 def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) -> Any:

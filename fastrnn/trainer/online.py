@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..layers import Module
-from .bptt import BPTT, Array, Values, check_loss
+from .bptt import BPTT, Array, check_loss
 from .carried import CarriedState
+from .tally import Values
+from .weights import EQUAL, Weighting
 
 
 class OnlineWindow:
@@ -33,15 +35,17 @@ class OnlineWindow:
             _, self.carried.state = model.run(_stack(self.samples, model), self.carried.state)
             self.samples = []
 
-    def learn(self, propagation: BPTT, x: Any, y: Any) -> tuple[Values, bool]:
+    def learn(self, propagation: BPTT, x: Any, y: Any, weighting: Weighting = EQUAL) -> tuple[Values, bool]:
         """One sample x (N, D) or (D,), for a model of tokens (N,) or a number, with its target y. As an item of
         `BPTT.whole`; what raises an error leaves the window as it was."""
         model = propagation.model
-        x, y = self._sample(np.asarray(x), np.asarray(y))
+        x, y = self._sample(np.array(x), np.asarray(y))  # a copy: the window outlives the call
         samples = [*self.samples, x]
         outputs, state_n = model.run(_stack(samples, model), self.carried.state, training=True)
         newest = propagation.time_major(outputs)[-1:] if model.time.in_y else outputs
-        values, doutputs = propagation.objective(newest, y[None] if model.time.in_y else y, len(x))
+        if model.time.in_y:
+            weighting, y = weighting.map(lambda w: w[None]), y[None]
+        values, doutputs = propagation.objective(newest, y, len(x), weighting=weighting)
         learns = check_loss(values)
         if learns:
             if model.time.in_y:

@@ -1,38 +1,20 @@
-"""What training shows while it runs: means of what the batches gave, and a progress bar or plain lines."""
+"""What training shows while it runs: a progress bar or plain lines."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
 from typing import Any
 
-
-class Means:
-    """Weighted means of what the batches of an epoch gave."""
-
-    def __init__(self) -> None:
-        self._sums = {"loss": 0.0}
-        self._weights = {"loss": 0}
-
-    def add(self, values: dict[str, tuple[float, int]]) -> None:
-        for name, (value, weight) in values.items():
-            if weight:
-                self._sums[name] = self._sums.get(name, 0.0) + value * weight
-                self._weights[name] = self._weights.get(name, 0) + weight
-
-    def result(self) -> dict[str, float]:
-        """The loss is nan where nothing counted."""
-        weights = self._weights
-        return {name: total / weights[name] if weights[name] else math.nan for name, total in self._sums.items()}
+from .tally import Means
 
 
 class Bar:
     """One epoch on stderr: a bar while it runs, then a line of what it gave, all within the terminal's width. Where
     stderr is no terminal, the line only."""
 
-    def __init__(self, total: int, title: str, visible: bool) -> None:
+    def __init__(self, total: int | None, title: str, visible: bool, done: int = 0) -> None:
         self.total, self._title = total, title
         self._file = sys.stderr if visible else None  # which may be None itself, where there is no console
         self._begin = time.perf_counter()
@@ -40,7 +22,7 @@ class Bar:
         if self._file is not None and self._file.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=title, unit="batch", file=self._file, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, desc=title, unit="batch", file=self._file, dynamic_ncols=True)
 
     def __enter__(self) -> Bar:
         return self
@@ -59,7 +41,8 @@ class Bar:
         if self._file is None:
             return
         values = {name: value for name, value in logs.items() if name not in ("seconds", "samples_per_second")}
-        head = f"{self._title}: {self.total}/{self.total}, {time.perf_counter() - self._begin:.1f} s, "
+        batches = "" if self.total is None else f"{self.total}/{self.total}, "
+        head = f"{self._title}: {batches}{time.perf_counter() - self._begin:.1f} s, "
         if self._bar is None:
             print(head + _said(values, 4), file=self._file, flush=True)
             return

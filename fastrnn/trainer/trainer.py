@@ -5,9 +5,7 @@ Letters: N samples, T time steps, T_i those of sample i, D input_size, M outputs
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, overload
 
@@ -18,29 +16,30 @@ from .. import optim
 from .._validate import as_generator, check_size, own_generator
 from ..layers import Module
 from . import saving
-from .bptt import BPTT, Values, check_runs_in_pieces
+from .bptt import BPTT
 from .callbacks import Callback
 from .carried import CarriedState
 from .checkpointing import CheckpointedBPTT
+from .checkpoints import newest
 from .checks import (
-    check_axes,
     check_callbacks,
     check_every,
+    check_learns_online,
     check_limit,
     check_model,
     check_pieces,
-    check_steps,
+    check_rows,
     check_targets,
     check_tbptt,
-    check_whole_batches,
-    features_dtype,
-    names_of_logs,
 )
 from .data import Batch, Data
+from .feeding import Feeding, weigh_sample
 from .history import History
+from .loop import Loop, Plan, Position
 from .objective import Loss, LossName, Metric, MetricName, Objective
 from .online import OnlineWindow
-from .progress import Bar, Means
+from .source import Arrays, Source, Stream, is_stream
+from .tally import Means, Values
 
 Array = NDArray[Any]
 OptimizerName = Literal["sgd", "rmsprop", "adagrad", "adam", "adamw"]
@@ -56,15 +55,16 @@ class Trainer:
     where True the state is zeroed before that step. x may have any real dtype: it is converted to that of the layers.
 
     model: a `fastrnn.Sequential`, or another layer that returns one array.
-    loss: "cross_entropy", "bce" or "mse"; one of the functions of `fastrnn.losses`, also with options, such as
-        functools.partial(fastrnn.losses.cross_entropy, reduction="sequence"); or a function of your own,
-        (outputs, targets) -> (loss, gradient in the outputs). For sequences it sees both time-major, (T, N, ...).
+    loss: "cross_entropy", "bce", "mse", "mae", "huber", "quantile" or "ctc"; one of the functions of
+        `fastrnn.losses`, also with options: functools.partial(fastrnn.losses.cross_entropy, label_smoothing=0.1); or a
+        function of your own, (outputs, targets) -> (loss, gradient in the outputs). For sequences it sees both
+        time-major, (T, N, ...).
     optimizer: a `fastrnn.Optimizer` or its name, "sgd", "rmsprop", "adagrad", "adam" or "adamw"; None: Adam(lr=1e-3).
     clip_norm, clip_value: limit the gradients' common norm, or each entry, before each step.
     callbacks: `fastrnn.Callback` objects.
     rng: seed or Generator for the order of the samples.
-    metrics: "accuracy" and functions of your own, (outputs, targets) -> number; None: accuracy where the loss is one of
-        classes or of yes and no.
+    metrics: names and objects of `fastrnn.metrics`, such as "accuracy", "f1" or TopKAccuracy(k=3), and functions of
+        your own, (outputs, targets) -> number; None: accuracy where the loss is one of classes or of yes and no.
 
     Long sequences, for layers that read forward in time only:
     stateful: sample i of a batch goes on where sample i of the batch before has ended, as in Keras. Batches are of one
@@ -75,6 +75,9 @@ class Trainer:
         after each k1 steps, with the gradient of their losses going back k2 steps (Williams and Peng 1990).
     checkpoint_every: k or "sqrt", exact gradients in the memory of k steps, or of about sqrt(T), for one more forward.
     window: how many steps back the gradients of `partial_fit` go.
+
+    accumulate: the gradients of so many batches, or with tbptt of so many windows, go into one update, as of one batch
+        of all their samples.
 
     `history`, a `fastrnn.History`, holds all epochs of all calls of `fit`. A seed, a model and data give the same
     numbers every time.
@@ -95,6 +98,7 @@ class Trainer:
         tbptt: int | tuple[int, int] | None = None,
         checkpoint_every: int | Literal["sqrt"] | None = None,
         window: int = 1,
+        accumulate: int = 1,
     ) -> None:
         check_model(model)
         self._bptt = BPTT(model, Objective(loss, metrics))
@@ -104,15 +108,25 @@ class Trainer:
         self.callbacks = check_callbacks(callbacks)
         self.history = History()
         self.stop_training = False
+        self.log_names: tuple[str, ...] = ()  # of the fit under way
         self._rng = own_generator(as_generator("rng", rng))
         self.stateful = bool(stateful)
         self.tbptt = check_tbptt(tbptt)
         self._carried = CarriedState()
         self._window = OnlineWindow(check_size("window", window), self._carried)
-        self._fit_state: tuple[Any, int] | None = None  # what each epoch of a stateful fit under way begins from
+        self.accumulate = self._bptt.gathered.wanted = check_size("accumulate", accumulate)
+        self._bptt.gathered.summed = self.objective.is_sum
+        self.resuming = False  # whether a fit under way goes on with an earlier one
+        self._position: Position | None = None  # of the last fit
+        self._run_options: dict[str, Any] = {}
+        self.completed = False  # whether the last fit has come to its end
+        self._running = False
         every = check_every(checkpoint_every)
-        check_pieces(model, self.stateful, self.tbptt, every)
+        check_pieces(model, self.stateful, self.tbptt, every, self.objective)
         self._checkpointed = None if every is None else CheckpointedBPTT(self._bptt, every)
+        self._feeding = Feeding(self)
+        self.optimizer.resolve(model.params)
+        saving.check_savable(self)
 
     @property
     def model(self) -> Module:
@@ -126,6 +140,7 @@ class Trainer:
     @objective.setter
     def objective(self, objective: Objective) -> None:
         self._bptt.objective = objective
+        self._bptt.gathered.summed = objective.is_sum
 
     @property
     def checkpoint_every(self) -> int | str | None:
@@ -136,156 +151,137 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 1,
         batch_size: int = 32,
         *,
         lengths: Any = None,
         reset_mask: Any = None,
-        validation_data: tuple[Any, ...] | None = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
         progress: bool = True,
         shuffle: bool | None = None,
         bucket: bool = False,
+        resume: bool = False,
     ) -> History:
         """Train for `epochs` more epochs, one update per `batch_size` samples (the last batch may be smaller).
 
+        x may be an iterable of batches instead, then without y: see `docs/training.md`.
+        sample_weight: (N,), or for targets at every step (N, T), or a list of (T_i,); class_weight: a dict, an array or
+        "balanced". Within a batch the loss is the weighted mean, and batches count by the sum of their weights.
+        validation_data: (x, y), (x, y, lengths), (x, y, lengths, sample_weight) or an iterable of batches, evaluated
+        after each epoch. validation_split: the last part of the samples instead, such as 0.1, before any shuffling.
         shuffle: a new order in each epoch; None for True, unless the trainer is stateful. bucket: sequences of similar
-        length go into one batch, so that less is padded. validation_data (x, y) or (x, y, lengths): evaluated after
-        each epoch. progress: a bar for each epoch on stderr. Returns `history`.
+        length go into one batch, so that less is padded. progress: a bar for each epoch on stderr.
+        resume: go on with the run that this trainer was saved in, from the batch where it was, with the same data and
+        arguments, until it has had `epochs` epochs; a trainer that has not run begins.
+        Returns the history of this fit; `history` has all.
         Raises ValueError for data that do not fit, FloatingPointError that names epoch and batch (from 1) when the
         loss or, with clip_norm, the gradient's norm is not finite; the parameters are then those before that update.
         """
-        check_targets(y)
-        data = self._data(x, y, lengths, reset_mask)
         epochs, batch_size = check_size("epochs", epochs), check_size("batch_size", batch_size)
         shuffle = not self.stateful if shuffle is None else shuffle
-        if bucket and data.lengths is None:
-            raise ValueError("bucket: expected False for sequences of one length, got True")
+        weights = (sample_weight, class_weight)
+        if is_stream(x, y):
+            source: Source = self._feeding.stream(x, epochs, lengths, reset_mask, weights)
+            validation: Data | Stream | None = None
+            if validation_split or bucket:
+                raise ValueError("validation_split, bucket: expected none of them with an iterable of batches")
+        else:
+            check_targets(y)
+            data = self._feeding.data(x, y, lengths, reset_mask, weights)
+            data, validation = self._feeding.split(data, validation_split, validation_data)
+            self._feeding.check_order(data, batch_size, shuffle, bucket)
+            source = Arrays(data)
         if self.stateful:
-            if shuffle or bucket:
-                raise ValueError("shuffle, bucket: expected False, as a stateful trainer needs the order of the data")
-            check_whole_batches(data, batch_size)
             self._window.settle(self.model)
-            if self._carried.rows not in (None, batch_size):
-                raise ValueError(
-                    f"batch_size: expected {self._carried.rows} like the state that is carried on, got {batch_size}; "
-                    "reset_states() begins anew"
-                )
-        if self.tbptt is not None or self.checkpoint_every is not None:
-            check_steps(data, self.model.time.in_y)
-        validation = None
+            check_rows(self._carried.rows, batch_size)
         if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                raise TypeError("validation_data: expected a tuple (x, y) or (x, y, lengths)")
-            validation = self._data(*validation_data)
-            self._try_validation(validation)
+            validation = self._feeding.validation(validation_data)
+        self._try_validation(validation)
         self.stop_training = False
-        self.log_names = names_of_logs(self.objective, validation is not None)
-        for callback in self.callbacks:
-            callback.on_fit_begin(self)
-        try:
-            self._run_epochs(data, epochs, batch_size, shuffle, bucket, validation, progress)
-        finally:  # after Ctrl-C too: EarlyStopping then restores the best weights
-            self._fit_state = None
-            for callback in self.callbacks:
-                callback.on_fit_end(self)
-        return self.history
+        plan = Plan(source, epochs, batch_size, shuffle, bucket, validation, progress)
+        self._position = position = self._begin(plan, resume)
+        Loop(self, plan, position).run()
+        return self.history.since(position.first)
 
-    def _run_epochs(
-        self,
-        data: Data,
-        epochs: int,
-        batch_size: int,
-        shuffle: bool,
-        bucket: bool,
-        validation: Data | None,
-        progress: bool,
-    ) -> None:
-        first, begin = self.history.epochs, self._carried.state
-        self._fit_state = (begin, batch_size) if self.stateful else None
-        for epoch in range(first, first + epochs):
-            for callback in self.callbacks:
-                callback.on_epoch_begin(self, epoch)
-            if self.stateful:
-                self._carried.state, self._carried.rows = begin, batch_size
-            title = f"epoch {epoch + 1}/{first + epochs}"
-            with Bar(math.ceil(len(data) / batch_size), title, progress) as bar:
-                order = data.order(batch_size, self._rng if shuffle else None, bucket)
-                logs = self._train_epoch(data, order, title, bar)
-                if validation is not None:
-                    val = self._evaluate(validation, self._batch_size(validation, None))
-                    logs |= {f"val_{name}": value for name, value in val.items()}
-                bar.show(logs)
-            self.history.append(logs)
-            for callback in self.callbacks:
-                callback.on_epoch_end(self, epoch, logs)
-            if self.stop_training:
-                break
+    def _begin(self, plan: Plan, resume: bool) -> Position:
+        position = self._position if resume else None
+        self.resuming = position is not None
+        if position is None:
+            position = Position(self.history.epochs, self.history.epochs, begin=self._carried.state)
+            self._run_options = plan.options()
+        elif self._run_options != plan.options():
+            raise ValueError(f"resume: expected the run's {self._run_options}, got {plan.options()}")
+        return position
 
-    def _try_validation(self, data: Data) -> None:
+    def _try_validation(self, data: Data | Stream | None) -> None:
         """What would be wrong with the validation data after an epoch is wrong now: one batch is evaluated."""
-        if data.y is None:
-            raise ValueError("validation_data: expected targets, got None")
+        if data is None:
+            return
         try:
             batch, outputs = next(self._outputs(data, self._batch_size(data, None)))
             self._bptt.score(outputs, batch)
         except (TypeError, ValueError, IndexError) as error:
             raise type(error)(f"validation_data: {error}") from error
 
-    def _train_epoch(self, data: Data, order: list[Any], title: str, bar: Bar) -> dict[str, float]:
-        means = Means()
-        begin = time.perf_counter()
-        for index, rows in enumerate(order):
-            batch = Means()
-            try:
-                for values in self._train_batch(Batch(data, rows)):
-                    means.add(values)
-                    batch.add(values)
-            except FloatingPointError as error:
-                raise FloatingPointError(f"{error} in {title}, batch {index + 1}/{bar.total}") from None
-            bar.advance(means)
-            logs = batch.result()
-            for callback in self.callbacks:
-                callback.on_batch_end(self, index, logs)
-        seconds = time.perf_counter() - begin
-        return means.result() | {"seconds": seconds, "samples_per_second": len(data) / seconds}
-
     def _train_batch(self, batch: Batch) -> Iterator[Values]:
-        """One update, or with tbptt several: for each, name -> (value, weight) of the loss and the metrics."""
+        """One update, or with tbptt several, or with `accumulate` a part of one: for each the tallies of the loss and
+        the metrics."""
         if self._checkpointed is not None:
             items = self._checkpointed.gradients(batch)
         else:
             items = self._bptt.whole(batch) if self.tbptt is None else self._bptt.truncated(batch, *self.tbptt)
         self._bptt.state = self._carried.state if self.stateful else None
+        gathered = self._bptt.gathered
         for values, learns in items:
-            if learns:  # otherwise every target is ignored
-                self._update()
+            gathered.learned |= learns  # otherwise every target is ignored
+            gathered.batches += 1
+            if gathered.batches == self.accumulate:
+                self._finish_update()
             yield values
         if self.stateful:
             self._carried.state = self._bptt.state
 
+    def _finish_update(self) -> None:
+        """The update by the gradients of the batches so far."""
+        if self._bptt.gathered.close():
+            self._update()
+
+    @property
+    def at_update(self) -> bool:
+        """Whether no gradients wait for an update."""
+        return not self._bptt.gathered.batches
+
     def _update(self) -> None:
+        params, frozen = self.model.params, []
+        if not self.model.trainable:
+            trainable = self.model.trainable_params
+            frozen = [name for name in params if name not in trainable]
         self.optimizer.step(
-            self.model.trainable_params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value
+            params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value, frozen=frozen
         )
 
-    def partial_fit(self, x_t: Any, y_t: Any) -> dict[str, float]:
+    def partial_fit(
+        self, x_t: Any, y_t: Any, *, sample_weight: Any = None, class_weight: Any = None
+    ) -> dict[str, float]:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.
 
         x_t (D,), or (N, D) for N streams side by side, or tokens, a number or (N,); y_t the target of that step, with
         the axis N where x_t has it. The last `window` steps are run again for each sample, and the gradient goes back
-        through them. The state is that of a stateful `fit` too: either goes on where the other has ended. Returns the
-        loss and the metrics, as they were before the update. Raises ValueError for shapes that do not fit,
+        through them. The state is that of a stateful `fit` too: either goes on where the other has ended.
+        sample_weight: a number or (N,); class_weight: a dict or an array; the gradient is multiplied by them.
+        Returns the loss and the metrics, as they were before the update. Raises ValueError for shapes that do not fit,
         FloatingPointError as `fit`.
         """
-        check_runs_in_pieces("partial_fit", self.model)
-        for layer in self.model.flatten():
-            if not layer.time.in_y and not layer.takes_newest:
-                got = type(layer).__name__
-                raise ValueError(f"partial_fit: expected a model with an output at each step, got one with {got}")
-        values, learns = self._window.learn(self._bptt, x_t, y_t)
-        if learns:
-            self._update()
+        check_learns_online(self.model, self.objective)
+        weighting = weigh_sample(y_t, sample_weight, class_weight)
+        with np.errstate(all="ignore"):
+            values, learns = self._window.learn(self._bptt, x_t, y_t, weighting)
+            if learns:
+                self._update()
         means = Means()
         means.add(values)
         return means.result()
@@ -298,20 +294,32 @@ class Trainer:
     # --- using the model ----------------------------------------------------------------------------------------------
 
     def evaluate(
-        self, x: Any, y: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        *,
+        lengths: Any = None,
+        reset_mask: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
     ) -> dict[str, float]:
         """Mean loss and metrics over all samples, without training: {"loss": ..., "accuracy": ...}.
 
-        batch_size None: 256, or for a stateful trainer that of its state.
+        Data and weights as for `fit`. batch_size None: 256, or for a stateful trainer that of its state.
         """
+        if is_stream(x, y):
+            stream = self._feeding.stream(x, 1, lengths, reset_mask, (sample_weight, class_weight))
+            return self._evaluate(stream, 1)
         check_targets(y)
-        data = self._data(x, y, lengths, reset_mask)
+        data = self._feeding.data(x, y, lengths, reset_mask, (sample_weight, class_weight))
         return self._evaluate(data, self._batch_size(data, batch_size))
 
-    def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
+    def _evaluate(self, data: Data | Stream, batch_size: int) -> dict[str, float]:
         means = Means()
-        for batch, outputs in self._outputs(data, batch_size):
-            means.add(self._bptt.score(outputs, batch)[0])
+        with np.errstate(all="ignore"):
+            for batch, outputs in self._outputs(data, batch_size):
+                means.add(self._bptt.score(outputs, batch)[0])
         return means.result()
 
     @overload
@@ -325,46 +333,22 @@ class Trainer:
     def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any:
         """The model's outputs, samples first: (N, M), or (N, T, M) where it has one at each step, with zeros past the
         lengths; for a list of sequences then a list of arrays (T_i, M). batch_size as for `evaluate`."""
-        data = self._data(x, None, lengths, reset_mask, may_be_empty=True)
-        outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
+        data = self._feeding.data(x, None, lengths, reset_mask, may_be_empty=True)
+        with np.errstate(all="ignore"):
+            outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
         return data.joined(outputs, steps=self.model.time.in_y)
 
-    def _outputs(self, data: Data, batch_size: int) -> Iterator[tuple[Batch, Array]]:
+    def _outputs(self, data: Data | Stream, batch_size: int) -> Iterator[tuple[Batch, Array]]:
         """Each batch with what the model gives for it, in the model's layout."""
         state: Any = None
-        for batch in data.batches(batch_size):
+        for batch in data.batches(batch_size) if isinstance(data, Data) else map(data.read, data.raw()):
             outputs, state_n = self._bptt.run(self.model, batch, state)
             state = state_n if self.stateful else None
             yield batch, outputs
 
-    # --- data ---------------------------------------------------------------------------------------------------------
-
-    def _data(
-        self, x: Any, y: Any = None, lengths: Any = None, reset_mask: Any = None, *, may_be_empty: bool = False
-    ) -> Data:
-        options: dict[str, Any] = {"dtype": features_dtype(self.model), "may_be_empty": may_be_empty}
-        data = Data(x, y, lengths, reset_mask, steps=self.model.time.in_y, **options)
-        check_axes(data, self.model)
-        if reset_mask is not None and "reset_mask" not in self.model.accepts:
-            raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
-        if data.lengths is not None and (self.model.needs_targets or not self.model.time.in_x):
-            got = type(self.model).__name__
-            raise ValueError(
-                f"lengths: expected samples of one length, as targets of {got} do not have the lengths of its inputs; "
-                "an EncoderDecoder counts them by its padding"
-            )
-        return data
-
-    def _batch_size(self, data: Data, batch_size: int | None) -> int:
+    def _batch_size(self, data: Data | Stream, batch_size: int | None) -> int:
         """That of evaluate and predict."""
-        if batch_size is None:
-            batch_size = self._carried.rows if self.stateful and self._carried.rows else 256
-            if self.stateful:
-                batch_size = min(batch_size, len(data))
-        batch_size = check_size("batch_size", batch_size)
-        if self.stateful:
-            check_whole_batches(data, batch_size)
-        return batch_size
+        return self._feeding.batch_size(data, batch_size, self._carried.rows)
 
     # --- on disk ------------------------------------------------------------------------------------------------------
 
@@ -385,9 +369,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         metrics: Sequence[MetricName | Metric] | None = None,
     ) -> Trainer:
-        """The trainer that `save` wrote. `loss` and `metrics` are needed where the saved ones were your own functions.
+        """The trainer that `save` wrote, or of a folder of `Checkpoints` the newest. `loss` and `metrics` are needed
+        where the saved ones were your own functions.
 
         Raises FileNotFoundError if there is no such file, and ValueError that names the file if it is damaged, another
         program's, or has a layer whose class is not defined.
         """
-        return saving.load(cls, path, loss, callbacks, metrics)
+        return saving.load(cls, newest(path), loss, callbacks, metrics)

@@ -102,8 +102,8 @@ class KeyedVectors:
         return self._unit
 
     def get_mean_vector(self, keys: Any, weights: Any = None, pre_normalize: bool = True) -> Array:
-        """The weighted mean (D,) of words or vectors, each brought to length 1 before unless told otherwise."""
-        rows = [self._vector(key, pre_normalize) for key in keys]
+        """The weighted mean (D,) of words or vectors; words are brought to length 1 before unless told otherwise."""
+        rows = [self._vector(key, pre_normalize and isinstance(key, str)) for key in keys]
         if not rows:
             raise ValueError("keys: expected at least one word or vector, got none")
         weights = np.ones(len(rows)) if weights is None else np.asarray(weights, float)
@@ -162,18 +162,21 @@ class KeyedVectors:
         restrict_vocab: int | None = None,
     ) -> Any:
         """The topn words nearest to the mean of `positive` less `negative`, which are words, vectors, or lists of
-        these; words that were asked with are left out. clip_start, clip_end (or restrict_vocab): only words with these
-        numbers. Returns pairs of word and cosine; for topn=None the cosines of all words, (V,)."""
+        these or of pairs with weights; words that were asked with are left out. clip_start, clip_end (or
+        restrict_vocab): only words with these numbers. Returns pairs of word and cosine; for topn=None the cosines of
+        all words, (V,)."""
         positive, negative = _as_list(positive), _as_list(negative)
         if not positive and not negative:
             raise ValueError("positive, negative: expected words or vectors, got none")
-        weights = [1.0] * len(positive) + [-1.0] * len(negative)
-        query = _unit(self.get_mean_vector([*positive, *negative], weights))
+        pairs = [key if isinstance(key, tuple) else (key, 1.0) for key in positive]
+        pairs += [key if isinstance(key, tuple) else (key, -1.0) for key in negative]
+        keys = [key for key, _ in pairs]
+        query = _unit(self.get_mean_vector(keys, [weight for _, weight in pairs]))
         end = len(self) if clip_end is None and restrict_vocab is None else clip_end or restrict_vocab
         scores = self.get_normed_vectors()[clip_start:end] @ query
         if topn is None:
             return scores
-        asked = {self.key_to_index.get(key) for key in [*positive, *negative] if isinstance(key, str)}
+        asked = {self.key_to_index.get(key) for key in keys if isinstance(key, str)}
         return self._best(scores, check_size("topn", topn, 0), asked, clip_start)
 
     def most_similar_cosmul(self, positive: Any = None, negative: Any = None, topn: int = 10) -> Ranked:
@@ -262,6 +265,6 @@ def _unit(vector: Array) -> Array:
 def _as_list(keys: Any) -> list[Any]:
     if keys is None:
         return []
-    if isinstance(keys, str) or (isinstance(keys, np.ndarray) and keys.ndim == 1):
+    if isinstance(keys, (str, tuple)) or (isinstance(keys, np.ndarray) and keys.ndim == 1):
         return [keys]
     return list(keys)

@@ -11,18 +11,21 @@ c) Rows of the matrices are padded to whole cache lines. `wv.vectors` is a view 
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _native
+from .. import _native, serialization
 from .._native import _words
 from .._validate import check_boolean, check_not_negative, check_number, check_positive, check_size
 from .corpus import PIECE, Corpus, stretches
 from .keyed_vectors import KeyedVectors
 from .subwords import SubwordVectors
+from .tokens import PathLike
 
 Array = NDArray[Any]
 TASK = 10_000  # tokens between two looks at the learning rate, as in gensim
@@ -274,6 +277,56 @@ class Word2Vec:
         p = np.exp(scores - scores.max())
         p /= p.sum()
         return [(self.wv.index_to_key[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:topn]]
+
+    # --- On disk --------------------------------------------------------------------------------------------------
+
+    def save(self, path: PathLike) -> None:
+        """Write everything that training goes on from, as safetensors. `wv.save_word2vec_format` writes the vectors
+        alone, for other programs."""
+        if not len(self.wv):
+            raise RuntimeError("vocabulary: expected one, got none yet; call build_vocab first")
+        arrays = {"inputs": self._inputs[:, : self.vector_size], "counts": self._counts}
+        if self.syn1neg is not None:
+            arrays["outputs"] = self.syn1neg
+        if self.syn1 is not None:
+            arrays["nodes"] = self.syn1
+        options = {name: getattr(self, name) for name in _options()}
+        found = {"corpus_count": self.corpus_count, "corpus_total_words": self.corpus_total_words}
+        serialization.write(path, arrays, {"word2vec": {"options": options, "words": self.wv.index_to_key, **found}})
+
+    @classmethod
+    def load(cls, path: PathLike) -> Word2Vec:
+        """Read what `save` wrote. ValueError, with the file's name, for anything else."""
+        arrays, config = serialization.read(path)
+        name = os.fspath(path)
+        if not isinstance(config, dict) or "word2vec" not in config:
+            raise ValueError(f"{name}: expected a file of Word2Vec.save, got another fastrnn checkpoint")
+        try:
+            content = config["word2vec"]
+            model = cls(**content["options"])
+            V, D = len(content["words"]), model.vector_size
+            shapes = {"counts": (V,), "inputs": (V + model.bucket * bool(model.max_n), D)}
+            shapes |= {"outputs": (V, D)} if model.negative else {}
+            shapes |= {"nodes": (V - 1, D)} if model.hs else {}
+            for key, shape in shapes.items():
+                if arrays[key].shape != shape:
+                    raise ValueError(f"{key}: expected shape {shape}, got {arrays[key].shape}")
+            model._start(content["words"], arrays["counts"])
+            model.corpus_count, model.corpus_total_words = content["corpus_count"], content["corpus_total_words"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected a complete model, got a damaged one ({error})") from None
+        model._inputs[:, :D] = arrays["inputs"]
+        if model.syn1neg is not None:
+            model.syn1neg[...] = arrays["outputs"]
+        if model.syn1 is not None:
+            model.syn1[...] = arrays["nodes"]
+        model.wv.refresh()
+        return model
+
+
+def _options() -> list[str]:
+    names = list(inspect.signature(Word2Vec).parameters)
+    return [name for name in names if name not in ("sentences", "corpus_file")]
 
 
 def keep_limits(counts: Array, sample: float) -> Array:

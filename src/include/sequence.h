@@ -14,6 +14,7 @@
 
 #include "cell.h"
 #include "partition.h"
+#include "work.h"
 
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
@@ -106,11 +107,15 @@ typedef struct {
     int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
     double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
     int input_projection;            /* an fr_input_projection */
+    int as_one_row; /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
     int training; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
     fr_rows rows;
     fr_sequence_arguments args;
     fr_sequence_workspace workspace;
     fr_sequence_scratch scratch;
+    /* Of the thread that this copy belongs to: a task that takes long, and may be left half done, asks fr_stops now and then.
+     * NULL: tasks are finished. */
+    fr_watch *watch;
 } fr_sequence;
 
 /* What one build of rnn.c offers. Sizes are in elements. */

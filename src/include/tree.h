@@ -4,6 +4,7 @@
 
 #include "cell.h"
 #include "partition.h"
+#include "work.h"
 
 /* One pass over a batch of trees. V nodes in level order: leaves first, every node after its children. */
 typedef struct {
@@ -37,6 +38,9 @@ typedef struct {
     void *dh, *dc;   /* (V, Hp) */
     void *doperand;  /* (V - leaves, W) */
     void *gradients; /* gradients packed for the products of grad_weights, for all threads */
+    /* Of the thread that this copy belongs to: a task that takes long, and may be left half done, asks fr_stops now and then.
+     * NULL: tasks are finished. */
+    fr_watch *watch;
 } fr_trees;
 #define FR_TREE_FEW 24 /* rows: of smaller levels inputs are projected together */
 

@@ -4,7 +4,8 @@
 
 #include "words.h"
 
-enum { FR_WORDS_SLOTS = 8 }; /* room for the scores of one input */
+enum { FR_WORDS_SLOTS = 8 };         /* room for the scores of one input */
+enum { FR_WORDS_FETCHED_AHEAD = 4 }; /* how many tokens before it comes into a window a word's row is fetched */
 
 /* One step: M context words against K outputs, the true one first. */
 typedef struct {
@@ -14,17 +15,18 @@ typedef struct {
     int32_t *words;   /* (2 * window) */
     float *repeats;   /* (2 * window + 1, SLOTS) how often each word counts */
     int32_t *outputs; /* (1 + negative) */
-    float *times;     /* (1 + negative) how often each output was drawn */
+    float *times;     /* (groups of outputs, 2, SLOTS) how often each output was drawn, twice; 0 past the last */
 } fr_words_step;
 
 struct fr_words_scratch {
-    int32_t *kept;          /* (task_size + 2 * window) */
-    int32_t *context;       /* (2 * window) */
+    int32_t *kept;          /* (task_size + 3 * window + FETCHED_AHEAD) */
+    int32_t *context;       /* (3 * window) */
+    int32_t *drawn;         /* (negative) */
     float **x, **dx;        /* (2 * window) rows of floats: inputs that are means, and updates */
-    float **at;             /* (2 * window) */
-    long *rows;             /* (2 * window) how many rows a mean is of */
-    float *scores;          /* (2 * window + 1, SLOTS) */
-    float *truth;           /* (1 + negative) labels: 1, 0, 0... */
+    float **rows;           /* (2 * window * most rows of a word) the rows that inputs are made of */
+    float ***ends;          /* (2 * window) past each input's last one */
+    float *factors;         /* (2 * window) of the update of those rows */
+    float *scores;          /* (2 * window + 2, SLOTS) */
     fr_words_step steps[2]; /* the one that runs, and the next */
     char *end;              /* of the memory that is given out already */
 };

@@ -169,6 +169,10 @@ static void multiply_gates(const fr_sequence *q, const backward_product *p, long
             if (noise) noise_before(q, p, s, view, u, acc, aside);
             epilogue(has_all_dh ? &without : view, row, rows, first, NV, acc, NV * VL);
             if (noise && s >= 0) noise_after(q, p, u, aside);
+            if (stops_between_products(q, (double)rows * NV * VL * depth_of_gates(p))) {
+                multiply_end();
+                return;
+            }
         }
     }
     multiply_end();

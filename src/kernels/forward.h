@@ -123,7 +123,7 @@ static void project_rows(const fr_sequence *q, const real *const *x, real *out, 
             const forward_panel panel = forward_panel_at(q, &p, i);
             real *to = out + panel.inputs;
             const product xw = {.rows = x, .blocks = 1, .depth = p.D, .panel = panel.x};
-            multiply(panel.NV, rows, to, row, panel.bias, 0, &xw, 1, 1);
+            multiply(panel.NV, rows, to, row, panel.bias, 0, &xw, 1, IN_ORDER);
             for (int v = panel.NV; v < p.form->recurrent_offset + panel.NV;
                  v++) /* accumulators without an input part */
                 for (long r = 0; r < rows; r++) store(to + r * row + v * VL, load(panel.bias + v * VL));
@@ -239,7 +239,7 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
 
 /* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
 static void sum_panel(const forward_product *p, const forward_panel *panel, row_pointers at, const real *in,
-                      long in_row, long n, int rows, real *acc, int sequential) {
+                      long in_row, long n, int rows, real *acc, int sequential, int order) {
     const long acc_row = panel->accumulators * VL, shift = p->form->recurrent_offset * VL;
     product both[2];
     int x_part = 0, parts = 0;
@@ -249,15 +249,15 @@ static void sum_panel(const forward_product *p, const forward_panel *panel, row_
     const real *init = in ? in + n * in_row + panel->inputs : panel->bias;
     if (!in) in_row = 0;
     if (!shift && !(sequential && x_part)) {
-        multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, !p->K);
+        multiply(panel->NV, rows, acc, acc_row, init, in_row, both, parts, p->K ? order : IN_ORDER);
         return;
     }
     /* Accumulators of the two parts overlap, but are not the same. */
-    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, sequential);
+    if (!in) multiply(panel->NV, rows, acc, acc_row, init, 0, both, x_part, sequential ? IN_ORDER : order);
     for (int m = 0; m < rows; m++)
         for (long v = in ? 0 : panel->NV * VL; v < acc_row; v += VL)
             store(acc + m * acc_row + v, load(init + m * in_row + v));
-    multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, 0);
+    multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, order);
 }
 
 static void multiply_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
@@ -267,6 +267,7 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
     const range panels = panels_of(forward_panels(&p), partition);
     const long active = fr_active(q, s), in_row = inputs_row(q);
     if (OPERANDS_APART) point_at_operands(q, forward_operand_stride(q), p.D, at, active, partition);
+    const int order = q->as_one_row ? AS_ONE_ROW : ANY_ORDER;
     const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
     const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
     epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
@@ -285,11 +286,16 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
         while (next_block(&walk)) {
             const long row = walk.rows.begin;
             const int rows = (int)(walk.rows.end - row);
-            for (long j = 0; j < count; j++) sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential);
+            for (long j = 0; j < count; j++)
+                sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential, order);
             for (long j = 0; j < count; j++)
                 epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
             for (long j = 0; j < count && zoneout; j++)
                 keep_states(q, index, s, at, (unit_rows){row, rows, group[j].first, group[j].blocks});
+            if (stops_between_products(q, (double)rows * count * PANEL * VL * (p.D + p.K))) {
+                multiply_end();
+                return;
+            }
         }
     }
     multiply_end();

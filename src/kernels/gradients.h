@@ -95,6 +95,7 @@ static void grad_input(const fr_sequence *q, fr_partition partition) {
                     add_or_store(q, dx[k + r] + first * VL, acc + r * NV * VL, NV, q->D - first * VL);
             }
         }
+        if (stops_between_products(q, (double)count * gates_depth(cell->x_slots, q->H) * q->D)) break;
     }
     multiply_end();
 }
@@ -198,6 +199,8 @@ static void grad_cell_weights(const fr_sequence *q, fr_partition partition) {
                                            form->first_slot,   form->slots, form->gates};
             add_weight_product(q, &gates, &from_h, packed, panel, blocks, m, depth);
         }
+        const long units = (blocks.end - blocks.begin) * VL;
+        if (stops_between_products(q, (double)depth * units * cell->slots * (q->D + q->P))) return;
     }
 }
 
@@ -216,6 +219,7 @@ static void grad_projection_weights(const fr_sequence *q, fr_partition partition
             add_bias_gradient(q->args.dbias_hr, sums, 1, projection_gates, q->P, block);
         }
         add_weight_product(q, &gates, &from_inner, packed, thread_scratch(q, partition), blocks, m, depth);
+        if (stops_between_products(q, (double)depth * (blocks.end - blocks.begin) * VL * q->H)) return;
     }
 }
 

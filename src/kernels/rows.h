@@ -21,6 +21,15 @@
 INLINE range part_of(long n, fr_partition partition) {
     return (range){n * partition.id / partition.count, n * (partition.id + 1) / partition.count};
 }
+/* Whether a signal stops a task that has just done products of so many multiply-adds; call between multiply_begin and
+ * multiply_end. A signal's handler may have used the tiles, which are then set up anew. */
+INLINE int stops_between_products(const fr_sequence *q, double cost) {
+    if (!q->watch) return 0;
+    if (fr_stops(q->watch, cost)) return 1;
+    multiply_begin();
+    return 0;
+}
+
 INLINE range panels_of(long n, fr_partition partition) {
     return partition.by_units ? part_of(n, partition) : (range){0, n};
 }

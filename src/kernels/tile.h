@@ -42,9 +42,11 @@ typedef struct {
     const real *panel;  /* (K, NV, VL) */
 } product;
 
-/* in_order: sums run over k one after the other, so that their bits do not depend on the number of rows. */
+/* In what order sums run over k. IN_ORDER: one term after the other. AS_ONE_ROW: as in a tile of a single row. With either
+ * the bits do not depend on the number of rows. */
+enum { ANY_ORDER, IN_ORDER, AS_ONE_ROW };
 #define TILE_ARGS \
-    real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int in_order
+    real *c, long c_row, const real *init, long init_row, const product *products, int n_products, int order
 
 /* The next part when `left` rows are cut into equal parts of at most `most`. */
 INLINE int next_rows(long left, int most) {

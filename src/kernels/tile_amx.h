@@ -199,7 +199,7 @@ INLINE int gate_products(product out[2], const real *const *operand, int all_slo
 
 /* R x C tiles of c: rows 0 .. 16 R - 1, vectors v .. v + C - 1. Registers 0-3 are sums, 4-5 rows, 6-7 columns. */
 INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
-    (void)in_order;
+    (void)order;
     if (init) {
         tile_load(0, init + v * VL, init_row);
         if (C == 2) tile_load(1, init + (v + 1) * VL, init_row);
@@ -244,9 +244,9 @@ INLINE void tile_block(const int R, const int C, int NV, int v, TILE_ARGS) {
     if (R == 2 && C == 2) tile_store(3, c + 16 * c_row + (v + 1) * VL, c_row);
 }
 
-#define BLOCK(R, C)                                                                        \
-    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                         \
-        tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, in_order); \
+#define BLOCK(R, C)                                                                     \
+    NOINLINE void tile_block_##R##_##C(int NV, int v, TILE_ARGS) {                      \
+        tile_block(R, C, NV, v, c, c_row, init, init_row, products, n_products, order); \
     }
 BLOCK(1, 1);
 BLOCK(1, 2);
@@ -259,7 +259,7 @@ static void multiply(int NV, long rows, TILE_ARGS) {
                                                               {tile_block_2_1, tile_block_2_2}};
     memory_is_written();
     for (int v = 0; v < NV; v += 2)
-        blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, in_order);
+        blocks[rows > 16][v + 1 < NV](NV, v, c, c_row, init, init_row, products, n_products, order);
 }
 
 /* ---- Gradients of weights: the sum runs over rows, so pairs are of two rows, 16 apart ---- */

@@ -9,7 +9,8 @@
  * b) A tile takes a list of products, so that x @ W_ih and h @ W_hh run into the same accumulators without a stop.
  * c) Few accumulators leave the multipliers waiting for each other; such tiles run several sums over k side by side, 2 or
  *    4, as far as registers reach. That changes the order of a sum, hence the result's last bits, with the number of
- *    rows: `in_order` forbids it where the cut into tiles depends on the thread count or on T.
+ *    rows: IN_ORDER forbids it where the cut into tiles depends on the thread count or on T. AS_ONE_ROW gives each row the
+ *    sums of a tile of its own, but one after the other, as registers hold no more: who else is in the batch does not show.
  * d) Accumulators go out through memory (L1) and the cell's activations come as a second small function, not inlined
  *    into each of the tile's instances. By count that is 2 x 24 memory operations beside 24 * K multiply-adds of the
  *    largest tile, 2-3% at K = D + H = 64 and under 1% from 192 on; it compiles in 2 s where inlining took 20.
@@ -37,6 +38,25 @@ INLINE void multiply_end(void) {}
  * of latency 4 busy twice over. */
 #define MOST_CHAINED (VECTOR_REGISTERS == 32 ? 16 : 12)
 
+/* The sums over the first `depth` terms that a tile with so many chains side by side has, one chain after the other. */
+INLINE void add_chain_by_chain(const int MR, const int NV, const int WIDTH, const int step, vec acc[ROW_BLOCK][4],
+                               const real *const *a, const real *b, long depth, int chains) {
+    for (int q = 0; q < chains; q++) {
+        vec sum[ROW_BLOCK][4];
+        UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) sum[m][v] = q ? (vec){0} : acc[m][v];
+        for (long k = q; k < depth; k += chains) {
+            vec w[4];
+            UNROLL for (int v = 0; v < NV; v++) w[v] = load(b + (k * WIDTH + v) * VL);
+            UNROLL for (int m = 0; m < MR; m++) {
+                vec s = splat(a[m][k * step]);
+                UNROLL for (int v = 0; v < NV; v++) sum[m][v] += s * w[v];
+            }
+        }
+        UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) acc[m][v] =
+            q ? acc[m][v] + sum[m][v] : sum[m][v];
+    }
+}
+
 /* Vectors first .. first + NV - 1 of a panel of WIDTH.
  * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
 INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, TILE_ARGS) {
@@ -50,7 +70,7 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
             UNROLL for (int m = 0; m < MR; m++) a[m] = p->rows[m] + p->first + block * p->block;
             long k = 0;
             const int chains = MR * NV <= MOST_CHAINED / 4 ? 4 : MR * NV <= MOST_CHAINED / 2 ? 2 : 1;
-            if (chains > 1 && !in_order) {
+            if (chains > 1 && order == ANY_ORDER) {
                 enum { CHAINS = 4 };
                 vec more[CHAINS - 1][ROW_BLOCK][4];
                 UNROLL for (int q = 0; q < chains - 1; q++) UNROLL for (int m = 0; m < MR; m++)
@@ -65,6 +85,12 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
                     }
                 UNROLL for (int q = 0; q < chains - 1; q++) UNROLL for (int m = 0; m < MR; m++)
                     UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
+            }
+            const int alone = WIDTH <= MOST_CHAINED / 4 ? 4 : WIDTH <= MOST_CHAINED / 2 ? 2 : 1; /* chains of one row */
+            if (order == AS_ONE_ROW) {
+                k = p->depth - p->depth % alone;
+                add_chain_by_chain(MR, NV, WIDTH, step, acc, a, b, k, alone);
+                b += k * WIDTH * VL;
             }
             _Pragma("GCC unroll 4") for (; k < p->depth; k++, b += WIDTH * VL) {
                 if (MR < NV) { /* hold the fewer: 3 x 4 accumulators, 3 and 1 operands fill 16 registers exactly */
@@ -89,13 +115,13 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
         store(c + m * c_row + (first + v) * VL, acc[m][v]);
 }
 
-#define WHOLE(MR, NV, step) tile(MR, NV, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order);
-#define HALVES(MR, NV, step)                                                                 \
-    tile(MR, NV / 2, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order); \
-    tile(MR, NV / 2, NV, NV / 2, step, c, c_row, init, init_row, products, n_products, in_order);
-#define TWO_AND_ONE(MR, NV, step)                                                       \
-    tile(MR, 2, NV, 0, step, c, c_row, init, init_row, products, n_products, in_order); \
-    tile(MR, 1, NV, 2, step, c, c_row, init, init_row, products, n_products, in_order);
+#define WHOLE(MR, NV, step) tile(MR, NV, NV, 0, step, c, c_row, init, init_row, products, n_products, order);
+#define HALVES(MR, NV, step)                                                              \
+    tile(MR, NV / 2, NV, 0, step, c, c_row, init, init_row, products, n_products, order); \
+    tile(MR, NV / 2, NV, NV / 2, step, c, c_row, init, init_row, products, n_products, order);
+#define TWO_AND_ONE(MR, NV, step)                                                    \
+    tile(MR, 2, NV, 0, step, c, c_row, init, init_row, products, n_products, order); \
+    tile(MR, 1, NV, 2, step, c, c_row, init, init_row, products, n_products, order);
 /* rows_name multiplies rows; lanes_name what is packed (K, VL), whose rows are lanes. */
 #define TILE(rows_name, lanes_name, MR, NV, PARTS) \
     NOINLINE void rows_name(TILE_ARGS){PARTS(MR, NV, 1)} NOINLINE void lanes_name(TILE_ARGS) { PARTS(MR, NV, VL) }
@@ -156,14 +182,14 @@ static tile_function *const lane_tiles[5][7] = {
 /* A tile of any number of rows: as few register tiles as hold them. Moves the products' left operands. */
 INLINE void multiply(int NV, long rows, TILE_ARGS) {
     if (rows <= max_rows[NV]) { /* nearly always; without copies and divisions 3% faster at H = 64 and 128 */
-        if (rows) row_tiles[NV][rows](c, c_row, init, init_row, products, n_products, in_order);
+        if (rows) row_tiles[NV][rows](c, c_row, init, init_row, products, n_products, order);
         return;
     }
     product moved[4];
     memcpy(moved, products, n_products * sizeof(product));
     while (rows > 0) {
         int part = next_rows(rows, max_rows[NV]);
-        row_tiles[NV][part](c, c_row, init, init_row, moved, n_products, in_order);
+        row_tiles[NV][part](c, c_row, init, init_row, moved, n_products, order);
         rows -= part;
         c += part * c_row;
         if (init) init += part * init_row;

@@ -116,6 +116,7 @@ static void tree_backward(const fr_trees *t, long level, int phase, fr_partition
             if (forgets_apart(t)) clear_forgets_of_roots(t, nodes, units);
             if (level) grad_operand(t, n0, N, part, panels_of(panels_in(vectors_in(operand_width(t))), partition));
         }
+        if (fr_stops(t->watch, (double)(rows.end - rows.begin) * t->H * (units.end - units.begin) * VL)) return;
     }
 }
 
@@ -143,6 +144,7 @@ static void tree_grad_input(const fr_trees *t, fr_partition partition) {
         for (range part = blocks; part.begin < blocks.end; part.begin = part.end) {
             part.end = MIN(part.begin + CHUNK_BLOCKS, blocks.end);
             multiply_rows(&p, n1 - n0, part, all_panels(p.vectors));
+            if (fr_stops(t->watch, (double)(part.end - part.begin) * ROW_BLOCK * slots * t->H * t->D)) return;
         }
     }
 }
@@ -192,6 +194,7 @@ static void tree_grad_weights(const fr_trees *t, fr_partition partition) {
         if (forgets_apart(t))
             add_slot_weights(t, slot_row(t, 4, n), (real *)t->h + n * Hp, Hp, t->H, h_weight_block(t, 4), t->dweight_hh,
                              N, partition);
+        if (fr_stops(t->watch, (double)N * (units.end - units.begin) * VL * (t->D + W))) return;
     }
 }
 

@@ -70,6 +70,7 @@ static void tree_project(const fr_trees *t, long begin, long end, fr_partition p
             const range rows = chunk_rows(n1 - n0, part);
             gather_inputs(t, n0 + rows.begin, n0 + rows.end);
             project_nodes(t, n0, n1 - n0, part, all_panels(vectors_in(t->H)));
+            if (fr_stops(t->watch, (double)(rows.end - rows.begin) * t->D * 4 * t->H)) return;
         }
     }
 }
@@ -198,6 +199,8 @@ static void tree_forward(const fr_trees *t, long level, int phase, fr_partition 
         }
         if ((phase == 2 || !partition.by_units) && forgets_apart(t) && n0 + N < t->nodes)
             multiply_for_parents(t, n0, N, part, panels);
+        if (fr_stops(t->watch, (double)(rows.end - rows.begin) * (t->D + t->H) * (units.end - units.begin) * VL))
+            return;
     }
 }
 

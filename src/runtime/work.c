@@ -87,11 +87,11 @@ int fr_look(fr_watch *watch) {
 }
 
 int fr_next(fr_work *w, int id, fr_piece *piece) {
-    if (was_stopped(&w->stopped)) return 0;
     if (w->shares == 1 && !w->owned) { /* nobody else */
         piece->phase += piece->begun, piece->begun = 1;
-        return piece->phase < w->phases;
+        return piece->phase < w->phases && !w->stopped;
     }
+    if (was_stopped(&w->stopped)) return 0;
     if (piece->begun) {
         __atomic_store_n(&w->share[piece->share].turn, 2 * (piece->phase + 1), __ATOMIC_RELEASE);
         __atomic_add_fetch(&w->done, 1, __ATOMIC_ACQ_REL);

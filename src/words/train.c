@@ -12,24 +12,34 @@
 
 static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+static long most_rows(const fr_words *model) {
+    long most = 1;
+    for (long word = 0; model->grams && word < model->V; word++) {
+        const long rows = 1 + model->gram_begins[word + 1] - model->gram_begins[word];
+        if (rows > most) most = rows;
+    }
+    return most;
+}
+
 /* Lays out the scratch from `at` on; with at == 0 only its size counts. */
 static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size, char *at) {
     char *const begin = at;
     const size_t M = 2 * (size_t)model->window, K = 1 + (size_t)model->negative;
 #define TAKE(field, bytes) (s->field = (void *)at, at += padded(bytes))
-    TAKE(kept, (task_size + M + 2) * sizeof(int32_t));
-    TAKE(context, M * sizeof(int32_t));
+    TAKE(kept, (task_size + 2 * M + FR_WORDS_FETCHED_AHEAD) * sizeof(int32_t));
+    TAKE(context, 2 * M * sizeof(int32_t));
+    TAKE(drawn, K * sizeof(int32_t));
     TAKE(x, M * sizeof(float *));
     TAKE(dx, M * sizeof(float *));
-    TAKE(at, M * sizeof(float *));
-    TAKE(rows, M * sizeof(long));
+    TAKE(rows, M * most_rows(model) * sizeof(float *));
+    TAKE(ends, M * sizeof(float **));
+    TAKE(factors, M * sizeof(float));
     TAKE(scores, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
-    TAKE(truth, K * sizeof(float));
     for (int i = 0; i < 2; i++) {
         TAKE(steps[i].words, M * sizeof(int32_t));
         TAKE(steps[i].repeats, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
         TAKE(steps[i].outputs, K * sizeof(int32_t));
-        TAKE(steps[i].times, K * sizeof(float));
+        TAKE(steps[i].times, K * 2 * FR_WORDS_SLOTS * sizeof(float));
     }
 #undef TAKE
     s->end = at;
@@ -49,7 +59,6 @@ static fr_words_scratch *scratch_new(const fr_words *model, long task_size) {
     }
     for (int i = 0; i < 2; i++)
         for (int k = 0; k < (2 * model->window + 2) * FR_WORDS_SLOTS; k++) s->steps[i].repeats[k] = 1;
-    s->truth[0] = 1;
     return s;
 }
 

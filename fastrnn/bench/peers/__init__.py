@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from fastrnn.bench.peers.base import WEIGHTS, Peer, Problem, make_problem
 from fastrnn.bench.peers.jax_scan import Jax
-from fastrnn.bench.peers.onnx_models import OnnxRuntime, OpenVINO
+from fastrnn.bench.peers.onnx_models import OnnxRuntime, OnnxRuntimeSteps, OpenVINO
 from fastrnn.bench.peers.own import FastRNN, NumPyReference
 from fastrnn.bench.peers.pytorch import Torch, TorchCell
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (NumPyReference, Torch, TorchCell, OnnxRuntime, OpenVINO, Jax)
+    peer.name: peer for peer in (NumPyReference, Torch, TorchCell, OnnxRuntime, OnnxRuntimeSteps, OpenVINO, Jax)
 }
 
 __all__ = ["PEERS", "WEIGHTS", "FastRNN", "Peer", "Problem", "make_problem"]

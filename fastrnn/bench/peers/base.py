@@ -25,7 +25,7 @@ class Problem:
 
     weights: PyTorch's names and layouts, weight_ih_l0 (G*H, D), weight_hh_l0 (G*H, H), bias_ih_l0 and bias_hh_l0
     (G*H,), then those of the reverse direction and of the further layers.
-    x: (T, N, D). doutput: (T, N, S*H), the gradient of some loss by the output.
+    x: (T, N, D). doutput: (T, N, S*H), the gradient of some loss by the output. lengths: (N,) or None.
     """
 
     cell: str
@@ -33,6 +33,7 @@ class Problem:
     weights: Arrays
     x: np.ndarray
     doutput: np.ndarray
+    lengths: np.ndarray | None = None
 
     def weights_of(self, suffix: str) -> list[np.ndarray]:
         """weight_ih, weight_hh, bias_ih and bias_hh of one layer and direction, say "_l0_reverse"."""
@@ -54,8 +55,10 @@ def make_problem(cell: str, shape: Shape, seed: int = 0) -> Problem:
         for suffix in suffixes:
             for name, size in zip(WEIGHTS, ((rows, shape.inputs(layer)), (rows, H), (rows,), (rows,))):
                 weights[name + suffix] = rng.uniform(-bound, bound, size).astype(shape.dtype)
+    lengths = np.concatenate([[T], rng.integers(1, T + 1, N - 1)]) if shape.lengths else None
     return Problem(
         cell=cell,
+        lengths=lengths,
         shape=shape,
         weights=weights,
         x=rng.standard_normal((T, N, D), dtype=np.dtype(shape.dtype)),
@@ -77,6 +80,10 @@ class Peer:
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     most_flops: ClassVar[float] = np.inf
     """Beyond so many operations in a call the bench leaves this peer out, unless it was asked for by name."""
+    counts_threads: ClassVar[bool] = False
+    """Whether it can be measured at one thread and at several, of which the better time counts."""
+    takes_lengths: ClassVar[bool] = False
+    """Whether rows may have different lengths."""
     settling: ClassVar[float] = 0.015
     """Seconds after a call until its threads have stopped spinning, which would slow down whoever comes next."""
 
@@ -91,7 +98,14 @@ class Peer:
     @classmethod
     def suits(cls, shape: Shape, mode: str) -> bool:
         """Whether this peer can run that shape in that mode."""
+        if shape.lengths and not (cls.takes_lengths and mode == FORWARD):
+            return False
         return mode in cls.modes and shape.dtype in cls.dtypes and not (mode == STEP and shape.bidirectional)
+
+    @classmethod
+    def counts(cls, num_threads: int) -> tuple[int, ...]:
+        """The numbers of threads that it is measured at, where fastrnn may use `num_threads`."""
+        return (1, num_threads) if cls.counts_threads and num_threads > 1 else (num_threads,)
 
     @staticmethod
     def set_num_threads(num_threads: int) -> str | None:

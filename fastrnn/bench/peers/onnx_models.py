@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastrnn.bench.peers.base import Peer, Problem
-from fastrnn.bench.shapes import FORWARD, GATES, STEP
+from fastrnn.bench.shapes import FORWARD, GATES, STEP, Shape
 
 GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}  # ONNX: i, o, f, c and z, r, h
 
@@ -21,8 +21,18 @@ GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}  # ONNX: i, o
 class _OnnxPeer(Peer):
     """What the two share."""
 
-    modes = (FORWARD, STEP)
+    modes: ClassVar[tuple[str, ...]] = (FORWARD, STEP)
     dtypes = ("float32",)
+    counts_threads = True
+    num_threads: ClassVar[int] = 0  # of those that are made from now on; 0: its own choice
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._threads = self.num_threads
+
+    def _inputs(self) -> dict[str, np.ndarray]:
+        lengths = self.problem.lengths
+        return {"x": self.problem.x} | ({} if lengths is None else {"lengths": lengths.astype(np.int32)})
 
     def _state_shape(self) -> tuple[int, int, int]:
         return self.problem.shape.directions, self.problem.shape.N, self.problem.shape.H
@@ -33,11 +43,12 @@ class OnnxRuntime(_OnnxPeer):
 
     name = "onnxruntime"
     requires = ("onnx", "onnxruntime")
+    takes_lengths = True
     settling = 0.07  # its threads spin for 40 to 55 ms, next to which others run at 0.7 of their speed
-    num_threads: ClassVar[int] = 0  # 0: its own choice
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
+        self._feed = self._inputs()
         self._session = self._make_session(onnx_model(problem))
         self._step_session: Any = None
 
@@ -45,7 +56,7 @@ class OnnxRuntime(_OnnxPeer):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.num_threads
+        options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -55,7 +66,7 @@ class OnnxRuntime(_OnnxPeer):
         return None
 
     def forward(self) -> Any:
-        return self._session.run(["output"], {"x": self.problem.x})
+        return self._session.run(["output"], self._feed)
 
     def output(self) -> np.ndarray:
         T, N = self.problem.shape[:2]
@@ -75,12 +86,29 @@ class OnnxRuntime(_OnnxPeer):
         return outputs
 
 
+class OnnxRuntimeSteps(OnnxRuntime):
+    """The same as a cell: a sequence is as many runs of the model with T = 1, states handed from one to the next."""
+
+    name = "onnx-steps"
+    modes = (FORWARD,)
+    takes_lengths = False
+
+    @classmethod
+    def suits(cls, shape: Shape, mode: str) -> bool:
+        return super().suits(shape, mode) and not shape.bidirectional and shape.T <= 16
+
+    def forward(self) -> Any:
+        return self.steps()
+
+    def output(self) -> np.ndarray:
+        return self.step_outputs().reshape(*self.problem.shape[:2], -1)
+
+
 class OpenVINO(_OnnxPeer):
     """A compiled model for latency, in float32 on every CPU, inputs and outputs shared rather than copied."""
 
     name = "openvino"
     requires = ("onnx", "openvino")
-    num_threads: ClassVar[int] = 0
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -94,8 +122,8 @@ class OpenVINO(_OnnxPeer):
 
         core = openvino.Core()
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if self.num_threads:
-            config["INFERENCE_NUM_THREADS"] = self.num_threads
+        if self._threads:
+            config["INFERENCE_NUM_THREADS"] = self._threads
         return core.compile_model(core.read_model(io.BytesIO(model)), "CPU", config).create_infer_request()
 
     @staticmethod
@@ -145,12 +173,15 @@ def onnx_model(problem: Problem, one_step: bool = False) -> bytes:
         attributes["activations"] = ["Tanh"] * S
     constants = {"joined": np.array([T, N, S * H])} if S == 2 or shape.num_layers > 1 else {}
     nodes, inputs, outputs = [], {"x": [T, N, D]}, {"output": [T, N, 2 * H] if S == 2 else [T, 1, N, H]}
+    lengths = "lengths" if shape.lengths and not one_step else ""
     y = "x"
     for k, suffixes in enumerate(shape.suffixes):
         W, R, B = zip(*(_onnx_weights(problem, suffix) for suffix in suffixes))
         constants.update({f"W_{k}": np.stack(W), f"R_{k}": np.stack(R), f"B_{k}": np.stack(B)})
         read = [y, f"W_{k}", f"R_{k}", f"B_{k}"]
         written = [f"Y_{k}"]
+        if lengths:
+            read.append(lengths)
         if one_step:
             read += ["", *(f"{state}0_{k}" for state in states)]
             written += [f"{state}n_{k}" for state in states]
@@ -168,7 +199,8 @@ def onnx_model(problem: Problem, one_step: bool = False) -> bytes:
     graph = helper.make_graph(
         nodes,
         cell,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in inputs.items()]
+        + ([helper.make_tensor_value_info(lengths, TensorProto.INT32, [N])] if lengths else []),
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in outputs.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )

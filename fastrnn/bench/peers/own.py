@@ -18,6 +18,7 @@ class FastRNN(Peer):
     """The layer classes, as users call them; step by step through the layer's stream."""
 
     name = "fastrnn"
+    takes_lengths = True
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -30,7 +31,7 @@ class FastRNN(Peer):
         self._stream: Any = None
 
     def forward(self) -> Any:
-        return self.layer(self.problem.x)
+        return self.layer(self.problem.x, lengths=self.problem.lengths)
 
     def output(self) -> np.ndarray:
         return self.forward()[0]
@@ -57,6 +58,7 @@ class NumPyReference(Peer):
     """fastrnn.reference: plain NumPy, a Python loop over time; stacked and turned round here, as it is one layer."""
 
     name = "numpy"
+    counts_threads = True
     settling = 0.12  # OpenBLAS's threads spin for about 0.1 s; 50 ms after a product others still ran at half speed
     most_flops = 3e10
 

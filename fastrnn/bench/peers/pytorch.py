@@ -18,6 +18,7 @@ class Torch(Peer):
 
     name = "torch"
     requires = ("torch",)
+    counts_threads = takes_lengths = True
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -33,6 +34,7 @@ class Torch(Peer):
         self.x_with_grad = torch.tensor(problem.x, requires_grad=True)
         self.doutput = torch.tensor(problem.doutput)
         self._x_t = list(self.x.split(1))
+        self._lengths = None if problem.lengths is None else torch.from_numpy(problem.lengths)
 
     @staticmethod
     def set_num_threads(num_threads: int) -> str | None:
@@ -43,7 +45,13 @@ class Torch(Peer):
 
     def forward(self) -> Any:
         with self._no_grad():
-            return self.module(self.x)
+            return self.module(self.x) if self._lengths is None else self._packed()
+
+    def _packed(self) -> Any:
+        from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+        output, state = self.module(pack_padded_sequence(self.x, self._lengths, enforce_sorted=False))
+        return pad_packed_sequence(output, total_length=len(self.x))[0], state
 
     def output(self) -> np.ndarray:
         return self.forward()[0].numpy()
@@ -73,6 +81,7 @@ class TorchCell(Peer):
 
     name = "torch-cell"
     requires = ("torch",)
+    counts_threads = True
     modes = (STEP,)
 
     def __init__(self, problem: Problem) -> None:

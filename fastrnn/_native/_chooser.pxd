@@ -1,6 +1,5 @@
-"""How generation chooses the next token."""
-
 from libc.stdint cimport int64_t
+
 
 cdef class Chooser:
     cdef double temperature

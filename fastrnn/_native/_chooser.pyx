@@ -1,4 +1,4 @@
-"""How generation chooses the next token. V tokens."""
+"""Which token comes next."""
 
 from libc.math cimport INFINITY, exp
 from libc.stdint cimport int64_t
@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 cdef class Chooser:
     """Which token comes next: the largest logit, or one drawn from the softmax of all or the top_k largest; -1 for NaN."""
+
     def __cinit__(self, long V, double temperature, long top_k):
         self.V, self.temperature, self.top_k = V, temperature, top_k
         self.weights, self.sorted = <double *>malloc(V * sizeof(double)), <double *>malloc(V * sizeof(double))

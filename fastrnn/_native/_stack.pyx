@@ -1,0 +1,399 @@
+"""Layers and directions that run in one call without training, from weights that stay packed.
+
+T time steps, N batch, D input_size, H hidden_size, P width of h, G gates.
+
+Design:
+a) A call packed its weights anew, which at N = 1 takes as long as tens of steps. A Stack keeps them packed, and asks at
+   each call whether they may have changed. To write to a weight somebody must hold its array, or a dict that has it, or
+   a view, all of which are references that Python counts. So as long as nobody has asked the layer for its parameters
+   since the last look (`reads`), and nobody else holds the dict or an array of it now, nothing can have changed: 20 ns,
+   and exact. Otherwise a checksum over all weights decides (checksum.c: 2 MB in 27 us, where packing takes 130 us).
+   A write through a bare address, with no reference held, is the one way past this; `release` is for that.
+b) What is packed is never written again, so that streams and calls under way keep what they began with. New weights are
+   packed into new memory.
+c) All layers and directions are one call without the GIL: what lengths mean for rows is worked out once for all.
+"""
+
+cimport numpy as cnp
+from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._infer cimport infer
+from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
+from fastrnn._native._runtime cimport (
+    Rooms, Workspace, allot, build_for, checksum_of, new_workspace, reserve, sequence_kernels,
+)
+from fastrnn._native._sequence cimport CompiledCell, SequenceCall
+from fastrnn._native.kernels cimport *
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED /* where every thread counts its own, nobody knows the sum */
+    #define fr_references(object) ((Py_ssize_t)1 << 30)
+    #else
+    #define fr_references(object) Py_REFCNT((PyObject *)(object))
+    #endif
+    #define fr_entry(tuple, index) ((void *)PyTuple_GET_ITEM(tuple, index))
+    """
+    Py_ssize_t fr_references(void *)
+    void *fr_entry(object, Py_ssize_t)
+
+cdef tuple WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "bias_hr", "weight_peephole")
+
+
+cdef class Packed:
+    """Packed weights of a stack for one build of the kernels; constant once `ready`."""
+
+    def __dealloc__(self):
+        free(self.at)
+
+
+cdef class Stack:
+    """Recurrent layers, in one direction or two, and their weights by name in `params`, which counts its `reads`.
+
+    names: for each layer and direction, layer by layer, a dict from the names of the functional core to those in
+    `params`. cell: what a CellSpec has as `compiled`. A dict without "weight_hh" is a linear map: one alone, for `map`.
+    """
+
+    def __init__(self, params, list names, int directions, CompiledCell cell not None):
+        cdef SequenceCall call
+        self.params, self.names, self.count, self.directions = params, names, len(names), directions
+        self.cell, self.packed = cell, []
+        self.layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
+        if self.layers == NULL:
+            raise MemoryError()
+        cell.start(&call)
+        for index in range(self.count):
+            self.layers[index] = call.sequence
+            self.layers[index].rows.reverse = index % directions
+
+    def __dealloc__(self):
+        free(self.layers)
+
+    # ---- Weights, and whether they have changed ----
+
+    cdef int _look(self) except -1:
+        """Find out whether the weights are those that were packed; if not, forget what was packed."""
+        if self.frozen or (self.alone and <Py_ssize_t>self.params.reads == self.reads):
+            return 0
+        cdef Py_ssize_t reads = self.params.reads, version = self.params.version
+        cdef tuple arrays = tuple([dict.get(self.params, names[kind]) for names in self.names for kind in names])
+        cdef uint64_t sum
+        cdef bint same = self.arrays is not None
+        for a, b in zip(arrays, self.arrays or ()):
+            same = same and a is b
+        if not same:
+            self._read(arrays)
+        if self.usable:
+            if not same or version != self.version:  # an optimiser was here: no need to ask
+                self.packed, self.summed = [], False
+            elif self.packed:
+                sum = self._sum(arrays)
+                if not self.summed or sum != self.checksum:
+                    self.packed = []
+                self.checksum, self.summed = sum, True
+        a = b = arrays = None  # no references of our own
+        self.reads, self.version, self.alone = reads, version, self._is_alone()
+        return 0
+
+    cdef bint _is_alone(self):
+        """Whether only the layer and this object refer to the parameters, and they to memory of their own."""
+        cdef int i
+        if not self.usable or fr_references(<void *>self.params) > 2:
+            return False
+        for i in range(len(self.arrays)):
+            if self.arrays[i] is not None and (fr_references(fr_entry(self.arrays, i)) > 2
+                                               or cnp.PyArray_BASE(<cnp.ndarray>fr_entry(self.arrays, i)) != NULL):
+                return False
+        return True
+
+    cdef uint64_t _sum(self, tuple arrays):
+        cdef uint64_t sum = 0
+        cdef size_t bytes
+        cdef const void *data
+        for a in arrays:
+            if a is not None:
+                data, bytes = cnp.PyArray_DATA(<cnp.ndarray>a), cnp.PyArray_NBYTES(<cnp.ndarray>a)
+                with nogil:
+                    sum = checksum_of(data, bytes, sum)
+        return sum
+
+    cdef int _read(self, tuple arrays) except -1:
+        """Sizes and weights from `arrays`; `usable` says whether all are as the layer made them."""
+        cdef fr_sequence *q
+        cdef int index, kind
+        cdef Py_ssize_t at = 0
+        cdef cnp.ndarray a
+        cdef void *found[7]
+        cdef long rows[7]
+        cdef long columns[7]
+        self.arrays, self.packed, self.usable, self.summed = arrays, [], False, False
+        first = arrays[0]
+        if not cnp.PyArray_Check(first) or (cnp.PyArray_TYPE(<cnp.ndarray>first) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)):
+            return 0
+        self.typenum = cnp.PyArray_TYPE(<cnp.ndarray>first)
+        self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
+        self.G = build_for(self.itemsize).sequence.gates(self.cell.cell)
+        for index in range(self.count):
+            q = &self.layers[index]
+            memset(found, 0, sizeof(found))
+            for name in self.names[index]:
+                kind = WEIGHTS.index(name)
+                given, at = arrays[at], at + 1
+                if given is None:
+                    continue
+                if not cnp.PyArray_CheckExact(given):
+                    return 0
+                a = <cnp.ndarray>given
+                if cnp.PyArray_TYPE(a) != self.typenum or not cnp.PyArray_ISCARRAY_RO(a) or (
+                        cnp.PyArray_NDIM(a) != (1 if kind in (2, 3, 5, 6) else 2)):
+                    return 0
+                found[kind], rows[kind] = cnp.PyArray_DATA(a), cnp.PyArray_DIM(a, 0)
+                columns[kind] = cnp.PyArray_DIM(a, 1) if cnp.PyArray_NDIM(a) == 2 else 0
+            if found[0] == NULL or rows[0] == 0 or rows[0] % self.G or columns[0] == 0:
+                return 0
+            q.H, q.D = rows[0] // self.G, columns[0]
+            q.P = rows[4] if found[4] != NULL else q.H
+            if (found[1] != NULL and (rows[1] != rows[0] or columns[1] != q.P)) or (found[2] != NULL and rows[2] != rows[0]) or (
+                    found[3] != NULL and rows[3] != rows[0]) or (found[4] != NULL and columns[4] != q.H) or (
+                    found[5] != NULL and rows[5] != q.P) or (found[6] != NULL and rows[6] != 3 * q.H):
+                return 0
+            q.args.weight_ih, q.args.weight_hh, q.args.bias_ih, q.args.bias_hh = found[0], found[1], found[2], found[3]
+            q.args.weight_hr, q.args.bias_hr, q.args.weight_peephole = found[4], found[5], found[6]
+            if q.H != self.layers[0].H or q.P != self.layers[0].P or (
+                    q.D != (self.layers[0].D if index < self.directions else self.directions * q.P)):
+                return 0
+        self.usable = True
+        return 0
+
+    cdef Packed _packed(self, const fr_sequence_kernels *k):
+        """The packed weights for these kernels, or where to pack them."""
+        cdef Packed packed
+        cdef int index
+        cdef Rooms rooms
+        cdef list held = []
+        for packed in self.packed:
+            if packed.kernels == k and (packed.ready or not packed.claimed):
+                return packed
+        packed = Packed.__new__(Packed)
+        packed.kernels = k
+        packed.at = <void **>malloc(2 * self.count * sizeof(void *))
+        if packed.at == NULL:
+            raise MemoryError()
+        for index in range(self.count):
+            memset(&rooms, 0, sizeof(rooms))
+            reserve(&rooms, &packed.at[2 * index], k.panels_size(&self.layers[index]), self.itemsize)
+            reserve(&rooms, &packed.at[2 * index + 1], k.bias_size(&self.layers[index]), self.itemsize)
+            held.append(allot(&rooms))
+        packed.memory = held
+        self.packed = [*self.packed, packed]
+        self.generation += 1
+        return packed
+
+    cdef void _keep_one(self, Packed packed):
+        """Of what several threads packed at once for the same kernels."""
+        cdef Packed other
+        if any([other is packed for other in self.packed]):
+            self.packed = [other for other in self.packed if other is packed or other.kernels != packed.kernels]
+
+    cdef Packed _pack(self, const fr_sequence_kernels *k):
+        """Weights packed for these kernels, now."""
+        cdef Packed packed = self._packed(k)
+        cdef fr_partition share
+        cdef fr_sequence q
+        memset(&share, 0, sizeof(share))
+        share.count = 1
+        if not packed.ready:
+            for index in range(self.count):
+                q = self.layers[index]
+                q.scratch.panels, q.workspace.bias = packed.at[2 * index], packed.at[2 * index + 1]
+                k.pack_forward(&q, share)
+            packed.ready = True
+        return packed
+
+    cdef Packed pack(self, const fr_sequence_kernels *k):
+        """The weights as they are, packed for these kernels; None for such as the layer did not make."""
+        self._look()
+        return self._pack(k) if self.usable else None
+
+    def freeze(self, bint frozen):
+        """While frozen, weights are taken for unchanged: their arrays are read-only meanwhile."""
+        self.frozen = False
+        if frozen:
+            self._look()
+            if self.usable:
+                self._pack(build_for(self.itemsize).sequence)
+        self.frozen = frozen
+
+    def forget(self):
+        """Let go of what is packed."""
+        self.packed, self.arrays, self.frozen = [], None, False
+
+    @property
+    def trusts(self):
+        """Whether the next call takes the weights for unchanged without a checksum."""
+        return self.frozen or (self.alone and self.params.reads == self.reads)
+
+    def kept_bytes(self):
+        """Bytes of packed weights."""
+        cdef Packed p
+        return sum([p.kernels.panels_size(&self.layers[i]) * self.itemsize for p in self.packed for i in range(self.count)])
+
+    # ---- A call ----
+
+    def run(self, x, state, lengths, reset_mask, bint batch_first):
+        """y, state_n without training, as the layer gives them; None for what has to be converted or refused first."""
+        cdef cnp.ndarray x_, y, h_n, c_n = None, h0_ = None, c0_ = None
+        cdef fr_sequence q
+        cdef fr_series xs, ys
+        cdef long T, N, width
+        cdef int ndim, time, S = self.directions
+        cdef bint is_lstm = self.cell.cell == FR_LSTM
+        if not cnp.PyArray_CheckExact(x):
+            return None
+        x_, ndim = x, cnp.PyArray_NDIM(x)
+        if ndim != 3 and ndim != 2:
+            return None
+        self._look()
+        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or not cnp.PyArray_ISBEHAVED_RO(x_) or (
+                cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D):
+            return None
+        time = 1 if batch_first and ndim == 3 else 0
+        T, N = cnp.PyArray_DIM(x_, time), cnp.PyArray_DIM(x_, 1 - time) if ndim == 3 else 1
+        if N < 1 or not self._strides(x_, ndim, time, &xs):
+            return None
+        if state is not None:
+            h0 = state
+            if is_lstm:
+                if not isinstance(state, (tuple, list)) or len(state) != 2:
+                    return None
+                h0, c0 = state
+                if not self._fits(c0, ndim, N, self.layers[0].H):
+                    return None
+                c0_ = c0
+            if not self._fits(h0, ndim, N, self.layers[0].P):
+                return None
+            h0_ = h0
+        q.T, q.N = T, N
+        memset(&q.rows, 0, sizeof(fr_rows))
+        held = None
+        if lengths is not None or reset_mask is not None:
+            held = read_lengths_and_resets(&q, lengths, reset_mask) if ndim == 3 else None
+            if held is None:
+                return None
+
+        width = S * self.layers[0].P
+        y = new_array(self.typenum, T, N if ndim == 3 else width, width if ndim == 3 else -1, False)
+        ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), N * width, width
+        h_n = self._new_state(ndim, N, self.layers[0].P)
+        if is_lstm:
+            c_n = self._new_state(ndim, N, self.layers[0].H)
+        cdef Workspace between = None
+        if self.count > S:  # layers in between write to two places by turns
+            between = new_workspace(2 * (T * N * width * self.itemsize + 64))
+        self._run(&q, xs, ys, T, data_of(h0_), data_of(c0_), data_of(h_n), data_of(c_n), NULL if between is None else between.at)
+        if batch_first and ndim == 3:
+            y = cnp.PyArray_SwapAxes(y, 0, 1)
+        return y, (h_n if not is_lstm else (h_n, c_n))
+
+    cdef bint _strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs):
+        """Where x (T, N, D), (N, T, D) or (T, D) is; False for strides that are not whole elements."""
+        cdef long step = cnp.PyArray_STRIDE(x, time), row = cnp.PyArray_STRIDE(x, 1 - time) if ndim == 3 else 0
+        xs.data, xs.step, xs.row = cnp.PyArray_DATA(x), step // self.itemsize, row // self.itemsize
+        return cnp.PyArray_SIZE(x) == 0 or (step % self.itemsize == 0 and row % self.itemsize == 0 and (
+            self.layers[0].D == 1 or cnp.PyArray_STRIDE(x, ndim - 1) == self.itemsize))
+
+    cdef bint _fits(self, a, int ndim, long N, long width):
+        """Whether `a` is a state of this width, to be read as it is."""
+        return (cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == self.typenum
+                and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a) and cnp.PyArray_NDIM(<cnp.ndarray>a) == ndim
+                and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == self.count and cnp.PyArray_DIM(<cnp.ndarray>a, ndim - 1) == width
+                and (ndim == 2 or cnp.PyArray_DIM(<cnp.ndarray>a, 1) == N))
+
+    cdef cnp.ndarray _new_state(self, int ndim, long N, long width):
+        return new_array(self.typenum, self.count, N if ndim == 3 else width, width if ndim == 3 else -1, False)
+
+    def map(self, x):
+        """W x + b on the last axis of x, for a stack of one linear map; None as for `run`."""
+        cdef cnp.ndarray x_, y
+        cdef fr_sequence q
+        cdef fr_series xs, ys
+        cdef cnp.npy_intp shape[32]
+        cdef int ndim
+        if not cnp.PyArray_CheckExact(x):
+            return None
+        x_, ndim = x, cnp.PyArray_NDIM(x)
+        self._look()
+        if not self.usable or not 0 < ndim <= 32 or cnp.PyArray_TYPE(x_) != self.typenum or cnp.PyArray_SIZE(x_) == 0 or (
+                not cnp.PyArray_ISCARRAY_RO(x_)) or cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D:
+            return None
+        memcpy(shape, cnp.PyArray_DIMS(x_), ndim * sizeof(cnp.npy_intp))
+        shape[ndim - 1] = self.layers[0].P
+        y = cnp.PyArray_EMPTY(ndim, shape, self.typenum, 0)
+        q.T, q.N = 1, cnp.PyArray_SIZE(x_) // self.layers[0].D
+        memset(&q.rows, 0, sizeof(fr_rows))
+        xs.data, xs.step, xs.row = cnp.PyArray_DATA(x_), 0, self.layers[0].D
+        ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), 0, self.layers[0].P
+        self._run(&q, xs, ys, 1, NULL, NULL, NULL, NULL, NULL)
+        return y
+
+    cdef int _run(self, const fr_sequence *like, fr_series x, fr_series y, long T, const void *h0, const void *c0,
+                  void *h_n, void *c_n, void *between) except -1:
+        """like: T, N and rows of the call. T: of the output, the rows of which past their lengths become zeros."""
+        cdef fr_sequence q = self.layers[0]
+        cdef int index, reverse, failed = 0, S = self.directions, last = self.count - S
+        cdef size_t h_size, c_size
+        cdef fr_series read = x, written = y
+        cdef void *turns[2]
+        q.T, q.N = like.T, like.N
+        cdef const fr_sequence_kernels *k = sequence_kernels(&q, self.itemsize)
+        cdef Packed packed = self._packed(k)
+        cdef bint ready = packed.ready
+        # Another thread may come upon new weights meanwhile: this call goes on with the old.
+        arrays = self.arrays  # no-cython-lint: alive until the end
+        cdef fr_sequence *layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
+        if layers == NULL:
+            raise MemoryError()
+        memcpy(layers, self.layers, self.count * sizeof(fr_sequence))
+        if not ready:
+            packed.claimed = True  # another thread that comes now packs for itself
+        h_size, c_size = q.N * q.P * self.itemsize, q.N * q.H * self.itemsize
+        turns[0], turns[1] = between, <char *>between + T * q.N * S * q.P * self.itemsize + 64
+        cdef int itemsize = self.itemsize, count = self.count
+        with nogil:
+            if like.rows.order != NULL:
+                zeros_past_lengths(y, T, like.N, S * q.P * itemsize, itemsize, &like.rows)
+            for index in range(count):
+                q = layers[index]
+                if index % S == 0:
+                    if index:
+                        read = written
+                    written = y
+                    if index < last:
+                        written.data = turns[index // S % 2]
+                        written.step, written.row = like.N * S * q.P, S * q.P
+                reverse = q.rows.reverse
+                q.T, q.N, q.rows = like.T, like.N, like.rows
+                q.rows.reverse = reverse
+                if reverse and q.rows.reset_mask != NULL:  # the mask for who comes from the end follows
+                    q.rows.reset_mask += like.rows.reset_step * T
+                q.args.x, q.args.output = read, written
+                q.args.output.data = <char *>q.args.output.data + (index % S) * q.P * itemsize
+                q.args.h0 = NULL if h0 == NULL else <char *>h0 + index * h_size
+                q.scratch.panels, q.workspace.bias = packed.at[2 * index], packed.at[2 * index + 1]
+                failed = infer(&q, k, ready, NULL if c0 == NULL else <char *>c0 + index * c_size,
+                               NULL if h_n == NULL else <char *>h_n + index * h_size,
+                               NULL if c_n == NULL else <char *>c_n + index * c_size)
+                if failed:
+                    break
+        free(layers)
+        if not ready:
+            packed.claimed, packed.ready = False, not failed and like.T > 0
+            if packed.ready:
+                self._keep_one(packed)
+        if failed:
+            raise MemoryError("no memory for the workspace of a sequence")
+        return 0
