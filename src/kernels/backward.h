@@ -255,7 +255,8 @@ static void softmax_backward(const fr_sequence *q, long s, fr_partition partitio
 }
 
 static void step_backward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const pass pass = backward_pass(q, index);
+    if (index == passes_of(q)->count) return; /* the pass of recurrent dropout */
+    const pass pass = passes_of(q)->backward[index];
     switch (pass.kind) {
     case OPERANDS:
         put_backward_operands(q, pass.product, s, fr_active(q, s), partition);
@@ -265,8 +266,6 @@ static void step_backward(const fr_sequence *q, int index, long s, fr_partition 
         break;
     case SOFTMAX:
         softmax_backward(q, s, partition);
-        break;
-    case DROPOUT:
         break;
     }
 }

@@ -215,22 +215,36 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,
         .h = at.h,
-        .c = c_made_at(q, s),
+        .c = c_at(q, s),
         .gates = q->workspace.gates ? (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * Hp : 0,
         .inner = inner_at(q, s),
     };
     const int writes_inner = q->args.weight_hr && !p->is_projection; /* its h is what the next product projects */
-    const int gates_inner = cell_of(q)->products > 1 && !p->form->reads_inner; /* r * h is, as the weights see h */
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
             at.x[i] = row_of(q, q->args.x, s, i);
-            at.h_prev[i] = gates_inner ? h_seen(q, s, i) : h_before(q, s, i);
+            at.h_prev[i] = h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
-            at.h[i] = writes_inner ? v.inner + i * Hp : h_made(q, s, i);
-            at.next[i] = recurrent_row(q, p, s, i);
+            at.h[i] = writes_inner ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
+            at.next[i] = p->form->reads_inner ? v.inner + i * padded(p->K) : at.h_prev[i];
         }
     return v;
+}
+
+/* The same with noise: what the weights see of h, and where h and c go before a part of the state before is kept. */
+COLD static void forward_view_of_noise(const fr_sequence *q, const forward_product *p, long s, fr_partition partition,
+                                       row_pointers at, cell_step *v) {
+    const int writes_inner = q->args.weight_hr && !p->is_projection;
+    const int gates_inner = cell_of(q)->products > 1 && !p->form->reads_inner; /* r * h is, as the weights see h */
+    v->c = c_made_at(q, s);
+    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            if (!writes_inner) at.h[i] = h_made(q, s, i);
+            at.next[i] = recurrent_row(q, p, s, i);
+            if (gates_inner) at.h_prev[i] = at.next[i];
+        }
 }
 
 /* Sums of a panel for rows n .. n + rows - 1; `in`: their projected inputs, NULL where these are part of the product. */
@@ -259,7 +273,9 @@ static void sum_panel(const forward_product *p, const forward_panel *panel, row_
 static void multiply_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
     const forward_product p = forward_product_at(q, index);
     const row_pointers at = row_pointers_in(partition, q->N);
-    const cell_step view = forward_view(q, &p, s, partition, at);
+    const int noise = has_noise(q);
+    cell_step view = forward_view(q, &p, s, partition, at);
+    if (noise) forward_view_of_noise(q, &p, s, partition, at, &view);
     const range panels = panels_of(forward_panels(&p), partition);
     const long active = fr_active(q, s), in_row = inputs_row(q);
     if (OPERANDS_APART) point_at_operands(q, forward_operand_stride(q), p.D, at, active, partition);
@@ -267,7 +283,6 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
     const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
     const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
     epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
-    const int zoneout = has_zoneout(q);
     /* Where there is one block of rows, panels are finished by four, so that their activations overlap. */
     enum { MOST_PANELS = 4 };
     const long together = q->N > ROW_BLOCK ? 1 : MOST_PANELS;
@@ -286,7 +301,7 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
                 sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential, order);
             for (long j = 0; j < count; j++)
                 epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
-            for (long j = 0; j < count && zoneout; j++)
+            for (long j = 0; j < count && noise; j++)
                 keep_states(q, index, s, at, (unit_rows){row, rows, group[j].first, group[j].blocks});
             if (stops_between_products(q, (double)rows * count * PANEL * VL * (p.D + p.K))) {
                 multiply_end();
@@ -306,7 +321,11 @@ static void softmax_forward(const fr_sequence *q, long s, fr_partition partition
 }
 
 static void step_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const pass pass = forward_pass(q, index);
+    if (q->args.recurrent_mask && index-- == 0) {
+        dropout_forward(q, s, partition);
+        return;
+    }
+    const pass pass = passes_of(q)->forward[index];
     switch (pass.kind) {
     case OPERANDS:
         put_forward_operands(q, pass.product, s, partition);
@@ -316,9 +335,6 @@ static void step_forward(const fr_sequence *q, int index, long s, fr_partition p
         break;
     case SOFTMAX:
         softmax_forward(q, s, partition);
-        break;
-    case DROPOUT:
-        dropout_forward(q, s, partition);
         break;
     }
 }

@@ -11,6 +11,9 @@
 
 #include "passes.h"
 
+/* What runs with noise only stays out of the loops of all other calls. */
+#define COLD __attribute__((noinline, cold))
+
 /* Rows `row` .. row + rows - 1 of units first * VL .. (first + blocks) * VL - 1: what an epilogue works on. */
 typedef struct {
     long row;
@@ -19,8 +22,9 @@ typedef struct {
     int blocks;
 } unit_rows;
 
-INLINE int has_zoneout(const fr_sequence *q) { return q->args.zoneout_h.data || q->args.zoneout_c.data; }
-INLINE int has_noise(const fr_sequence *q) { return q->args.recurrent_mask || has_zoneout(q); }
+INLINE int has_noise(const fr_sequence *q) {
+    return q->args.recurrent_mask || q->args.zoneout_h.data || q->args.zoneout_c.data;
+}
 
 INLINE const real *recurrent_mask_of(const fr_sequence *q, long i) {
     return (const real *)q->args.recurrent_mask + user_row(q, i) * q->P;
@@ -46,7 +50,7 @@ INLINE real *c_made_at(const fr_sequence *q, long s) {
 /* ---- Forward ---- */
 
 /* Whole rows, which are dealt out even where panels are for the product after it. */
-static void dropout_forward(const fr_sequence *q, long s, fr_partition partition) {
+COLD static void dropout_forward(const fr_sequence *q, long s, fr_partition partition) {
     partition.by_units = 0;
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
@@ -83,7 +87,7 @@ static void keep_c(const fr_sequence *q, long s, row_pointers at, unit_rows u) {
 }
 
 /* After the epilogue of a product: c comes of the cell's first, h of the last of all. */
-static void keep_states(const fr_sequence *q, int index, long s, row_pointers at, unit_rows u) {
+COLD static void keep_states(const fr_sequence *q, int index, long s, row_pointers at, unit_rows u) {
     if (q->args.zoneout_c.data && index == 0) keep_c(q, s, at, u);
     if (q->args.zoneout_h.data && index == passes_of(q)->products - 1) keep_h(q, s, at, u);
 }

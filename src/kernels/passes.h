@@ -6,7 +6,7 @@
 
 /* OPERANDS puts the rows that the next product multiplies into a form of their own (tile_amx.h). Rows are dealt out for it
  * even where units are for the product, and there a barrier is between the two. */
-enum pass_kind { OPERANDS, PRODUCT, SOFTMAX, DROPOUT };
+enum pass_kind { OPERANDS, PRODUCT, SOFTMAX };
 typedef struct {
     enum pass_kind kind;
     int product;
@@ -54,15 +54,7 @@ INLINE const pass_list *passes_of(const fr_sequence *q) {
     return &pass_lists[cell_of(q)->products == 1 ? ONE_PRODUCT : TWO_PRODUCTS];
 }
 
-/* Dropout of h comes before all products; in backward there is nothing to do for it, after them. */
-INLINE pass forward_pass(const fr_sequence *q, int index) {
-    const int dropouts = !!q->args.recurrent_mask;
-    return index < dropouts ? (pass){.kind = DROPOUT} : passes_of(q)->forward[index - dropouts];
-}
-INLINE pass backward_pass(const fr_sequence *q, int index) {
-    return index == passes_of(q)->count ? (pass){.kind = DROPOUT} : passes_of(q)->backward[index];
-}
-
+/* With recurrent dropout a pass of its own comes before all others; in backward one with nothing to do comes after them. */
 static int passes(const fr_sequence *q) { return passes_of(q)->count + !!q->args.recurrent_mask; }
 static int has_inner(const fr_sequence *q) { return passes_of(q)->products > 1; }
 static long gates_row(const fr_sequence *q) { return cell_of(q)->slots * padded(q->H); }
