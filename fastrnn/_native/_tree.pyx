@@ -125,7 +125,7 @@ def tree_forward(CompiledCell cell not None, x, *, long children, levels, long n
     cdef fr_trees *t = &call.trees
     memset(&call, 0, sizeof(call))
     call.kernels = build_for(4 if typenum == cnp.NPY_FLOAT32 else 8).tree
-    t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.activation, children
+    t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.options.activation, children
     cdef list held = [levels]
     _read_levels(&call, levels)
     _read_weights(t, held, typenum, weight_ih, weight_hh, bias)

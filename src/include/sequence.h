@@ -103,11 +103,9 @@ typedef struct {
 typedef struct {
     long T, N, D, H, P;
     int cell;
-    int activation, gate_activation; /* of candidate and output; of the gates */
-    int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
-    double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
-    int input_projection;            /* an fr_input_projection */
-    int as_one_row; /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
+    fr_cell_options options;
+    int input_projection; /* an fr_input_projection */
+    int as_one_row;       /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
     int training; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
     fr_rows rows;
     fr_sequence_arguments args;
