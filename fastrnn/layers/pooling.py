@@ -20,6 +20,7 @@ class Pool(Module):
     """What the layers share that reduce the axis of time to one vector. Sequences may be cut into segments, each pooled
     by itself: `merge` then makes of the segments what the whole would give, and `split` is its gradient."""
 
+    _arguments = ("batch_first",)
     time = Time.REDUCES
     accepts = frozenset({"lengths"})
     batch_first: bool
@@ -27,9 +28,6 @@ class Pool(Module):
     def __init__(self, *, batch_first: bool = False) -> None:
         super().__init__()
         self.batch_first = bool(batch_first)
-
-    def arguments(self) -> dict[str, Any]:
-        return {"batch_first": self.batch_first}
 
     def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
         """y (N, H) of x (T, N, H), or (N, T, H) with batch_first; (H,) of (T, H). With lengths (N,), whole numbers 0..T
