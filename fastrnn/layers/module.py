@@ -81,7 +81,7 @@ class Module(Weights):
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """dx, dstate0 of the last `forward` in training, from dy and dstate_n, None for zeros; adds to `grads`.
 
-        dstate0 is None for a layer without a state. need_dx=False says that nobody reads dx, which may then be None."""
+        dstate0 is None for a layer without a state. need_dx=False: dx is not needed, and may be None."""
         raise NotImplementedError(f"{type(self).__name__} defines no backpropagate")
 
     if TYPE_CHECKING:  # `adapt` sets them
@@ -169,6 +169,10 @@ class Module(Weights):
         """The layers that x passes through one after the other; none for a layer that computes itself. The state of a
         layer with children is a tuple with an entry for each."""
         return ()
+
+    def parts(self) -> Mapping[str, Module]:
+        """The layers that it is made of, by what their parameters' names begin with; none for a layer that computes."""
+        return {}
 
     def flatten(self) -> list[Module]:
         """The layers that compute, in order: the children's, also of children within them; any other layer itself."""

@@ -78,7 +78,7 @@ typedef struct {
 typedef struct {
     void *bias;    /* summed biases in panel order, then padded peepholes */
     void *zeros;   /* a row of zeros: the state of a row that starts anew */
-    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where no backward follows */
     void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
     void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
     void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */
