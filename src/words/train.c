@@ -37,6 +37,7 @@ static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size
     TAKE(scores, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
     for (int i = 0; i < 2; i++) {
         TAKE(steps[i].words, M * sizeof(int32_t));
+        TAKE(steps[i].rows, M * sizeof(float *));
         TAKE(steps[i].repeats, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
         TAKE(steps[i].outputs, K * sizeof(int32_t));
         TAKE(steps[i].times, K * 2 * FR_WORDS_SLOTS * sizeof(float));
