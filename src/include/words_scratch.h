@@ -3,6 +3,7 @@
 #define FASTRNN_WORDS_SCRATCH_H
 
 #include "words.h"
+#include "work.h"
 
 enum { FR_WORDS_SLOTS = 8 };         /* room for the scores of one input */
 enum { FR_WORDS_FETCHED_AHEAD = 4 }; /* how many tokens before it comes into a window a word's row is fetched */
@@ -20,6 +21,7 @@ typedef struct {
 } fr_words_step;
 
 struct fr_words_scratch {
+    fr_watch *watch;        /* asked after each step */
     int32_t *kept;          /* (task_size + 3 * window + FETCHED_AHEAD) */
     int32_t *context;       /* (3 * window) */
     int32_t *drawn;         /* (negative) */

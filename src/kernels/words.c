@@ -263,9 +263,13 @@ static double train(const fr_words *model, const fr_words_stretch *s, long begin
     };
     keep_tokens(model, s, begin, end, &d, scratch->kept);
     fr_words_step *step = &scratch->steps[0], *ahead = &scratch->steps[1];
+    /* Of a step, in multiply-adds, about: M inputs with K outputs each, three times. */
+    const double M = model->cbow || !model->shared ? 1 : model->window,
+                 K = 1 + model->negative + (model->nodes ? 16 : 0);
+    const double cost = 3 * M * K * model->stride;
     double loss = 0;
     int more = next_step(&d, step);
-    while (more) {
+    while (more && !fr_stops(scratch->watch, cost)) {
         d.ahead = ahead;
         loss += run_step(&d, step, (float)(rate > s->least_rate ? rate : s->least_rate), scratch);
         more = d.more;
