@@ -189,9 +189,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         dh0 = gradients["h0"] = new_array(typenum, q.N, q.P, -1, False)
     if is_lstm:
         dc0 = gradients["c0"] = new_array(typenum, q.N, q.H, -1, False)
-    into_states = ("h0", "c0") if into is not None and dh0 is not None else ()
-    state_sums = {name: gradient(into, name, typenum, "NH", 2, q.N, q.P if name == "h0" else q.H)
-                  for name in into_states if into.get(name) is not None}
+    cdef dict state_sums = _state_gradients(q, into, typenum) if into is not None and dh0 is not None else {}
     q.args.dh0 = data_of(dh0)
     _weight_gradients(&call, typenum, sums, into)
 
@@ -243,10 +241,19 @@ cdef int _stop(into, dict saved) except -1:
 
 cdef list _names(const fr_sequence *q):
     """Of the arrays that have gradients."""
-    there = (("c0", q.cell == FR_LSTM), ("weight_ih", True), ("weight_hh", True), ("bias_ih", q.args.bias_ih != NULL),
-             ("bias_hh", q.args.bias_hh != NULL), ("weight_hr", q.args.weight_hr != NULL), ("bias_hr", q.args.bias_hr != NULL),
-             ("weight_peephole", q.args.weight_peephole != NULL))
-    return ["x", "h0", *(name for name, is_there in there if is_there)]
+    cdef list names = ["x", "h0", "c0"] if q.cell == FR_LSTM else ["x", "h0"]
+    names += ["weight_ih", "weight_hh"]
+    if q.args.bias_ih != NULL:
+        names.append("bias_ih")
+    if q.args.bias_hh != NULL:
+        names.append("bias_hh")
+    if q.args.weight_hr != NULL:
+        names.append("weight_hr")
+    if q.args.bias_hr != NULL:
+        names.append("bias_hr")
+    if q.args.weight_peephole != NULL:
+        names.append("weight_peephole")
+    return names
 
 
 cdef object _dx(SequenceCache cache, fr_sequence *q, into):
@@ -260,6 +267,16 @@ cdef object _dx(SequenceCache cache, fr_sequence *q, into):
         dx, q.args.dx_add = written_series(into["x"], "into['x']", cache.typenum, "TND", cache.T, q.N, q.D), True
     q.args.dx = series_of(dx)
     return dx
+
+
+cdef dict _state_gradients(const fr_sequence *q, into, int typenum):
+    """The caller's arrays that gradients of the first state are added to."""
+    cdef dict found = {}
+    if into.get("h0") is not None:
+        found["h0"] = gradient(into, "h0", typenum, "NH", 2, q.N, q.P)
+    if into.get("c0") is not None:
+        found["c0"] = gradient(into, "c0", typenum, "NH", 2, q.N, q.H)
+    return found
 
 
 cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) except -1:

@@ -40,8 +40,8 @@ cdef extern from "pool.h" nogil:
     size_t fr_free_kept()
 
 cdef extern from "work.h" nogil:
-    void fr_plan_work(fr_work *, long phases, int shares, int owned)
-    int fr_next(fr_work *, int id, fr_piece *)
+    void fr_plan_work(fr_work *, long phases, int partitions, int pinned)
+    int fr_next_task(fr_work *, int id, fr_task *)
     int fr_look(fr_watch *)
 
 
@@ -180,12 +180,12 @@ cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil:
     fr_parallel(threads, body, arg)
 
 
-cdef void plan_work(fr_work *work, long phases, int shares, bint owned) noexcept nogil:
-    fr_plan_work(work, phases, shares, owned)
+cdef void plan_work(fr_work *work, long phases, int partitions, bint pinned) noexcept nogil:
+    fr_plan_work(work, phases, partitions, pinned)
 
 
-cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil:
-    return fr_next(work, id, task)
+cdef bint next_task(fr_work *work, int id, fr_task *task) noexcept nogil:
+    return fr_next_task(work, id, task)
 
 
 # ---- Signals ----

@@ -124,6 +124,7 @@ typedef struct {
     int projects_ahead;                    /* whether FR_AHEAD is there */
     long (*row_blocks)(long n);            /* blocks that n rows are cut into */
     long (*padded)(long width);            /* to whole vectors */
+    const char *(*cell_name)(int cell);    /* NULL: there are no more */
     int (*gates)(int cell);                /* G: rows of the weights / H */
     int (*passes)(const fr_sequence *);    /* parts of one time step, one after the other; as many in backward */
     int (*has_inner)(const fr_sequence *); /* whether one of them reads `inner` */
