@@ -156,14 +156,25 @@ def check_array(
     return found
 
 
+def check_plain(name: str, a: Any) -> None:
+    """Refuse masked arrays: NumPy hands out what stands behind the mask without a word."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths or a mask"
+        )
+
+
+def plain(name: str, a: Any) -> Array:
+    """As NumPy takes it; a masked array is refused."""
+    check_plain(name, a)
+    return np.asarray(a)
+
+
 def as_real(name: str, a: Any, dtype: np.dtype[Any]) -> Array:
     """Real numbers of any kind, lists included, as an array of this dtype: itself where it is one, else one copy."""
     if type(a) is np.ndarray and a.dtype == dtype:
         return a
-    if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths"
-        )
+    check_plain(name, a)
     try:
         a = np.asarray(a)
     except ValueError:
