@@ -71,7 +71,7 @@ class Pool(Module):
         if lengths is not None:
             y[lengths == 0] = 0
         if training:
-            self._cache = x.shape, x.dtype, lengths, kept, None
+            self._cache = x.shape, x.dtype, lengths, None, kept
         return y, None
 
     def _pool_real(self, x: Array, steps: Array, lengths: Array | None, mask: Any, training: bool) -> Array | None:
@@ -85,11 +85,11 @@ class Pool(Module):
         y, kept = self._pool(real.first(steps), real.counts)
         y[real.counts == 0] = 0
         if training:
-            self._cache = x.shape, x.dtype, real.counts, kept, real
+            self._cache = x.shape, x.dtype, real.counts, real, kept
         return y if batched else y[0]
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        shape, dtype, lengths, kept, real = self._kept()
+        shape, dtype, lengths, real, kept = self._kept()
         dx = np.zeros(shape, dtype)
         steps = self._steps(dx)
         if dy.shape != steps.shape[1:]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import optim
-from .._validate import as_generator, check_size, own_generator
+from .._validate import as_generator, check_every, check_limit, check_size, check_tbptt, own_generator
 from ..layers import Module
 from . import saving
 from .bptt import BPTT
@@ -21,17 +21,7 @@ from .callbacks import Callback
 from .carried import CarriedState
 from .checkpointing import CheckpointedBPTT
 from .checkpoints import newest
-from .checks import (
-    check_callbacks,
-    check_every,
-    check_learns_online,
-    check_limit,
-    check_model,
-    check_pieces,
-    check_rows,
-    check_targets,
-    check_tbptt,
-)
+from .checks import check_callbacks, check_learns_online, check_model, check_pieces, check_rows, check_targets
 from .data import Batch, Data
 from .feeding import Feeding, weigh_sample
 from .history import History
