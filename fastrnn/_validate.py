@@ -87,6 +87,38 @@ def check_probability(name: str, value: Any) -> float:
     return p
 
 
+def check_limit(name: str, value: float | None) -> float | None:
+    """None, or a number above 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
+        raise ValueError(f"{name}: expected None or a number above 0, got {value!r}")
+    return float(value)
+
+
+def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
+    """(k1, k2), how many steps an update is after, and how many it goes back; from k for both."""
+    if tbptt is None:
+        return None
+    if not isinstance(tbptt, (tuple, list)):
+        tbptt = (tbptt, tbptt)
+    if len(tbptt) != 2:
+        raise ValueError(f"tbptt: expected k or (k1, k2), got {tbptt!r}")
+    k1, k2 = (check_size("tbptt", k) for k in tbptt)
+    if k2 < k1:
+        raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, got {(k1, k2)}")
+    return k1, k2
+
+
+def check_every(every: Any) -> int | str | None:
+    """How many steps a segment has: None, a number, or "sqrt"."""
+    if every is None or (isinstance(every, str) and every == "sqrt"):
+        return every
+    if isinstance(every, str):
+        raise ValueError(f"checkpoint_every: expected a number of steps or 'sqrt', got {every!r}")
+    return check_size("checkpoint_every", every)
+
+
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     """One of the names in `known`."""
     known = tuple(known)
@@ -156,14 +188,25 @@ def check_array(
     return found
 
 
+def check_plain(name: str, a: Any) -> None:
+    """Refuse masked arrays: NumPy hands out what stands behind the mask without a word."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths or a mask"
+        )
+
+
+def plain(name: str, a: Any) -> Array:
+    """As NumPy takes it; a masked array is refused."""
+    check_plain(name, a)
+    return np.asarray(a)
+
+
 def as_real(name: str, a: Any, dtype: np.dtype[Any]) -> Array:
     """Real numbers of any kind, lists included, as an array of this dtype: itself where it is one, else one copy."""
     if type(a) is np.ndarray and a.dtype == dtype:
         return a
-    if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths"
-        )
+    check_plain(name, a)
     try:
         a = np.asarray(a)
     except ValueError:

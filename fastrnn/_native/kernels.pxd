@@ -57,6 +57,9 @@ cdef extern from "build.h" nogil:
         const void *weight_hr
         const void *bias_hr
         const void *weight_peephole
+        const void *scale_ih
+        const void *scale_hh
+        const void *scale_hr
         const void *recurrent_mask
         fr_series zoneout_h, zoneout_c
         fr_series doutput
@@ -107,7 +110,8 @@ cdef extern from "build.h" nogil:
         fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
-        int lanes, itemsize, projects_ahead
+        int lanes, itemsize
+        long projects_ahead
         long (*row_blocks)(long n) noexcept nogil
         long (*padded)(long width) noexcept nogil
         const char *(*cell_name)(int cell) noexcept nogil

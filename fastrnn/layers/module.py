@@ -146,6 +146,9 @@ class Module(Weights):
             for option in ("lengths", "reset_mask", "mask"):
                 if getattr(context, option) is not None and option not in accepts:
                     raise ValueError(f"{option}: expected None, as {name} takes no {option}")
+        reduces = self.time is Time.REDUCES and not self.children()
+        if context.mask is not None and reduces and "mask" not in accepts:  # it would count the masked steps
+            raise ValueError(f"mask: expected None, as {name} takes no mask")
 
     def check_dstate(self, dstate_n: Any) -> None:
         """Raise ValueError for the gradient of a state that the layer does not have."""

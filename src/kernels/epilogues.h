@@ -287,16 +287,4 @@ INLINE void rnn_backward_as(const int is_default, EPILOGUE_ARGS) {
 static void rnn_backward(EPILOGUE_ARGS) { rnn_backward_as(DEFAULT, s, row, rows, block, blocks, acc, acc_row); }
 static void rnn_backward_generic(EPILOGUE_ARGS) { rnn_backward_as(GENERIC, s, row, rows, block, blocks, acc, acc_row); }
 
-/* dh0 where `h` leads to, `dstate` its direct part where the cell has one. */
-static void grad_state_epilogue(EPILOGUE_ARGS) {
-    for (int b = 0; b < blocks; b++) {
-        const long unit = (block + b) * VL;
-        for (long n = row; n < row + rows; n++) {
-            vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
-            if (s->dstate) dh += load(s->dstate + n * s->Hp + unit);
-            store_part(s->h[n] + unit, dh, lanes_of(s, block + b));
-        }
-    }
-}
-
 #endif
