@@ -15,8 +15,8 @@ ctypedef void (*thread_body)(void *arg, int id) noexcept nogil
 
 cdef int max_threads() noexcept nogil  # of a call
 cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil  # fr_parallel, pool.h
-cdef void plan_work(fr_work *work, long phases, int shares, bint owned) noexcept nogil  # fr_plan_work, work.h
-cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil  # fr_next, work.h
+cdef void plan_work(fr_work *work, long phases, int partitions, bint pinned) noexcept nogil  # fr_plan_work, work.h
+cdef bint next_task(fr_work *work, int id, fr_task *task) noexcept nogil  # fr_next_task, work.h
 
 # ---- Signals ----
 

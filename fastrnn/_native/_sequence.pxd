@@ -8,10 +8,10 @@ cdef enum: NO_PHASE, STEPS, EVERY_PHASE
 cdef struct SequenceCall:
     fr_sequence sequence
     const fr_sequence_kernels *kernels
-    int threads, shares, by_units, passes
+    int threads, partitions, by_units, passes
     int packed  # the weights are in panels already
     long chunk  # steps of a task on rows; steps whose inputs are projected together
-    int weight_shares  # how many ways the gradients of weights are cut
+    int weight_partitions  # how many ways the gradients of weights are cut
     double step_cost  # multiply-adds of one partition's step
     long look_every  # steps between two looks for signals
     int may_stop  # a signal may stop NO_PHASE, the STEPS or EVERY_PHASE

@@ -4,7 +4,7 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "build.h" nogil:
-    enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
+    enum: FR_LSTM, FR_GRU_RESET_BEFORE  # the others are known by their names alone
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
     ctypedef struct fr_watch:  # work.h
@@ -110,6 +110,7 @@ cdef extern from "build.h" nogil:
         long projects_ahead
         long (*row_blocks)(long n) noexcept nogil
         long (*padded)(long width) noexcept nogil
+        const char *(*cell_name)(int cell) noexcept nogil
         int (*gates)(int cell) noexcept nogil
         int (*passes)(const fr_sequence *) noexcept nogil
         int (*has_inner)(const fr_sequence *) noexcept nogil
@@ -257,12 +258,12 @@ cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
 
 cdef extern from "work.h" nogil:
-    enum: FR_MAX_SHARES
+    enum: FR_MAX_PARTITIONS
     ctypedef struct fr_work:
-        long phases, meet_until, meet_at
-        int shares, stopped
-    ctypedef struct fr_piece:
+        long phases, barrier_until, barrier_at
+        int partitions, stopped
+    ctypedef struct fr_task:
         long phase
-        int share
+        int partition
         fr_watch *watch
     enum: FR_LOOK_AFTER, FR_LEAST_COST

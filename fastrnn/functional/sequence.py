@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _native
-from .._validate import Array, CellName, Maybe
-from .spec import CellSpec
+from .._validate import Array, Maybe
+from .spec import CellName, CellSpec
 
 Grads = dict[str, Any]  # Maybe, but what the user asked for is there
 

@@ -120,12 +120,13 @@ typedef struct {
     fr_watch *watch;
 } fr_sequence;
 
-/* What one build of rnn.c offers; of rnn_int8.c, which is for inference, forward alone. Sizes are in elements. */
+/* What one build of rnn.c offers; of rnn_inference.c forward alone. Sizes are in elements. */
 typedef struct {
     int lanes, itemsize;
     long projects_ahead;                   /* the largest D that FR_AHEAD is there for, 0: none */
     long (*row_blocks)(long n);            /* blocks that n rows are cut into */
     long (*padded)(long width);            /* to whole vectors */
+    const char *(*cell_name)(int cell);    /* NULL: there are no more */
     int (*gates)(int cell);                /* G: rows of the weights / H */
     int (*passes)(const fr_sequence *);    /* parts of one time step, one after the other; as many in backward */
     int (*has_inner)(const fr_sequence *); /* whether one of them reads `inner` */

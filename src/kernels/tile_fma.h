@@ -59,7 +59,8 @@ INLINE void add_chain_by_chain(const int MR, const int NV, const int WIDTH, cons
 
 /* Vectors first .. first + NV - 1 of a panel of WIDTH.
  * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
-INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, TILE_ARGS) {
+INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, const int as_one_row,
+                 TILE_ARGS) {
     vec acc[ROW_BLOCK][4]; /* the largest tile: sizes that depend on MR and NV would make it a VLA, kept in memory */
     UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) acc[m][v] =
         init ? load(init + m * init_row + (first + v) * VL) : (vec){0};
@@ -87,7 +88,7 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
                     UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
             const int alone = WIDTH <= MOST_CHAINED / 4 ? 4 : WIDTH <= MOST_CHAINED / 2 ? 2 : 1; /* chains of one row */
-            if (order == AS_ONE_ROW) {
+            if (as_one_row) {
                 k = p->depth - p->depth % alone;
                 add_chain_by_chain(MR, NV, WIDTH, step, acc, a, b, k, alone);
                 b += k * WIDTH * VL;
@@ -115,16 +116,24 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
         store(c + m * c_row + (first + v) * VL, acc[m][v]);
 }
 
-#define WHOLE(MR, NV, step) tile(MR, NV, NV, 0, step, c, c_row, init, init_row, products, n_products, order);
-#define HALVES(MR, NV, step)                                                              \
-    tile(MR, NV / 2, NV, 0, step, c, c_row, init, init_row, products, n_products, order); \
-    tile(MR, NV / 2, NV, NV / 2, step, c, c_row, init, init_row, products, n_products, order);
-#define TWO_AND_ONE(MR, NV, step)                                                    \
-    tile(MR, 2, NV, 0, step, c, c_row, init, init_row, products, n_products, order); \
-    tile(MR, 1, NV, 2, step, c, c_row, init, init_row, products, n_products, order);
-/* rows_name multiplies rows; lanes_name what is packed (K, VL), whose rows are lanes. */
+#define SAME c, c_row, init, init_row, products, n_products, order
+#define WHOLE(MR, NV, step, as_one_row) tile(MR, NV, NV, 0, step, as_one_row, SAME);
+#define HALVES(MR, NV, step, as_one_row)             \
+    tile(MR, NV / 2, NV, 0, step, as_one_row, SAME); \
+    tile(MR, NV / 2, NV, NV / 2, step, as_one_row, SAME);
+#define TWO_AND_ONE(MR, NV, step, as_one_row)   \
+    tile(MR, 2, NV, 0, step, as_one_row, SAME); \
+    tile(MR, 1, NV, 2, step, as_one_row, SAME);
+/* rows_name multiplies rows; lanes_name what is packed (K, VL), whose rows are lanes: never AS_ONE_ROW. */
 #define TILE(rows_name, lanes_name, MR, NV, PARTS) \
-    NOINLINE void rows_name(TILE_ARGS){PARTS(MR, NV, 1)} NOINLINE void lanes_name(TILE_ARGS) { PARTS(MR, NV, VL) }
+    NOINLINE void rows_name(TILE_ARGS) {           \
+        if (order == AS_ONE_ROW) {                 \
+            PARTS(MR, NV, 1, 1)                    \
+        } else {                                   \
+            PARTS(MR, NV, 1, 0)                    \
+        }                                          \
+    }                                              \
+    NOINLINE void lanes_name(TILE_ARGS) { PARTS(MR, NV, VL, 0) }
 TILE(tile_1_1, outer_1_1, 1, 1, WHOLE)
 TILE(tile_2_1, outer_2_1, 2, 1, WHOLE)
 TILE(tile_3_1, outer_3_1, 3, 1, WHOLE)
