@@ -22,10 +22,6 @@ cnp.import_array()
 
 cdef class SequenceCache(Cache):
     """What `forward` with training=True leaves for `backward`; used once. family: of the cell that ran."""
-    cdef fr_sequence sequence
-    cdef const fr_sequence_kernels *kernels  # NULL: made by hand
-    cdef long T  # of x; that of `sequence` ends with the longest row
-    cdef readonly str family
 
     def __repr__(self):
         used = ", used up" if self.states is None else ""
