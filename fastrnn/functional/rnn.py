@@ -299,13 +299,13 @@ def lstm_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `lstm_forward`: returns h_next, c_next, cache; with weight_hy: h_next, c_next, y, cache."""
-    spec = _lstm_spec(activation, gate_activation, cell_clip, weight_hr, weight_peephole)
-    if weight_hr is None and weight_peephole is None and weight_hy is None and bias_y is None:
-        plain = None
-        if output_activation == "identity":
-            plain = cell_forward(spec.compiled, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+    has_head = weight_hy is not None or bias_y is not None or output_activation != "identity"
+    if not has_head and weight_hr is None and weight_peephole is None and cell_clip is None:
+        compiled = spec_of("lstm", activation, gate_activation).compiled
+        plain = cell_forward(compiled, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
         if plain is not None:
             return plain
+    spec = _lstm_spec(activation, gate_activation, cell_clip, weight_hr, weight_peephole)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
     return step_forward(spec, x, (h0, c0), weights, weight_hy, bias_y, output_activation)
 

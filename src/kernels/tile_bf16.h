@@ -36,8 +36,8 @@ INLINE vec bf16_of(vec x) {
     return (vec)(((bits + ((x == x) & (0x7fff + ((bits >> 16) & 1)))) | quiet) & ~0xffff);
 }
 
-static void pack_transposed(real *panel, int NV, int v, const raw_weight *rows, const real *scales, long row, long lanes,
-                            long K) {
+static void pack_transposed(real *panel, int NV, int v, const raw_weight *rows, const real *scales, long row,
+                            long lanes, long K) {
     (void)scales;
     for (long k = 0; k < K; k += VL) {
         vec block[VL];
@@ -64,8 +64,7 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, T
         UNROLL for (int m = 0; m < MR; m++) a[m] = p->rows[m];
         UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) odd[m][v] = (vec){0};
         long k = 0;
-        for (; k + 2 <= p->depth; k += 2, b += WIDTH * VL)
-            UNROLL for (int v = 0; v < NV; v++) {
+        for (; k + 2 <= p->depth; k += 2, b += WIDTH * VL) UNROLL for (int v = 0; v < NV; v++) {
                 const vec pairs = load(b + v * VL), w0 = first_of(pairs), w1 = second_of(pairs);
                 UNROLL for (int m = 0; m < MR; m++) {
                     even[m][v] += a[m][k] * w0;
