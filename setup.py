@@ -2,7 +2,7 @@
 
 src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into `_runtime`,
 which picks at import; twice each for AMX tiles and for their emulation, in the two precisions; and once per instruction
-set, and with VNNI, for int8 weights. The other modules
+set for bfloat16 weights, for int8 weights, and for these with VNNI. The other modules
 are small and reach the C side through that one. All are compiled in parallel, and again only where sources are newer.
 No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they are.
 """
@@ -94,6 +94,10 @@ class BuildKernels(build_ext):
             ("src/kernels/kernels.c", f"int8_{isa}", FLAGS + flags, [("FR_BUILD", f"int8_{isa}"), ("FR_INT8", None)])
             for isa, flags in int8.items()
         ]
+        jobs += [
+            ("src/kernels/kernels.c", f"bf16_{isa}", FLAGS + flags, [("FR_BUILD", f"bf16_{isa}"), ("FR_BF16", None)])
+            for isa, flags in ISAS.items()
+        ]
         tiles = {"emulated": ([*FLAGS, "-Os", "-Wno-psabi"], [("FR_EMULATED", None)])}
         if amx:
             tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
@@ -135,7 +139,8 @@ def module(name, *sources):
 
 
 topics = ("_runtime", "_arrays", "_chain_layer", "_chooser", "_infer", "_lengths", "_loss", "_optim", "_plan", "_rnn")
-topics += ("_onnx_op", "_rows", "_sequence", "_stack", "_stack_weights", "_stream", "_subset", "_token_rows", "_tree")
+topics += ("_onnx_op", "_rows", "_sequence", "_stack", "_stack_weights", "_step", "_stream", "_subset", "_token_rows")
+topics += ("_tree",)
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {

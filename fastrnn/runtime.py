@@ -86,6 +86,8 @@ def _precision_in_words() -> str:
     if precision == "highest":
         return "highest: float32"
     missing = _native.why_no_amx()
+    if missing and precision == "medium":
+        return f"medium: bf16 weights in streams and inference of fewer than 16 rows; float32 else, as {missing}"
     if missing:
         return f"{precision} asked for; float32 used, as {missing}"
     return f"{precision}: {'bf16x3' if precision == 'high' else 'bf16'} on AMX"

@@ -1,6 +1,6 @@
 """The compiled core. Each module has its topic; `_runtime` is the one that the C objects are linked into.
 
-_runtime    threads, instruction set, precision, workspaces     _rnn     a layer over a sequence
+_runtime    threads, instruction set, precision, workspaces     _rnn, _step  a layer over a sequence, a step
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
 _arrays     checks of arrays                                    _tree    a layer over trees
 _sequence   the loops over time                                 _loss, _optim, _token_rows
@@ -28,6 +28,7 @@ from ._runtime import (
 )
 from ._sequence import CompiledCell
 from ._stack import Stack
+from ._step import StepCache, cell_forward
 from ._stream import Chain
 from ._subset import row_indices
 from ._token_rows import sum_rows, take_rows
@@ -38,8 +39,10 @@ __all__ = [
     "CompiledCell",
     "SequenceCache",
     "Stack",
+    "StepCache",
     "TreeCache",
     "backward",
+    "cell_forward",
     "clip_gradients",
     "count_classes",
     "cross_entropy",

@@ -22,10 +22,6 @@ cnp.import_array()
 
 cdef class SequenceCache(Cache):
     """What `forward` with training=True leaves for `backward`; used once. family: of the cell that ran."""
-    cdef fr_sequence sequence
-    cdef const fr_sequence_kernels *kernels  # NULL: made by hand
-    cdef long T  # of x; that of `sequence` ends with the longest row
-    cdef readonly str family
 
     def __repr__(self):
         used = ", used up" if self.states is None else ""
@@ -35,8 +31,9 @@ cdef class SequenceCache(Cache):
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, scale_ih=None, scale_hh=None, scale_hr=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
-            zoneout_h=None, zoneout_c=None, bint reverse=False, out=None, bint training=False):
+            weight_hr=None, bias_hr=None, weight_peephole=None, scale_ih=None, scale_hh=None, scale_hr=None, lengths=None,
+            reset_mask=None, mask=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, bint reverse=False, out=None,
+            bint training=False):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None).
 
     scale_ih, scale_hh (G*H,), scale_hr (P,): of int8 weights, in inference."""
@@ -61,9 +58,9 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     if q.cell == FR_LSTM:
         c_n = new_array(typenum, q.N, q.H, -1, False)
 
+    q.training = training
     call.kernels = sequence_kernels(q, itemsize)
     plan_call(&call, True)
-    q.training = training
     cdef Workspace states = _make_states(&call), scratch = _make_scratch(&call)  # no-cython-lint: scratch lives to the end
     if q.cell == FR_LSTM:
         call.kernels.pack_state(q, q.workspace.c, data_of(c0_))

@@ -22,6 +22,7 @@ cdef extern from "build.h" nogil:
     int fr_isa_supported(int index)
     const fr_build *fr_build_for(int index, int itemsize)
     const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni)
+    const fr_sequence_kernels *fr_bf16_kernels(int index)
     const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
     const char *fr_amx_missing()
 
@@ -83,10 +84,14 @@ def set_matmul_precision(precision):
     "medium"  each factor is rounded to bfloat16, of 8 significant bits; sums stay in float32.
 
     The last two run on AMX tiles (Intel, from the 4th generation of Xeon Scalable on, under Linux). Where there are none,
-    all is float32, and `fastrnn.show_config()` says why. They hold for RNN, GRU, LSTM, Jordan and Linear, forward and
+    float32 is used, and `fastrnn.show_config()` says why. They hold for RNN, GRU, LSTM, Jordan and Linear, forward and
     backward, where they are faster: from 16 rows (N) on, and from 64 units on for "high", 48 for "medium". What a layer
     calculated forward with, it calculates backward with.
-    Streams, trees, user-written cells, losses and optimisers stay with float32, and so does everything that is no product.
+
+    Inference of fewer than 16 rows and streams wait for weights rather than for products: under "medium" they read weights
+    of bfloat16, on every CPU, for layers of more than 8,192 recurrent weights. Rows, states and sums are float32 there, so
+    errors are about a half of those below. A stream keeps the precision it was made under.
+    Trees, user-written cells, losses and optimisers stay with float32, and so does everything that is no product.
 
     Largest errors against float64, with PyTorch's initial weights, at (T,N,D,H) = (20,256,300,300), (40,64,128,256),
     (30,64,256,512) and (6,128,512,1024), on emulated tiles; outputs in absolute terms, gradients relative to their largest
@@ -154,14 +159,25 @@ cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int items
     cdef const fr_sequence_kernels *tiles = NULL
     if q.args.scale_ih != NULL:
         return fr_int8_kernels(_isa, _without_vnni)
+    if itemsize == 4 and q.N < 16 and not q.training and not _at_any_size and takes_bf16(q):
+        return fr_bf16_kernels(_isa)
     if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= (64 if _terms > 1 else 48))):
         tiles = _tiles()
     return tiles if tiles != NULL else fr_build_for(_isa, itemsize).sequence
 
 
 cdef const fr_sequence_kernels *stream_kernels(const fr_sequence *q, int itemsize) noexcept nogil:
-    """Of steps one by one, which no precision changes."""
-    return fr_build_for(_isa, itemsize).sequence if q.args.scale_ih == NULL else fr_int8_kernels(_isa, _without_vnni)
+    """Of steps one by one."""
+    if q.args.scale_ih != NULL:
+        return fr_int8_kernels(_isa, _without_vnni)
+    return fr_bf16_kernels(_isa) if itemsize == 4 and takes_bf16(q) else fr_build_for(_isa, itemsize).sequence
+
+
+cdef bint takes_bf16(const fr_sequence *q) noexcept nogil:
+    """Whether few rows read bfloat16 weights: where the precision allows it, and weights do not stay in the first-level cache.
+    All layers of a stack have the same answer."""
+    cdef long columns = q.P if q.args.weight_hh != NULL else q.D
+    return _terms == 1 and columns * q.H * fr_build_for(_isa, 4).sequence.gates(q.cell) > 1 << 13
 
 
 cdef bint _without_vnni = False

@@ -14,8 +14,6 @@ e) A signal may stop a long call between two steps, and within one that takes lo
    the call's own: gradients that are added to the caller's arrays are either finished, or those arrays restored.
 """
 
-import numpy as np
-
 cimport numpy as cnp
 from fastrnn._native._arrays cimport hidden_size, hold, real_type
 from fastrnn._native._plan cimport Plan, choose_plan, weight_partitions
@@ -71,7 +69,7 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
         raise TypeError(f"scale_ih: expected float32, got {scale_ih.dtype}")
     if (scale_hh is None) != (weight_hh is None or scale_ih is None) or (scale_hr is None) != (weight_hr is None or scale_ih is None):
         raise TypeError("scale_hh, scale_hr: expected an array for each weight with scale_ih, and None without it, got others")
-    if not isinstance(weight_ih, np.ndarray):
+    if not isinstance(weight_ih, cnp.ndarray):
         raise TypeError(f"weight_ih: expected a NumPy array, got {type(weight_ih).__name__}")
     q.H = hidden_size(weight_ih, G, x)
     q.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)

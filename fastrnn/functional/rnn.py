@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._native import cell_forward
 from .._validate import Array, GateActivation, Maybe, Nonlinearity, OutputActivation, check_positive
 from .sequence import sequence_backward, sequence_forward
 from .spec import CellSpec, spec_of
@@ -234,8 +235,13 @@ def rnn_cell_forward(
     With weight_hy (M, H) and bias_y (M,) or None it also computes y_t = g2(W_hy h_t + b_y), g2 = output_activation:
     identity, tanh, relu, sigmoid or softmax. Returns h_next (N, H), cache; with weight_hy: h_next, y (N, M), cache.
     """
+    spec = spec_of("rnn", nonlinearity)
+    if weight_hy is None and bias_y is None and output_activation == "identity":
+        plain = cell_forward(spec.compiled, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh)
+        if plain is not None:
+            return plain
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return step_forward(spec_of("rnn", nonlinearity), x, (h0, None), weights, weight_hy, bias_y, output_activation)
+    return step_forward(spec, x, (h0, None), weights, weight_hy, bias_y, output_activation)
 
 
 def rnn_cell_backward(dh_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[str, Maybe]:
@@ -260,16 +266,13 @@ def gru_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `gru_forward`; arguments and returned values as in `rnn_cell_forward`."""
+    spec = spec_of("gru", activation, gate_activation, None, bool(reset_after))
+    if weight_hy is None and bias_y is None and output_activation == "identity":
+        plain = cell_forward(spec.compiled, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh)
+        if plain is not None:
+            return plain
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    return step_forward(
-        spec_of("gru", activation, gate_activation, None, bool(reset_after)),
-        x,
-        (h0, None),
-        weights,
-        weight_hy,
-        bias_y,
-        output_activation,
-    )
+    return step_forward(spec, x, (h0, None), weights, weight_hy, bias_y, output_activation)
 
 
 def gru_cell_backward(dh_next: Maybe, cache: Any, *, dy: Maybe = None) -> dict[str, Maybe]:
@@ -296,6 +299,12 @@ def lstm_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `lstm_forward`: returns h_next, c_next, cache; with weight_hy: h_next, c_next, y, cache."""
+    has_head = weight_hy is not None or bias_y is not None or output_activation != "identity"
+    if not has_head and weight_hr is None and weight_peephole is None and cell_clip is None:
+        compiled = spec_of("lstm", activation, gate_activation).compiled
+        plain = cell_forward(compiled, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+        if plain is not None:
+            return plain
     spec = _lstm_spec(activation, gate_activation, cell_clip, weight_hr, weight_peephole)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole)
     return step_forward(spec, x, (h0, c0), weights, weight_hy, bias_y, output_activation)

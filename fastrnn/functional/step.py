@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._native import StepCache
 from .._validate import Array, Maybe, OutputActivation, check_array, check_choice
 from .activations import ACTIVATIONS
 from .linear import LinearCache, linear_backward, linear_map
@@ -19,16 +20,6 @@ class _Head(NamedTuple):
     linear: LinearCache
     activation: OutputActivation
     y: Array
-
-
-class _StepCache:
-    """What one step keeps: the cache of its sequence of T = 1, and its output, if it has one."""
-
-    __slots__ = ("cell", "dtype", "head", "sequence", "shapes")
-
-    def __init__(self, cell: CellName, sequence: Any, h: Array, c: Maybe, head: _Head | None) -> None:
-        self.cell, self.sequence, self.head, self.dtype = cell, sequence, head, h.dtype
-        self.shapes = h.shape, None if c is None else c.shape
 
 
 def step_forward(
@@ -50,11 +41,11 @@ def step_forward(
     _, h, c, sequence = sequence_forward(spec, x[None], *state, *weights)
     after = (h,) if c is None else (h, c)
     if weight_hy is None:
-        return *after, _StepCache(spec.cell, sequence, h, c, None)
+        return *after, StepCache(spec.cell, sequence, h, c, None)
     check_array("weight_hy", weight_hy, ("M", h.shape[1]), h.dtype)
     a, linear = linear_map(h, weight_hy, bias_y, ("h", "weight_hy", "bias_y"))
     y = ACTIVATIONS[output_activation][0](a)
-    return *after, y, _StepCache(spec.cell, sequence, h, c, _Head(linear, output_activation, y))
+    return *after, y, StepCache(spec.cell, sequence, h, c, _Head(linear, output_activation, y))
 
 
 def _check_x(x: Any, weight_ih: Any) -> None:
@@ -65,12 +56,12 @@ def _check_x(x: Any, weight_ih: Any) -> None:
 
 
 def step_backward(cell: CellName, dh_next: Maybe, dc_next: Maybe, cache: Any, dy: Maybe) -> Grads:
-    if not isinstance(cache, _StepCache) or cache.cell != cell:
-        got = f"{cache.cell}_cell_forward" if isinstance(cache, _StepCache) else type(cache).__name__
+    if not isinstance(cache, StepCache) or cache.cell != cell:
+        got = f"{cache.cell}_cell_forward" if isinstance(cache, StepCache) else type(cache).__name__
         raise TypeError(f"cache: expected the cache of {cell}_cell_forward, got {got}")
-    for name, array, shape in zip(("dh_next", "dc_next"), (dh_next, dc_next), cache.shapes):
-        if array is not None and shape is not None:
-            check_array(name, array, shape, cache.dtype)
+    for name, array, state in (("dh_next", dh_next, cache.h), ("dc_next", dc_next, cache.c)):
+        if array is not None and state is not None:
+            check_array(name, array, state.shape, cache.h.dtype)
     if cache.head is None:
         if dy is not None:
             raise ValueError("dy: expected None, as the forward had no weight_hy")

@@ -38,16 +38,17 @@ UNCHANGED = (Activation, Dropout, Embedding, LastStep, MaxPool, MeanPool, Repeat
 
 
 def quantize(model: Module, dtype: str = "int8", *, linear: bool = False) -> Module:
-    """A copy of the model for inference, with int8 weights in its RNN, GRU and LSTM layers: a quarter of the bytes, which
-    is what bounds few sequences at a time.
+    """A copy of the model for inference, with int8 weights in its RNN, GRU and LSTM layers: a quarter of the bytes,
+    which is what bounds few sequences at a time.
 
     model: such a layer, or a `Sequential` of such layers and of Linear, Embedding, Activation, Dropout, pooling and
         Repeat, all of float32. The model itself stays as it is. Of a subclass of Sequential the copy is a Sequential.
-    linear: quantize Linear layers too, which pays for large ones, such as those to a vocabulary; tied weights come apart.
+    linear: quantize Linear layers too, which pays for large ones, such as those to a vocabulary; tied weights come
+        apart.
 
     The copy is called, run, streamed and saved like any model, and reads and returns float32; its results have the same
-    bits for any number of threads and rows and in a stream. Its `params` are int8 matrices, a "..._scale" beside each, and
-    float32 vectors. A row of x that holds a NaN or an infinity gives NaN.
+    bits for any number of threads and rows and in a stream. Its `params` are int8 matrices, a "..._scale" beside each,
+    and float32 vectors. A row of x that holds a NaN or an infinity gives NaN.
 
     Raises TypeError for a call with training=True, a backward and a `Trainer`; here for a layer that has no int8 form
     and for float64, ValueError for another dtype and for weights that are not finite.
@@ -142,8 +143,8 @@ class Quantized(Module):
 
 
 class QuantizedRecurrent(Quantized, RecurrentLayer):
-    """An RNN, GRU or LSTM with int8 weights, made by `quantize`. Parameters are those of that layer, its matrices int8, and
-    "weight_ih_l0_scale" (G*H,) and so on; all are zeros at first. Calls are those of `RNN`, without training."""
+    """An RNN, GRU or LSTM with int8 weights, made by `quantize`. Parameters are those of that layer, its matrices int8,
+    and "weight_ih_l0_scale" (G*H,) and so on; all are zeros at first. Calls are those of `RNN`, without training."""
 
     def __init__(
         self, spec: CellSpec | Mapping[str, Any], input_size: int, hidden_size: int, num_layers: int = 1, **options: Any

@@ -1,7 +1,8 @@
 """int8 weights and what meets them, in plain NumPy: what `fastrnn.quantize` stores, and what its kernels round.
 
-A layer with int8 weights is the float32 layer with W = scale[:, None] * Q in place of its matrices, and with rows of x and of
-h rounded before they are multiplied: `dequantize_rows` and `round_rows`. Letters: M outputs, D inputs; `...` any leading axes.
+A layer with int8 weights is the float32 layer with W = scale[:, None] * Q in place of its matrices, and with rows of x
+and of h rounded before they are multiplied: `dequantize_rows` and `round_rows`. Letters: M outputs, D inputs; `...` any
+leading axes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def dequantize_rows(values: Array, scale: Array) -> Array:
 
 
 def round_rows(x: Array) -> Array:
-    """x (..., D) with each row rounded to whole numbers of its largest magnitude / 32767, in float64; NaN throughout a row that
-    holds a NaN or an infinity. A row of numbers below 1e-30 has the step 1e-30 / 32767."""
+    """x (..., D) with each row rounded to whole numbers of its largest magnitude / 32767, in float64; NaN throughout a
+    row that holds a NaN or an infinity. A row of numbers below 1e-30 has the step 1e-30 / 32767."""
     x = x.astype(np.float32)
     largest = np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-30))
     finite = np.isfinite(largest)

@@ -25,6 +25,8 @@ const fr_build *fr_build_for(int index, int itemsize);
 /* Inference with int8 weights, of the instruction set `index`; with AVX-512 there are two builds, of which the one with
  * VNNI is for CPUs that have it. */
 const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni);
+/* The same with float32 weights that are packed as bfloat16. */
+const fr_sequence_kernels *fr_bf16_kernels(int index);
 
 /* float32 products on AMX tiles: terms that a factor is split into, 2 ("high") or 1 ("medium"). `emulated` are the same
  * kernels on tiles in plain C, to be tested where there is no AMX. NULL where this process may not use AMX. */

@@ -118,7 +118,7 @@ typedef struct {
     fr_watch *watch;
 } fr_sequence;
 
-/* What one build of rnn.c offers; of rnn_int8.c, which is for inference, forward alone. Sizes are in elements. */
+/* What one build of rnn.c offers; of rnn_inference.c forward alone. Sizes are in elements. */
 typedef struct {
     int lanes, itemsize;
     long projects_ahead;                   /* the largest D that FR_AHEAD is there for, 0: none */

@@ -2,9 +2,9 @@
  *
  *     c[m][v] = init[m][v] + sum over products, over k of a[m][k] * panel[k][v]        m < rows, v < NV vectors
  *
- * There are three kinds of tile with one interface, chosen here: tile_fma.h multiplies in vector registers, tile_amx.h in
- * AMX's tiles of bfloat16 (FR_AMX_TERMS: the terms that a float32 factor is split into), and tile_int8.h has weights of int8
- * (FR_INT8), for forward alone. Each of them defines
+ * There are four kinds of tile with one interface, chosen here: tile_fma.h multiplies in vector registers, tile_amx.h in
+ * AMX's tiles of bfloat16 (FR_AMX_TERMS: the terms that a float32 factor is split into), and tile_int8.h and
+ * tile_bf16.h have narrower weights (FR_INT8, FR_BF16), for forward alone. Each of them defines
  *
  *   ROW_BLOCK, ROW_BLOCK_ALONE, PROJECTS_AHEAD       how rows are cut, and up to which D inputs may be projected ahead
  *   OPERANDS_APART, operand_block, operand_line,     whether left operands are put into a form of their own before they are
@@ -76,6 +76,9 @@ enum { DEPTH = 256 }; /* rows (time steps x batch) that one packed panel of dW s
 #ifdef FR_INT8
 typedef int8_t raw_weight; /* what weights are before they are packed */
 #include "tile_int8.h"
+#elif defined(FR_BF16)
+typedef real raw_weight;
+#include "tile_bf16.h"
 #elif defined(FR_AMX_TERMS)
 typedef real raw_weight;
 #include "tile_amx.h"

@@ -34,9 +34,10 @@ DECLARE(avx512_double)
 extern const fr_words_kernels fr_words_avx2, fr_words_avx512;
 #endif
 
-extern const fr_sequence_kernels fr_rnn_int8_baseline;
+extern const fr_sequence_kernels fr_rnn_int8_baseline, fr_rnn_bf16_baseline;
 #ifdef FR_X86
 extern const fr_sequence_kernels fr_rnn_int8_avx2, fr_rnn_int8_avx512, fr_rnn_int8_vnni;
+extern const fr_sequence_kernels fr_rnn_bf16_avx2, fr_rnn_bf16_avx512;
 #endif
 
 extern const fr_sequence_kernels fr_rnn_emulated_high, fr_rnn_emulated_medium;
@@ -57,12 +58,12 @@ static const struct {
     const char *name;
     int (*supported)(void);
     fr_build float32, float64;
-    const fr_sequence_kernels *int8;
+    const fr_sequence_kernels *int8, *bf16;
 } builds[] = {
-    {"baseline", always, TABLES_OF(baseline), &fr_rnn_int8_baseline},
+    {"baseline", always, TABLES_OF(baseline), &fr_rnn_int8_baseline, &fr_rnn_bf16_baseline},
 #ifdef FR_X86
-    {"avx2", has_avx2, TABLES_OF(avx2), &fr_rnn_int8_avx2},
-    {"avx512", has_avx512, TABLES_OF(avx512), &fr_rnn_int8_avx512},
+    {"avx2", has_avx2, TABLES_OF(avx2), &fr_rnn_int8_avx2, &fr_rnn_bf16_avx2},
+    {"avx512", has_avx512, TABLES_OF(avx512), &fr_rnn_int8_avx512, &fr_rnn_bf16_avx512},
 #endif
 };
 
@@ -81,6 +82,8 @@ const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni) {
 #endif
     return (void)without_vnni, builds[index].int8;
 }
+
+const fr_sequence_kernels *fr_bf16_kernels(int index) { return builds[index].bf16; }
 
 /* ---- AMX ---- */
 

@@ -1,4 +1,5 @@
-/* The kernels of recurrent layers whose weights are int8: forward alone, without what backward would need. See tile_int8.h. */
+/* The kernels of recurrent layers whose weights are narrower than reals: forward alone, without what backward would need. See
+ * tile_int8.h and tile_bf16.h. */
 #include "forward.h"
 
 static int gates_of(int cell) { return cells[cell].x_slots; }
