@@ -155,7 +155,7 @@ cdef Status run(node, void *context) except? NULL:
     cdef int axis
     cdef Status failed
     cdef list given = []
-    for index in range(INPUTS):
+    for index in range(<size_t>INPUTS):
         failed = (<get_input>api[GET_INPUT])(context, index, &value)
         if failed != NULL:
             return failed
