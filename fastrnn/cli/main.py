@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import fastrnn
 
-from . import bench, demo, generate, info, predict, train
+from . import bench, convert, demo, generate, info, predict, train
 from .arguments import UserError
 
 
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastrnn", description="Recurrent networks, fast on a CPU.")
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (demo, train, generate, predict, bench, info):
+    for command in (demo, train, generate, predict, convert, bench, info):
         command.add(commands)
     return parser
 

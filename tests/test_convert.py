@@ -1,0 +1,171 @@
+"""`fastrnn convert` and the files it reads and writes: every way between them keeps what a model computes.
+
+Letters: T time steps, N batch, D input_size, H hidden_size.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn.cli.main import main
+from fastrnn.interop.tensors import read_tensors, recurrent_layers, write_tensors
+
+D, H = 3, 5
+X = np.random.default_rng(0).standard_normal((6, 4, D)).astype(np.float32)
+MAKERS = {
+    "rnn": lambda: fastrnn.RNN(D, H, 2, rng=0),
+    "gru": lambda: fastrnn.GRU(D, H, bidirectional=True, rng=0),
+    "lstm": lambda: fastrnn.LSTM(D, H, 2, bidirectional=True, rng=0),
+    "no bias": lambda: fastrnn.LSTM(D, H, bias=False, rng=0),
+    "projection": lambda: fastrnn.LSTM(D, H, proj_size=2, rng=0),
+}
+
+
+def convert(*arguments):
+    main(["convert", *map(str, arguments)])
+
+
+def fails(capsys, *arguments):
+    """The one line that is said of a failure."""
+    with pytest.raises(SystemExit) as ended:
+        convert(*arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_layers_are_read_from_names_and_shapes(name):
+    layer = MAKERS[name]()
+    tensors = {f"encoder.rnn.{key}": a for key, a in layer.state_dict().items()} | {"head.weight": np.ones((2, H))}
+    (found,) = recurrent_layers(tensors).values()
+    assert type(found) is type(layer) and found.bidirectional == layer.bidirectional
+    np.testing.assert_array_equal(found(X)[0], layer(X)[0])
+
+
+def test_cells_and_several_layers():
+    tensors = {"a.weight_ih": np.ones((3 * H, D)), "a.weight_hh": np.ones((3 * H, H))}
+    tensors |= {f"b.{key}": a for key, a in MAKERS["rnn"]().state_dict().items()}
+    found = recurrent_layers(tensors, nonlinearity="relu", batch_first=True)
+    assert list(found) == ["a.", "b."] and type(found["a."]) is fastrnn.GRU
+    assert found["b."].nonlinearity == "relu" and found["b."].batch_first
+
+
+@pytest.mark.parametrize(
+    "changed", [{"weight_hh_l0": (H, 4 * H)}, {"weight_hh_l0": (2 * H, H)}, {"weight_ih_l0": (D, 4 * H)}], ids=str
+)
+def test_shapes_of_another_order_are_refused(changed):
+    tensors = fastrnn.LSTM(D, H, rng=0).state_dict()
+    tensors |= {name: np.ones(shape, np.float32) for name, shape in changed.items()}
+    with pytest.raises(ValueError, match="expected"):
+        recurrent_layers(tensors)
+
+
+def test_between_files_of_tensors(tmp_path):
+    torch = pytest.importorskip("torch")
+    layer = MAKERS["lstm"]()
+    module = torch.nn.LSTM(D, H, 2, bidirectional=True)
+    module.load_state_dict({key: torch.tensor(a) for key, a in layer.state_dict().items()})
+    torch.save(
+        {"state_dict": {f"net.rnn.{k}": t for k, t in module.state_dict().items()}, "epoch": 3}, tmp_path / "a.ckpt"
+    )
+    convert(tmp_path / "a.ckpt", tmp_path / "b.safetensors", "--prefix", "net.rnn.")
+    convert(tmp_path / "b.safetensors", tmp_path / "c.pt")
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    module.load_state_dict(state)
+    for key, a in layer.state_dict().items():
+        np.testing.assert_array_equal(state[key].numpy(), a)
+    torch.save(module.bfloat16().state_dict(), tmp_path / "half.pt")
+    from safetensors.torch import save_file
+
+    save_file(module.state_dict(), tmp_path / "half.safetensors")
+    for name in ("half.pt", "half.safetensors"):
+        found = read_tensors(tmp_path / name)
+        assert all(a.dtype == np.float32 for a in found.values())
+        np.testing.assert_allclose(found["bias_ih_l0"], layer.state_dict()["bias_ih_l0"], rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "no bias"])
+def test_through_onnx(name, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    layer = MAKERS[name]()
+    write_tensors(tmp_path / "a.safetensors", {f"rnn.{key}": a for key, a in layer.state_dict().items()})
+    convert(tmp_path / "a.safetensors", tmp_path / "b.onnx", "--prefix", "rnn.")
+    session = runtime.InferenceSession(tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
+    feeds = {"x": X, "lengths": np.full(4, 6, np.int32)}
+    for value in session.get_inputs()[2:]:
+        feeds[value.name] = np.zeros((value.shape[0], 4, H), np.float32)
+    np.testing.assert_allclose(session.run(["y"], feeds)[0], layer(X)[0], atol=2e-6)
+    convert(tmp_path / "b.onnx", tmp_path / "c.safetensors")  # a node for each level
+    x = X
+    for found in recurrent_layers(read_tensors(tmp_path / "c.safetensors")).values():
+        x = found(x)[0]
+    np.testing.assert_allclose(x, layer(X)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "no bias"])
+def test_through_keras_files(name, tmp_path):
+    pytest.importorskip("h5py")
+    layer = MAKERS[name]()
+    write_tensors(tmp_path / "a.safetensors", layer.state_dict())
+    convert(tmp_path / "a.safetensors", tmp_path / "b.keras")
+    convert(tmp_path / "b.keras", tmp_path / "c.safetensors")
+    back = fastrnn.serialization.load_model(tmp_path / "c.safetensors")
+    y = back(X.swapaxes(0, 1))
+    y = y[0] if isinstance(y, tuple) else y
+    np.testing.assert_allclose(y.swapaxes(0, 1), layer(X)[0], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("default")
+def test_keras_reads_what_was_written(tmp_path):
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    for package in ("h5py", "torch", "keras"):
+        pytest.importorskip(package)
+    import keras
+
+    from fastrnn.interop.keras import save
+
+    model = fastrnn.Sequential(
+        fastrnn.Embedding(11, D, rng=0),
+        fastrnn.LSTM(D, H, 2, bidirectional=True, merge="sum", rng=0, batch_first=True),
+        fastrnn.GRU(H, H, rng=1, batch_first=True, gate_activation="hard_sigmoid_6"),
+        fastrnn.GRU(H, H, rng=2, batch_first=True, reset_after=False),
+        fastrnn.RNN(H, H, rng=3, batch_first=True, nonlinearity="relu"),
+        fastrnn.Dropout(0.5),
+        fastrnn.Linear(H, 2, rng=4),
+        fastrnn.Activation("softmax"),
+    )
+    for layer in model:  # biases that differ from zero
+        for name, a in layer.params.items():
+            if name.startswith("bias"):
+                a[...] = np.random.default_rng(1).standard_normal(a.shape)
+    save(model, tmp_path / "model.keras")
+    tokens = np.random.default_rng(0).integers(11, size=(4, 7))
+    theirs = np.asarray(keras.saving.load_model(tmp_path / "model.keras").predict(tokens, verbose=0))
+    np.testing.assert_allclose(theirs, model(tokens), atol=1e-5)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path, capsys):
+    pytest.importorskip("h5py")
+    from fastrnn.interop.keras import save
+
+    for model, word in (
+        (fastrnn.LSTM(D, H, peephole=True), "peephole"),
+        (fastrnn.LSTM(D, H, proj_size=2), "proj_size"),
+        (fastrnn.GRU(D, H, gate_activation="hard_sigmoid"), "gate_activation"),
+        (fastrnn.LastStep(), "LastStep"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=word):
+            save(model, tmp_path / "model.keras")
+    path = tmp_path / "two.safetensors"
+    state = MAKERS["rnn"]().state_dict()
+    write_tensors(path, {f"{part}.{key}": a for part in "ab" for key, a in state.items()})
+    assert "'a.', 'b.'" in fails(capsys, path, tmp_path / "b.keras")
+    assert "--prefix" in fails(capsys, path, tmp_path / "b.pt", "--prefix", "c.")
+    assert "ends in" in fails(capsys, path, tmp_path / "b.txt")
+    assert "No such file" in fails(capsys, tmp_path / "none.safetensors", tmp_path / "b.pt")
+    path.write_bytes(b"nonsense")
+    assert "cannot be read" in fails(capsys, path, tmp_path / "b.keras")
