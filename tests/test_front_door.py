@@ -6,12 +6,25 @@ Letters: N samples, T time steps, D features.
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import GRU, LSTM, Adam, EarlyStopping, Embedding, LastStep, Linear, ModelCheckpoint, Sequential, Trainer
+from fastrnn import (
+    GRU,
+    LSTM,
+    SGD,
+    Adam,
+    EarlyStopping,
+    Embedding,
+    LastStep,
+    Linear,
+    ModelCheckpoint,
+    Sequential,
+    Trainer,
+)
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((12, 5, 3)).astype(np.float32), RNG.integers(0, 2, 12)
@@ -326,3 +339,37 @@ def test_models_with_read_only_arrays_become_trainable_copies():
     file.seek(0)
     fit(Trainer(joblib.load(file)))
     fit(Trainer(copy.deepcopy(model)))
+
+
+def test_params_can_be_copied_and_pickled():
+    """copy.deepcopy(model.params) keeps the best weights; of a container it raised KeyError."""
+    model = Sequential(GRU(3, 4, rng=0), Linear(4, 2, rng=1))
+    for again in (copy.deepcopy(model.params), pickle.loads(pickle.dumps(model.params))):
+        assert list(again) == list(model.params)
+        again["1.weight"][...] = 7
+        assert not (model.params["1.weight"] == 7).any()
+        model.load_state_dict(again)
+        assert (model.params["1.weight"] == 7).all()
+        model.reset_parameters(0)
+
+
+def test_an_update_is_that_of_the_arrays_that_the_layers_have():
+    """The trainer keeps dicts of them; what `tie`, a copy or params[name] = ... replaces is seen."""
+    x, y = np.ones((4, 3), np.float32), np.zeros(4, int)
+    net = Sequential(Linear(3, 3, rng=0), Linear(3, 3, rng=1))
+    trainer = Trainer(net, optimizer=SGD(lr=0.1), rng=0)
+    trainer.fit(x, y, progress=False)
+    twin = copy.deepcopy(trainer)
+    before = {name: a.copy() for name, a in net.params.items()}
+    twin.fit(x, y, progress=False)
+    for name, a in net.params.items():
+        np.testing.assert_array_equal(a, before[name])
+        assert not np.array_equal(twin.model.params[name], a)
+    net[0].params["weight"] = np.zeros((3, 3), np.float32)
+    trainer.fit(x, y, progress=False)
+    assert net[0].params["weight"].any()
+    net.tie("1.weight", to="0.weight")
+    trainer.optimizer = SGD(lr=0.1)
+    shared = net[0].params["weight"].copy()
+    trainer.fit(x, y, progress=False)
+    assert net[1].params["weight"] is net[0].params["weight"] and not np.array_equal(net[0].params["weight"], shared)

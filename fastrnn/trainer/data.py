@@ -188,10 +188,12 @@ class Batch:
     """
 
     def __init__(self, data: Data, rows: Array | slice) -> None:
-        if isinstance(rows, np.ndarray) and (np.diff(rows) == 1).all():
-            rows = slice(int(rows[0]), int(rows[-1]) + 1)  # a view, where the data are an array
+        if isinstance(rows, np.ndarray):
+            first, count = int(rows[0]), len(rows)
+            if int(rows[-1]) - first == count - 1 and (np.diff(rows) == 1).all():
+                rows = slice(first, first + count)  # a view, where the data are an array
         self._data, self._rows = data, rows
-        self._indices = np.arange(len(data))[rows]
+        self._indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         self.lengths: Array | None = None if data.lengths is None else data.lengths[rows]
         self.T: Any = data.T if self.lengths is None else max(int(self.lengths.max()), 1)
 
