@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Maybe = Array | None
-CellName = Literal["rnn", "gru", "lstm"]
 Nonlinearity = Literal["tanh", "relu", "sigmoid", "identity"]
 OutputActivation = Literal["tanh", "relu", "sigmoid", "identity", "softmax"]
 GateActivation = Literal["sigmoid", "hard_sigmoid", "hard_sigmoid_6"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fastrnn import reference
+from fastrnn.functional.spec import CELLS as FORMS
 
 # How far a result may be from the float64 reference: outputs and states by |error| <= tol * (1 + |value|), gradients
 # by |error| <= tol * (the gradient's largest entry). A gradient whose largest entry is below CANCELLED is a sum of
@@ -21,8 +22,8 @@ from fastrnn import reference
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 CANCELLED = 0.1
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-STATES = {"rnn": ("h",), "gru": ("h",), "lstm": ("h", "c")}
+GATES = {cell: len(form.gates) for cell, form in FORMS.items()}
+STATES = {cell: form.states for cell, form in FORMS.items()}
 
 # Every cell in every form, as (cell, options of its forward).
 CELLS = [

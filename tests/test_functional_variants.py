@@ -323,7 +323,7 @@ def test_bitwise_equal_however_work_is_shared(cell, options, shape, plan):
     plans = [
         {"threads": 2},
         {"threads": 3, "by_units": True},
-        {"threads": 3, "by_units": False, "shares": 4, "chunk": 1},
+        {"threads": 3, "by_units": False, "partitions": 4, "chunk": 1},
     ]
     for ways in ("", "all"):
         case = make_case(cell, options, shape, "float32")

@@ -205,7 +205,7 @@ def test_bitwise_equal_for_every_thread_count(cell, options, precision, by_units
     _native.force_plan(threads=1)
     expected = case.run(functional)
     assert_within(expected, expect(case), TOLERANCE[precision])
-    for plan in ({"threads": 2}, {"threads": 3}, {"threads": 3, "chunk": 2, "shares": 2}):
+    for plan in ({"threads": 2}, {"threads": 3}, {"threads": 3, "chunk": 2, "partitions": 2}):
         _native.force_plan(by_units=by_units, **plan)
         for name, array in case.run(functional).items():
             np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} with {plan}")

@@ -129,7 +129,7 @@ def test_absurd_sizes_are_refused():
         forward(case, x, out=out)
 
 
-@pytest.mark.parametrize("plan", [{"threads": -1}, {"shares": -1}, {"shares": 65}, {"chunk": 0}], ids=str)
+@pytest.mark.parametrize("plan", [{"threads": -1}, {"partitions": -1}, {"partitions": 65}, {"chunk": 0}], ids=str)
 def test_force_plan_refuses_what_no_plan_is(plan):
     (name,) = plan
     with pytest.raises(ValueError, match=f"^{name}: expected"):

@@ -45,8 +45,8 @@ PLANS = [
     {"threads": 2},
     {"threads": 3},
     {"threads": 8},
-    {"threads": 2, "by_units": False, "shares": 5, "chunk": 1},
-    {"threads": 3, "by_units": False, "shares": 3, "chunk": 4, "fused": False},
+    {"threads": 2, "by_units": False, "partitions": 5, "chunk": 1},
+    {"threads": 3, "by_units": False, "partitions": 3, "chunk": 4, "fused": False},
     {"threads": 3, "by_units": True},
     {"threads": 2, "by_units": True, "fused": False},
 ]

@@ -9,7 +9,7 @@ _subset     some rows of a batch                                _infer, _chain_l
 """
 
 from ._loss import count_classes, cross_entropy, ctc
-from ._optim import RULES, clip_gradients, optimizer_step
+from ._optim import clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
 from ._runtime import (
@@ -23,6 +23,7 @@ from ._runtime import (
     set_matmul_precision,
     set_num_threads,
     use_isa,
+    use_vnni,
     why_no_amx,
 )
 from ._sequence import CompiledCell
@@ -33,7 +34,6 @@ from ._token_rows import sum_rows, take_rows
 from ._tree import TreeCache, tree_backward, tree_forward
 
 __all__ = [
-    "RULES",
     "Chain",
     "CompiledCell",
     "SequenceCache",
@@ -62,5 +62,6 @@ __all__ = [
     "tree_backward",
     "tree_forward",
     "use_isa",
+    "use_vnni",
     "why_no_amx",
 ]

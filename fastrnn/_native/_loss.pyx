@@ -26,10 +26,10 @@ cdef struct LossCall:
 cdef void _cross_entropy_body(void *arg, int id) noexcept nogil:
     cdef LossCall *call = <LossCall *>arg
     cdef long first, last, size = call.kernels.itemsize
-    cdef fr_piece task
+    cdef fr_task task
     memset(&task, 0, sizeof(task))
     while next_task(&call.work, id, &task):
-        first, last = call.N * task.share // call.work.shares, call.N * (task.share + 1) // call.work.shares
+        first, last = call.N * task.partition // call.work.partitions, call.N * (task.partition + 1) // call.work.partitions
         call.kernels.cross_entropy(call.logits + first * call.M * size, &call.targets, first, last - first, call.M,
                                    call.losses + first * size, call.dlogits + first * call.M * size)
 
@@ -71,7 +71,7 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray[cnp.int64_t, ndim=1, mode="c"]
         by_class = dense(class_weights, "class_weights", typenum, "M", 1, call.M, -1)
         call.targets.class_weights, call.targets.class_total = cnp.PyArray_DATA(by_class), by_class.sum(dtype=np.float64)
     cdef int threads = 1 if call.N * call.M < 1 << 14 else max_threads()
-    plan_work(&call.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
+    plan_work(&call.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_PARTITIONS), False)
     with nogil:
         run_parallel(threads, _cross_entropy_body, &call)
     return losses, dlogits
@@ -94,11 +94,11 @@ cdef struct CtcBatch:
 
 cdef void _ctc_body(void *arg, int id) noexcept nogil:
     cdef CtcBatch *batch = <CtcBatch *>arg
-    cdef fr_piece task
-    cdef int shares = batch.work.shares
+    cdef fr_task task
+    cdef int partitions = batch.work.partitions
     memset(&task, 0, sizeof(task))
     while next_task(&batch.work, id, &task):
-        for n in range(batch.N * task.share // shares, batch.N * (task.share + 1) // shares):
+        for n in range(batch.N * task.partition // partitions, batch.N * (task.partition + 1) // partitions):
             _ctc_sequence(batch, n, batch.workspace + id * batch.room)
 
 
@@ -157,7 +157,7 @@ def ctc(cnp.ndarray logits, cnp.ndarray dlogits, cnp.ndarray[cnp.int64_t, ndim=1
     batch.room = (2 * longest + 3) * (2 * most + 2 * FR_CTC_LANES + 2 * FR_CTC_PAD) + 64
     cdef Workspace memory = new_workspace(threads * batch.room * sizeof(double))
     batch.workspace = <double *>memory.at
-    plan_work(&batch.work, 1, 1 if threads == 1 else min(max(N, 1), FR_MAX_SHARES), False)
+    plan_work(&batch.work, 1, 1 if threads == 1 else min(max(N, 1), FR_MAX_PARTITIONS), False)
     with nogil:
         run_parallel(threads, _ctc_body, &batch)
     return losses

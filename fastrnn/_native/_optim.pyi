@@ -1,13 +1,11 @@
 """An optimiser's step and gradient clipping."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-
-RULES: dict[str, int]
 
 def optimizer_step(
     shapes: dict[str, tuple[int, ...]],
@@ -16,7 +14,7 @@ def optimizer_step(
     params: Mapping[str, Any],
     grads: Mapping[str, Any],
     block: int,
-    rule: int,
+    rule: Literal["sgd", "rmsprop", "adagrad", "adam"],
     *,
     rate: float,
     l2_weight_decay: float = 0,

@@ -19,6 +19,8 @@ from libc.string cimport memset
 
 cnp.import_array()
 
+cdef dict _RULES = {"sgd": FR_SGD, "rmsprop": FR_RMSPROP, "adagrad": FR_ADAGRAD, "adam": FR_ADAM}
+
 cdef enum Kind: UPDATE, SUM, CLIP
 
 cdef struct UpdatedArray:
@@ -44,11 +46,11 @@ cdef struct OptimizerPass:  # one pass over all arrays
 
 cdef void _pass_body(void *arg, int id) noexcept nogil:
     cdef OptimizerPass *todo = <OptimizerPass *>arg
-    cdef fr_piece task
-    cdef int shares = todo.work.shares
+    cdef fr_task task
+    cdef int partitions = todo.work.partitions
     memset(&task, 0, sizeof(task))
     while next_task(&todo.work, id, &task):
-        _pass_over_blocks(todo, todo.blocks * task.share // shares, todo.blocks * (task.share + 1) // shares)
+        _pass_over_blocks(todo, todo.blocks * task.partition // partitions, todo.blocks * (task.partition + 1) // partitions)
 
 
 cdef void _pass_over_blocks(const OptimizerPass *todo, long first, long last) noexcept nogil:
@@ -110,7 +112,7 @@ cdef int _run(OptimizerPass *todo, Kind kind) except -1:
             a, b = (p[i].param, p[k].param) if kind == UPDATE else (p[i].grad, p[k].grad)
             if a < b + p[k].extent * p[k].kernels.itemsize and b < a + p[i].extent * p[i].kernels.itemsize:
                 threads = 1
-    plan_work(&todo.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
+    plan_work(&todo.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_PARTITIONS), False)
     with nogil:
         run_parallel(threads, _pass_body, todo)
     return 0
@@ -224,7 +226,7 @@ cdef tuple _read_gradient(object given, object name, tuple shape, object dtype, 
     return grad if cnp.PyArray_ISCARRAY_RO(grad) else cnp.PyArray_NewCopy(grad, cnp.NPY_CORDER), rows
 
 
-def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, int rule, *, double rate,
+def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, str rule, *, double rate,
                    double l2_weight_decay=0, double decoupled_weight_decay=0, double momentum=0, bint nesterov=False,
                    double decay=0, double decay_squares=0, double eps=0, clip_norm=None, clip_value=None, own=None, idle=()):
     """Update `params` in place. shapes: those of all parameters by name. slots: the state's flat arrays, in which the
@@ -275,7 +277,7 @@ def optimizer_step(dict shapes, dtype, list slots, params, grads, long block, in
         scaled = _scale_in_two(&todo, gradients, False)  # no-cython-lint: kept until the step is done
     if clip_value is not None:
         todo.update.limit = clip_value
-    todo.update.rule, todo.update.nesterov, todo.update.rate = rule, nesterov, rate
+    todo.update.rule, todo.update.nesterov, todo.update.rate = _RULES[rule], nesterov, rate
     todo.update.l2_weight_decay, todo.update.decoupled_weight_decay = l2_weight_decay, decoupled_weight_decay
     todo.update.momentum, todo.update.eps = momentum, eps
     todo.update.decay, todo.update.decay_squares = decay, decay_squares
@@ -314,6 +316,3 @@ def clip_gradients(grads, long block, max_norm, value):
         for given, array in copies:
             given[...] = array
     return norm
-
-
-RULES = {"sgd": FR_SGD, "rmsprop": FR_RMSPROP, "adagrad": FR_ADAGRAD, "adam": FR_ADAM}

@@ -4,6 +4,6 @@ def force_plan(
     threads: int | None = None,
     by_units: bool | None = None,
     fused: bool | None = None,
-    shares: int | None = None,
+    partitions: int | None = None,
     chunk: int | None = None,
 ) -> None: ...

@@ -4,7 +4,7 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport (
-    check_names, data_of, dense, gradient, hold, new_array, read_series, real_type, series_of, written_series,
+    check_names, data_of, dense, gradient, hold, new_array, read_series, series_of, written_series,
 )
 from fastrnn._native._rows cimport read_rows
 from fastrnn._native._runtime cimport (
@@ -12,7 +12,7 @@ from fastrnn._native._runtime cimport (
 )
 from fastrnn._native._sequence cimport (
     EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
-    reserve_pointers, reserve_states, run_backward, run_forward, whole_cost,
+    reserve_pointers, reserve_states, run_backward, run_forward, type_of_weights, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -35,16 +35,21 @@ cdef class SequenceCache(Cache):
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
+            weight_hr=None, bias_hr=None, weight_peephole=None, scale_ih=None, scale_hh=None, scale_hr=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
             zoneout_h=None, zoneout_c=None, bint reverse=False, out=None, bint training=False):
-    """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None)."""
-    cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
+    """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None).
+
+    scale_ih, scale_hh (G*H,), scale_hr (P,): of int8 weights, in inference."""
+    if training and scale_ih is not None:
+        raise TypeError("training: expected False for int8 weights, which are for inference, got True")
+    cdef int typenum = type_of_weights(weight_ih, scale_ih), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef SequenceCall call
     cdef fr_sequence *q = &call.sequence
     cdef list held = []
     cell.start(&call)
     cdef long G = build_for(itemsize).sequence.gates(q.cell)
-    read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole)
+    read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole,
+                 scale_ih, scale_hh, scale_hr)
     cdef cnp.ndarray output = _read_x(q, held, typenum, x, out), h_n = None, c_n = None
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
@@ -189,9 +194,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         dh0 = gradients["h0"] = new_array(typenum, q.N, q.P, -1, False)
     if is_lstm:
         dc0 = gradients["c0"] = new_array(typenum, q.N, q.H, -1, False)
-    into_states = ("h0", "c0") if into is not None and dh0 is not None else ()
-    state_sums = {name: gradient(into, name, typenum, "NH", 2, q.N, q.P if name == "h0" else q.H)
-                  for name in into_states if into.get(name) is not None}
+    cdef dict state_sums = _state_gradients(q, into, typenum) if into is not None and dh0 is not None else {}
     q.args.dh0 = data_of(dh0)
     _weight_gradients(&call, typenum, sums, into)
 
@@ -243,10 +246,19 @@ cdef int _stop(into, dict saved) except -1:
 
 cdef list _names(const fr_sequence *q):
     """Of the arrays that have gradients."""
-    there = (("c0", q.cell == FR_LSTM), ("weight_ih", True), ("weight_hh", True), ("bias_ih", q.args.bias_ih != NULL),
-             ("bias_hh", q.args.bias_hh != NULL), ("weight_hr", q.args.weight_hr != NULL), ("bias_hr", q.args.bias_hr != NULL),
-             ("weight_peephole", q.args.weight_peephole != NULL))
-    return ["x", "h0", *(name for name, is_there in there if is_there)]
+    cdef list names = ["x", "h0", "c0"] if q.cell == FR_LSTM else ["x", "h0"]
+    names += ["weight_ih", "weight_hh"]
+    if q.args.bias_ih != NULL:
+        names.append("bias_ih")
+    if q.args.bias_hh != NULL:
+        names.append("bias_hh")
+    if q.args.weight_hr != NULL:
+        names.append("weight_hr")
+    if q.args.bias_hr != NULL:
+        names.append("bias_hr")
+    if q.args.weight_peephole != NULL:
+        names.append("weight_peephole")
+    return names
 
 
 cdef object _dx(SequenceCache cache, fr_sequence *q, into):
@@ -260,6 +272,16 @@ cdef object _dx(SequenceCache cache, fr_sequence *q, into):
         dx, q.args.dx_add = written_series(into["x"], "into['x']", cache.typenum, "TND", cache.T, q.N, q.D), True
     q.args.dx = series_of(dx)
     return dx
+
+
+cdef dict _state_gradients(const fr_sequence *q, into, int typenum):
+    """The caller's arrays that gradients of the first state are added to."""
+    cdef dict found = {}
+    if into.get("h0") is not None:
+        found["h0"] = gradient(into, "h0", typenum, "NH", 2, q.N, q.P)
+    if into.get("c0") is not None:
+        found["c0"] = gradient(into, "c0", typenum, "NH", 2, q.N, q.H)
+    return found
 
 
 cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) except -1:

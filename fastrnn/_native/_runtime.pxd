@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 
 cdef const fr_build *build_for(int itemsize) noexcept nogil  # of the instruction set in use
 cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noexcept nogil  # of the precision too
+cdef const fr_sequence_kernels *stream_kernels(const fr_sequence *q, int itemsize) noexcept nogil  # of single steps
 
 # ---- Threads ----
 
@@ -14,8 +15,8 @@ ctypedef void (*thread_body)(void *arg, int id) noexcept nogil
 
 cdef int max_threads() noexcept nogil  # of a call
 cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil  # fr_parallel, pool.h
-cdef void plan_work(fr_work *work, long phases, int shares, bint owned) noexcept nogil  # fr_plan_work, work.h
-cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil  # fr_next, work.h
+cdef void plan_work(fr_work *work, long phases, int partitions, bint pinned) noexcept nogil  # fr_plan_work, work.h
+cdef bint next_task(fr_work *work, int id, fr_task *task) noexcept nogil  # fr_next_task, work.h
 
 # ---- Signals ----
 

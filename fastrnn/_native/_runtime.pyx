@@ -21,6 +21,7 @@ cdef extern from "build.h" nogil:
     const char *fr_isa_name(int index)
     int fr_isa_supported(int index)
     const fr_build *fr_build_for(int index, int itemsize)
+    const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni)
     const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
     const char *fr_amx_missing()
 
@@ -40,8 +41,8 @@ cdef extern from "pool.h" nogil:
     size_t fr_free_kept()
 
 cdef extern from "work.h" nogil:
-    void fr_plan_work(fr_work *, long phases, int shares, int owned)
-    int fr_next(fr_work *, int id, fr_piece *)
+    void fr_plan_work(fr_work *, long phases, int partitions, int pinned)
+    int fr_next_task(fr_work *, int id, fr_task *)
     int fr_look(fr_watch *)
 
 
@@ -151,9 +152,25 @@ cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int items
     """Tiles where they are faster than float32 (DECISIONS.md, "Where AMX tiles win"); below, most of a tile, 16 rows by 32
     terms of a sum, would be padding."""
     cdef const fr_sequence_kernels *tiles = NULL
+    if q.args.scale_ih != NULL:
+        return fr_int8_kernels(_isa, _without_vnni)
     if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= (64 if _terms > 1 else 48))):
         tiles = _tiles()
     return tiles if tiles != NULL else fr_build_for(_isa, itemsize).sequence
+
+
+cdef const fr_sequence_kernels *stream_kernels(const fr_sequence *q, int itemsize) noexcept nogil:
+    """Of steps one by one, which no precision changes."""
+    return fr_build_for(_isa, itemsize).sequence if q.args.scale_ih == NULL else fr_int8_kernels(_isa, _without_vnni)
+
+
+cdef bint _without_vnni = False
+
+
+def use_vnni(bint use):
+    """For tests: let int8 weights run without VNNI where the CPU has it, until called with True."""
+    global _without_vnni
+    _without_vnni = not use
 
 
 # ---- Threads ----
@@ -180,12 +197,12 @@ cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil:
     fr_parallel(threads, body, arg)
 
 
-cdef void plan_work(fr_work *work, long phases, int shares, bint owned) noexcept nogil:
-    fr_plan_work(work, phases, shares, owned)
+cdef void plan_work(fr_work *work, long phases, int partitions, bint pinned) noexcept nogil:
+    fr_plan_work(work, phases, partitions, pinned)
 
 
-cdef bint next_task(fr_work *work, int id, fr_piece *task) noexcept nogil:
-    return fr_next(work, id, task)
+cdef bint next_task(fr_work *work, int id, fr_task *task) noexcept nogil:
+    return fr_next_task(work, id, task)
 
 
 # ---- Signals ----

@@ -6,7 +6,7 @@ Design:
 a) The loops know no cell, dtype or instruction set: a step is a few calls through a table of kernels. A step of the
    smallest network takes 0.3 us, so calls through a pointer cost nothing that shows.
 b) A pass is cut into tasks that any thread may take (work.h). By rows of the batch, a task is some rows over a chunk of
-   steps, and threads hardly ever meet; by hidden units, it is some units of one step, and they meet before each step.
+   steps, and threads hardly ever wait; by hidden units, it is some units of one step, with a barrier before each step.
 c) Arrays come with strides over time and batch: batch-first layouts and the two halves of a bidirectional output are
    views, never copies. Lengths, resets and reversed time are a matter of which row a pointer leads to (rows.h).
 d) All checks are made once, before the GIL is released for the whole sequence.
@@ -14,16 +14,27 @@ e) A signal may stop a long call between two steps, and within one that takes lo
    the call's own: gradients that are added to the caller's arrays are either finished, or those arrays restored.
 """
 
+import numpy as np
+
 cimport numpy as cnp
-from fastrnn._native._arrays cimport hidden_size, hold
-from fastrnn._native._plan cimport Plan, choose_plan, share_out_weights
-from fastrnn._native._runtime cimport Rooms, look, next_task, plan_work, reserve, run_parallel, stops
+from fastrnn._native._arrays cimport hidden_size, hold, real_type
+from fastrnn._native._plan cimport Plan, choose_plan, weight_partitions
+from fastrnn._native._runtime cimport Rooms, build_for, look, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
 cnp.import_array()
 
-cdef dict _CELLS = {"lstm": FR_LSTM, "gru": FR_GRU, "gru_reset_before": FR_GRU_RESET_BEFORE, "rnn": FR_RNN}
+
+cdef dict _numbers_of_cells():
+    cdef const fr_sequence_kernels *kernels = build_for(4).sequence
+    numbers = {}
+    while kernels.cell_name(len(numbers)) != NULL:
+        numbers[kernels.cell_name(len(numbers)).decode()] = len(numbers)
+    return numbers
+
+
+cdef dict _CELLS = _numbers_of_cells()
 cdef dict _ACTIVATIONS = {
     "tanh": FR_TANH, "relu": FR_RELU, "sigmoid": FR_SIGMOID, "identity": FR_IDENTITY,
     "hard_sigmoid": FR_HARD_SIGMOID, "hard_sigmoid_6": FR_HARD_SIGMOID_6, "softmax": FR_SOFTMAX,
@@ -36,28 +47,41 @@ cdef class CompiledCell:
     def __init__(self, spec):
         self.family = spec.family
         self.cell = _CELLS["gru_reset_before" if spec.cell == "gru" and not spec.reset_after else spec.cell]
-        self.activation, self.gate_activation = _ACTIVATIONS[spec.activation], _ACTIVATIONS[spec.gate_activation]
-        self.output_activation = _ACTIVATIONS[spec.output_activation]
-        self.clip = spec.clip or 0
+        self.options.activation = _ACTIVATIONS[spec.activation]
+        self.options.gate_activation = _ACTIVATIONS[spec.gate_activation]
+        self.options.output_activation = _ACTIVATIONS[spec.output_activation]
+        self.options.generic, self.options.clip = spec.generic, spec.clip or 0
 
     cdef void start(self, SequenceCall *call):
         """Make `call` an empty one of this cell."""
-        cdef fr_sequence *q = &call.sequence
         memset(call, 0, sizeof(SequenceCall))
-        q.cell, q.activation, q.gate_activation = self.cell, self.activation, self.gate_activation
-        q.output_activation, q.clip = self.output_activation, self.clip
+        call.sequence.cell, call.sequence.options = self.cell, self.options
 
 
 # ---- Reading arguments ----
 
+cdef int type_of_weights(weight_ih, scale_ih) except -1:
+    return real_type(weight_ih, "weight_ih") if scale_ih is None else real_type(scale_ih, "scale_ih")
+
+
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
-                      weight_hr, bias_hr, weight_peephole) except -1:
+                      weight_hr, bias_hr, weight_peephole, scale_ih, scale_hh, scale_hr) except -1:
+    cdef int stored = typenum if scale_ih is None else cnp.NPY_INT8  # of the weights that have scales
+    if stored == cnp.NPY_INT8 and typenum != cnp.NPY_FLOAT32:
+        raise TypeError(f"scale_ih: expected float32, got {scale_ih.dtype}")
+    if (scale_hh is None) != (weight_hh is None or scale_ih is None) or (scale_hr is None) != (weight_hr is None or scale_ih is None):
+        raise TypeError("scale_hh, scale_hr: expected an array for each weight with scale_ih, and None without it, got others")
+    if not isinstance(weight_ih, np.ndarray):
+        raise TypeError(f"weight_ih: expected a NumPy array, got {type(weight_ih).__name__}")
     q.H = hidden_size(weight_ih, G, x)
     q.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)
-    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "PH", 2, -1, q.H)
+    q.args.weight_hr = hold(held, weight_hr, "weight_hr", stored, "PH", 2, -1, q.H)
     q.P = q.H if weight_hr is None else cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
-    q.args.weight_ih = hold(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
-    q.args.weight_hh = hold(held, weight_hh, "weight_hh", typenum, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
+    q.args.weight_ih = hold(held, weight_ih, "weight_ih", stored, "GD", 2, G * q.H, q.D)
+    q.args.weight_hh = hold(held, weight_hh, "weight_hh", stored, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
+    q.args.scale_ih = hold(held, scale_ih, "scale_ih", typenum, "G", 1, G * q.H, -1)
+    q.args.scale_hh = hold(held, scale_hh, "scale_hh", typenum, "G", 1, G * q.H, -1)
+    q.args.scale_hr = hold(held, scale_hr, "scale_hr", typenum, "P", 1, q.P, -1)
     q.args.bias_ih = hold(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hh = hold(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "P", 1, q.P, -1)
@@ -71,10 +95,10 @@ cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
     cdef Plan plan = choose_plan(q, call.kernels)
-    call.threads, call.shares, call.by_units, call.chunk = plan.threads, plan.shares, plan.by_units, plan.chunk
-    call.weight_shares = share_out_weights(&plan, q.H // call.kernels.lanes)
+    call.threads, call.partitions, call.by_units, call.chunk = plan.threads, plan.partitions, plan.by_units, plan.chunk
+    call.weight_partitions = weight_partitions(&plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
-    call.step_cost = <double>call.kernels.gates(q.cell) * q.H * (q.D + q.P) * q.N / call.shares
+    call.step_cost = <double>call.kernels.gates(q.cell) * q.H * (q.D + q.P) * q.N / call.partitions
     call.look_every = <long>(FR_LOOK_AFTER / (call.step_cost + FR_LEAST_COST)) + 1
     call.may_stop = EVERY_PHASE
     if forward:
@@ -136,7 +160,7 @@ cdef fr_partition partition_of(const SequenceCall *call, int id, int count, int 
 
 
 cdef double whole_cost(const SequenceCall *call) noexcept nogil:
-    return call.sequence.T * (call.step_cost * call.shares + FR_LEAST_COST)
+    return call.sequence.T * (call.step_cost * call.partitions + FR_LEAST_COST)
 
 
 cdef fr_watch *start_watch(fr_watch *watch, SequenceCall *call, int id) noexcept nogil:
@@ -162,9 +186,9 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
         run_parallel(1, forward_alone, call)
         return
     # Chunks of rows with lengths have their inputs where another's were in the chunk before.
-    cdef bint meet = call.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
-    plan_work(&call.work, packing + step_phases(call), call.shares, call.by_units)
-    call.work.meet_until = call.work.phases if meet else packing
+    cdef bint barriers = call.by_units or (q.input_projection == FR_AHEAD and q.rows.order)
+    plan_work(&call.work, packing + step_phases(call), call.partitions, call.by_units)
+    call.work.barrier_until = call.work.phases if barriers else packing
     run_parallel(call.threads, forward_body, call)
 
 
@@ -207,17 +231,17 @@ cdef void forward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a forward pass."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
-    cdef fr_piece task
+    cdef fr_task task
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
     memset(&task, 0, sizeof(task))
     task.watch = watch
     while next_task(&call.work, id, &task):
-        forward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        forward_task(call, &q, task.phase, partition_of(call, task.partition, call.work.partitions, id), watch)
 
 
 cdef void forward_alone(void *arg, int id) noexcept nogil:
-    """The same for one thread, who needs no tickets: they would be a tenth of a small step."""
+    """The same for one thread, which needs no tickets: they would be a tenth of a small step."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
@@ -232,8 +256,8 @@ cdef void forward_alone(void *arg, int id) noexcept nogil:
 cdef void run_backward(SequenceCall *call) noexcept nogil:
     """Phases: packing, the steps from the last to the first, the gradients of weights, those of inputs and of the state."""
     cdef long steps = step_phases(call)
-    plan_work(&call.work, steps + 3, call.shares, call.by_units)
-    call.work.meet_until, call.work.meet_at = steps if call.by_units else 1, steps + 1
+    plan_work(&call.work, steps + 3, call.partitions, call.by_units)
+    call.work.barrier_until, call.work.barrier_at = steps if call.by_units else 1, steps + 1
     run_parallel(call.threads, backward_body, call)
 
 
@@ -251,7 +275,7 @@ cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr
         if q.args.dh0:
             k.grad_state(q, part)
     elif phase > steps:
-        part.count = call.weight_shares
+        part.count = call.weight_partitions
         if part.id < part.count:
             k.grad_weights(q, part)
     elif call.by_units:
@@ -276,11 +300,11 @@ cdef void backward_body(void *arg, int id) noexcept nogil:
     ends before all do, so nobody is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
-    cdef fr_piece task
+    cdef fr_task task
     cdef fr_watch own
     cdef fr_watch *watch = start_watch(&own, call, id)
     memset(&task, 0, sizeof(task))
     if call.may_stop == EVERY_PHASE:
         task.watch = watch
     while next_task(&call.work, id, &task):
-        backward_task(call, &q, task.phase, partition_of(call, task.share, call.work.shares, id), watch)
+        backward_task(call, &q, task.phase, partition_of(call, task.partition, call.work.partitions, id), watch)

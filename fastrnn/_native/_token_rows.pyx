@@ -22,10 +22,10 @@ cdef struct TokenRows:  # of one call
 cdef void _token_rows_body(void *arg, int id) noexcept nogil:
     cdef TokenRows *t = <TokenRows *>arg
     cdef long first, last, row_bytes = t.D * t.itemsize
-    cdef fr_piece task
+    cdef fr_task task
     memset(&task, 0, sizeof(task))
     while next_task(&t.work, id, &task):
-        first, last = t.count * task.share // t.work.shares, t.count * (task.share + 1) // t.work.shares
+        first, last = t.count * task.partition // t.work.partitions, t.count * (task.partition + 1) // t.work.partitions
         if t.starts == NULL:
             fr_take_rows(t.out + first * row_bytes, t.rows, t.tokens + first, last - first, row_bytes)
         elif t.itemsize == sizeof(float):
@@ -36,7 +36,7 @@ cdef void _token_rows_body(void *arg, int id) noexcept nogil:
 
 cdef int _run_token_rows(TokenRows *t) except -1:
     cdef int threads = 1 if t.count * t.D < 1 << 16 else max_threads()
-    plan_work(&t.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_SHARES), False)
+    plan_work(&t.work, 1, 1 if threads == 1 else min(4 * threads, FR_MAX_PARTITIONS), False)
     with nogil:
         run_parallel(threads, _token_rows_body, t)
     return 0

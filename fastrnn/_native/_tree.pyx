@@ -26,20 +26,20 @@ cdef struct TreeCall:
     fr_work work
 
 
-cdef fr_partition _partition_of(const TreeCall *call, const fr_piece *task, int worker, long level) noexcept nogil:
+cdef fr_partition _partition_of(const TreeCall *call, const fr_task *task, int worker, long level) noexcept nogil:
     """level: the one that is worked on, -1: none. One of few rows is shared out by units."""
     cdef fr_partition part
     cdef const long *start = call.trees.level
-    part.id, part.count, part.worker, part.pointers = task.share, call.work.shares, worker, NULL
+    part.id, part.count, part.worker, part.pointers = task.partition, call.work.partitions, worker, NULL
     part.by_units = level >= 0 and call.kernels.row_blocks(start[level + 1] - start[level]) < part.count
     return part
 
 
-cdef fr_watch _start_watch(TreeCall *call, int id, fr_piece *task) noexcept nogil:
+cdef fr_watch _start_watch(TreeCall *call, int id, fr_task *task) noexcept nogil:
     """A thread's watch, and `task` before its first task."""
     cdef fr_watch watch
     memset(&watch, 0, sizeof(watch))
-    memset(task, 0, sizeof(fr_piece))
+    memset(task, 0, sizeof(fr_task))
     watch.stopped, watch.caller = &call.work.stopped, id == 0
     return watch
 
@@ -54,9 +54,9 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
     cdef fr_trees own = call.trees
     cdef fr_trees *t = &own
     cdef fr_partition part
-    cdef fr_piece task
+    cdef fr_task task
     cdef fr_watch watch = _start_watch(call, id, &task)
-    cdef double cost = call.cost / (call.work.phases * call.work.shares)
+    cdef double cost = call.cost / (call.work.phases * call.work.partitions)
     cdef long level
     while next_task(&call.work, id, &task):
         level = (task.phase - 2) // FORWARD_PHASES if task.phase >= 2 else -1
@@ -75,15 +75,15 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
 
 cdef void _backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights. All
-    meet before each phase, so nobody is at the last one while another may stop in the phase before."""
+    have a barrier before each phase, so nobody is at the last one while another may stop in the phase before."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
     cdef fr_trees own = call.trees
     cdef fr_trees *t = &own
     cdef fr_partition part
-    cdef fr_piece task
+    cdef fr_task task
     cdef fr_watch watch = _start_watch(call, id, &task)
-    cdef double cost = call.cost / (call.work.phases * call.work.shares)
+    cdef double cost = call.cost / (call.work.phases * call.work.partitions)
     cdef long level
     while next_task(&call.work, id, &task):
         level = call.levels - 1 - (task.phase - 1) // BACKWARD_PHASES if task.phase else -1
@@ -125,7 +125,7 @@ def tree_forward(CompiledCell cell not None, x, *, long children, levels, long n
     cdef fr_trees *t = &call.trees
     memset(&call, 0, sizeof(call))
     call.kernels = build_for(4 if typenum == cnp.NPY_FLOAT32 else 8).tree
-    t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.activation, children
+    t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.options.activation, children
     cdef list held = [levels]
     _read_levels(&call, levels)
     _read_weights(t, held, typenum, weight_ih, weight_hh, bias)

@@ -4,8 +4,12 @@
 from libc.stdint cimport int64_t
 
 cdef extern from "build.h" nogil:
-    enum: FR_LSTM, FR_GRU, FR_GRU_RESET_BEFORE, FR_RNN
+    enum: FR_LSTM, FR_GRU_RESET_BEFORE  # the others are known by their names alone
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
+
+    ctypedef struct fr_cell_options:
+        int activation, gate_activation, output_activation, generic
+        double clip
 
     ctypedef struct fr_watch:  # work.h
         int *stopped
@@ -53,6 +57,9 @@ cdef extern from "build.h" nogil:
         const void *weight_hr
         const void *bias_hr
         const void *weight_peephole
+        const void *scale_ih
+        const void *scale_hh
+        const void *scale_hr
         const void *recurrent_mask
         fr_series zoneout_h, zoneout_c
         fr_series doutput
@@ -93,8 +100,8 @@ cdef extern from "build.h" nogil:
 
     ctypedef struct fr_sequence:
         long T, N, D, H, P
-        int cell, activation, gate_activation, output_activation
-        double clip
+        int cell
+        fr_cell_options options
         int input_projection, as_one_row, training
         fr_rows rows
         fr_sequence_arguments args
@@ -103,9 +110,11 @@ cdef extern from "build.h" nogil:
         fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
-        int lanes, itemsize, projects_ahead
+        int lanes, itemsize
+        long projects_ahead
         long (*row_blocks)(long n) noexcept nogil
         long (*padded)(long width) noexcept nogil
+        const char *(*cell_name)(int cell) noexcept nogil
         int (*gates)(int cell) noexcept nogil
         int (*passes)(const fr_sequence *) noexcept nogil
         int (*has_inner)(const fr_sequence *) noexcept nogil
@@ -253,12 +262,12 @@ cdef extern from "pool.h" nogil:
     enum: FR_MAX_THREADS
 
 cdef extern from "work.h" nogil:
-    enum: FR_MAX_SHARES
+    enum: FR_MAX_PARTITIONS
     ctypedef struct fr_work:
-        long phases, meet_until, meet_at
-        int shares, stopped
-    ctypedef struct fr_piece:
+        long phases, barrier_until, barrier_at
+        int partitions, stopped
+    ctypedef struct fr_task:
         long phase
-        int share
+        int partition
         fr_watch *watch
     enum: FR_LOOK_AFTER, FR_LEAST_COST

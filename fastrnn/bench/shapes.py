@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..functional.spec import CELLS as CELL_FORMS
+
 CELLS = ("lstm", "gru", "rnn")
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES: dict[str, int] = {cell: len(form.gates) for cell, form in CELL_FORMS.items()}
 
 FORWARD = "forward"
 FORWARD_BACKWARD = "forward+backward"

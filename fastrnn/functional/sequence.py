@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _native
-from .._validate import Array, CellName, Maybe
-from .spec import CellSpec
+from .._validate import Array, Maybe
+from .spec import CellName, CellSpec
 
 Grads = dict[str, Any]  # Maybe, but what the user asked for is there
 
@@ -31,8 +31,13 @@ def sequence_forward(
     recurrent_mask: Maybe = None,
     zoneout_h: Maybe = None,
     zoneout_c: Maybe = None,
+    scale_ih: Maybe = None,
+    scale_hh: Maybe = None,
+    scale_hr: Maybe = None,
 ) -> tuple[Array, Array, Maybe, Any]:
-    """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training."""
+    """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training.
+
+    scale_ih, scale_hh, scale_hr: of the rows of int8 weights, in inference."""
     if weight_hh is None:
         raise TypeError("weight_hh: expected a NumPy array, got NoneType")
     result: tuple[Array, Array, Maybe, Any] = _native.forward(
@@ -46,6 +51,9 @@ def sequence_forward(
         bias_hh=bias_hh,
         weight_hr=weight_hr,
         weight_peephole=weight_peephole,
+        scale_ih=scale_ih,
+        scale_hh=scale_hh,
+        scale_hr=scale_hr,
         lengths=lengths,
         reset_mask=reset_mask,
         mask=mask,

@@ -9,22 +9,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from .. import _native
-from .._validate import CellName, GateActivation, Nonlinearity, OutputActivation, check_choice, check_positive
+from .._validate import GateActivation, Nonlinearity, OutputActivation, check_choice, check_positive
 
 NONLINEARITIES: tuple[str, ...] = get_args(Nonlinearity)
 OUTPUT_ACTIVATIONS: tuple[str, ...] = get_args(OutputActivation)
 GATE_ACTIVATIONS: tuple[str, ...] = get_args(GateActivation)
 
-_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-# The options of each cell: what users call it -> the field here.
-_OPTIONS: dict[str, dict[str, str]] = {
-    "rnn": {"nonlinearity": "activation"},
-    "gru": {"reset_after": "reset_after", "gate_activation": "gate_activation", "activation": "activation"},
-    "lstm": {"gate_activation": "gate_activation", "activation": "activation", "cell_clip": "clip"},
+CellName = Literal["rnn", "gru", "lstm"]
+
+
+class CellForm(NamedTuple):
+    """What all cells of a name have in common. gates: in the order of the weights. options: what users call an option
+    -> the field of `CellSpec`."""
+
+    gates: tuple[str, ...]
+    options: dict[str, str]
+    states: tuple[str, ...] = ("h",)
+
+
+_ACTIVATIONS = {"gate_activation": "gate_activation", "activation": "activation"}
+CELLS: dict[CellName, CellForm] = {
+    "rnn": CellForm(("h",), {"nonlinearity": "activation"}),
+    "gru": CellForm(("r", "z", "n"), {"reset_after": "reset_after", **_ACTIVATIONS}),
+    "lstm": CellForm(("i", "f", "g", "o"), {**_ACTIVATIONS, "cell_clip": "clip"}, ("h", "c")),
 }
+# Fields of a CellSpec that say which products there are, not what is done with their sums.
+FORM = ("cell", "reset_after", "projection", "output_activation", "recurrent")
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class CellSpec:
     recurrent: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("cell", self.cell, _GATES)
+        check_choice("cell", self.cell, CELLS)
         check_choice("nonlinearity" if self.cell == "rnn" else "activation", self.activation, NONLINEARITIES)
         check_choice("gate_activation", self.gate_activation, GATE_ACTIVATIONS)
         check_choice("output_activation", self.output_activation, OUTPUT_ACTIVATIONS)
@@ -58,17 +71,23 @@ class CellSpec:
             object.__setattr__(self, name, bool(getattr(self, name)))
 
     @cached_property
+    def generic(self) -> bool:
+        """Whether it differs from the cells that the fastest epilogues are compiled for."""
+        epilogue = [field for field in fields(self) if field.name not in FORM]
+        return any(getattr(self, field.name) != field.default for field in epilogue)
+
+    @cached_property
     def gates(self) -> int:
-        return _GATES[self.cell]
+        return len(CELLS[self.cell].gates)
 
     @cached_property
     def states(self) -> tuple[str, ...]:
-        return ("h", "c") if self.cell == "lstm" else ("h",)
+        return CELLS[self.cell].states
 
     @cached_property
     def options(self) -> dict[str, Any]:
         """The options as keywords of the cell's functions and layer."""
-        return {name: getattr(self, field) for name, field in _OPTIONS[self.cell].items()}
+        return {name: getattr(self, field) for name, field in CELLS[self.cell].options.items()}
 
     @cached_property
     def family(self) -> str:

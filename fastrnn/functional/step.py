@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._validate import Array, CellName, Maybe, OutputActivation, check_array, check_choice
+from .._validate import Array, Maybe, OutputActivation, check_array, check_choice
 from .activations import ACTIVATIONS
 from .linear import LinearCache, linear_backward, linear_map
 from .sequence import Grads, sequence_backward, sequence_forward
-from .spec import CellSpec
+from .spec import CellName, CellSpec
 
 
 class _Head(NamedTuple):

@@ -243,52 +243,47 @@ class RecurrentLayer(StackStates):
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
         dstate = self._unpack("dstate_n", dstate_n, N, batched)
         self._cache = None
-        dstate0 = [
-            np.zeros((self._directions * self.num_layers, N, width), self.dtype) for width in self._state_widths()
-        ]
-        dx: Any = np.zeros((*shape[:2], self.input_size), self.dtype) if not N else None
-        for k in reversed(range(self.num_layers if N else 0)):
-            dy = self._backward_of_layer(
-                k,
-                split_directions(dy, self.merge, self._directions, halves[k]),
-                dstate,
-                dstate0,
-                caches,
-                without_input,
-                need_dx,
-            )
+        dx: Any
+        if not N:
+            dx = np.zeros((*shape[:2], self.input_size), self.dtype)
+            dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
+            return dx, self._state_of_no_rows()
+        dstate0: list[list[Array]] = [[] for _ in caches]  # [k*S + s] -> dh0, (dc0)
+        for k in reversed(range(self.num_layers)):
+            dys = split_directions(dy, self.merge, self._directions, halves[k])
+            dy = self._backward_of_layer(k, dys, dstate, dstate0, caches, without_input, need_dx)
             if masks[k] is not None:
                 dy *= masks[k]
             dx = dy
-        self._add_learned(learned, dstate0)
+        if learned:
+            self._add_learned(learned, [np.stack(rows) for rows in zip(*dstate0)])
         dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
-        return dx, self._as_state([a if batched else a[:, 0] for a in dstate0])
+        return dx, self._pack(dstate0, batched)
 
     def _backward_of_layer(
         self,
         k: int,
         dys: list[Array | None],
         dstate: list[Array | None],
-        dstate0: list[Array],
+        dstate0: list[list[Array]],
         caches: list[Any],
         without_input: bool,
         need_dx: bool,
     ) -> Any:
-        """dx of layer k from the gradient of each direction's output; fills its rows of dstate0."""
+        """dx of layer k from the gradient of each direction's output; puts its own into dstate0."""
         dx: Any = None
         for s, dy in enumerate(dys):
             index = k * self._directions + s
+            dh_n, dc_n = [a if a is None else a[index] for a in dstate]
             into: dict[str, Any] = {
                 kind: self._grads[name] for kind, name in self._names[index].items() if name in self._grads
             }
             if without_input and not k:
                 del into["weight_ih"]
-            for key, a in zip(("h0", "c0"), dstate0):
-                into[key] = a[index]
             if s or not (k or need_dx):
                 into["x"] = dx  # added to; None, of the first layer: not wanted
-            dh_n, dc_n = [a if a is None else a[index] for a in dstate]
             grads = sequence_backward(self.spec.cell, dy, dh_n, dc_n, caches[index], into=into)
+            dstate0[index] = [grads[f"{name}0"] for name in self.states]
             dx = dx if s else grads["x"]
         return dx
 
@@ -315,9 +310,12 @@ class RecurrentLayer(StackStates):
             check_lengths(lengths, T, 0)
         if training:
             self._cache = None, None, None, (T, 0, self._width), True, without_input, []
+        y = np.zeros((T, 0, self._width), self.dtype)
+        return as_given(y, True, self.batch_first), self._state_of_no_rows()
+
+    def _state_of_no_rows(self) -> Any:
         rows = self.num_layers * self._directions
-        state_n = [np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()]
-        return as_given(np.zeros((T, 0, self._width), self.dtype), True, self.batch_first), self._as_state(state_n)
+        return self._as_state([np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()])
 
     def _episodes(self, reset_mask: Any, lengths: Any, T: int, N: int) -> Episodes | None:
         """Where resets go to a learned state; None where there are none, or they go to zeros."""
@@ -337,9 +335,9 @@ class RecurrentLayer(StackStates):
         doutput: Any = None,
         dstate_n: Any = None,
     ) -> Trace:
-        """What happens inside a call in inference with these arguments: a `Trace` of gates and states at each step and,
-        with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking: it is slow, and changes
-        nothing on the layer."""
+        """What happens inside a call in inference with these arguments: a `fastrnn.layers.trace.Trace` of gates and
+        states at each step and, with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking:
+        it is slow, and changes nothing on the layer."""
         from .trace import Trace
 
         trace = Trace(self, x, state, lengths, reset_mask, mask)

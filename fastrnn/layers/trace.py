@@ -15,14 +15,13 @@ import numpy as np
 
 from .. import reference
 from .._validate import check_lengths, check_reset_mask
+from ..functional.spec import CELLS
 from .layout import as_given, read_doutput, resets_of_directions, time_major_mask
 from .merge import merge_directions, split_directions
 from .module import Array
 
 if TYPE_CHECKING:
     from .stacked import RecurrentLayer
-
-GATES = {"rnn": (), "gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o")}  # as the steps of the reference keep them
 
 
 class Trace(dict[str, dict[str, Array]]):
@@ -110,7 +109,8 @@ class _Direction:
         weights: dict[str, Any] = {kind: layer.params.get(name) for kind, name in layer._names[index].items()}
         weights |= spec.options
         forward = getattr(reference, f"{spec.cell}_cell_forward")
-        sizes = dict.fromkeys(GATES[spec.cell], layer.hidden_size) | dict(zip(spec.states, widths))
+        gates = CELLS[spec.cell].gates[: spec.gates if spec.gates > 1 else 0]  # the one gate of an RNN is h
+        sizes = dict.fromkeys(gates, layer.hidden_size) | dict(zip(spec.states, widths))
         self.seen = {name: np.zeros((T, N, width), layer.dtype) for name, width in sizes.items()}
         self.last = [np.zeros((N, w), layer.dtype) if a is None else a.copy() for a, w in zip(first, widths)]
         anew = [np.zeros(w, layer.dtype) for w in widths]
@@ -133,7 +133,7 @@ class _Direction:
                 *after, cache = forward(x[moving], *before, **weights)
                 for a, was, values, keeps in zip(self.last, before, after, self.keeps):
                     a[moving[1]] = keeps * was + (1 - keeps) * values if keeps else values
-                for name, values in zip(GATES[spec.cell], cache.kept[2]):
+                for name, values in zip(gates, cache.kept[2]):
                     self.seen[name][moving] = values
             for a, name in zip(self.last, spec.states):
                 self.seen[name][at] = a[rows]

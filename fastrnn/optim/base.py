@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Optimizer:
 
     name: ClassVar[str]
     hyperparameters: ClassVar[tuple[str, ...]]
-    _rule: ClassVar[int]  # the compiled formula
+    _rule: ClassVar[Literal["sgd", "rmsprop", "adagrad", "adam"]]  # the compiled formula
     _decoupled: ClassVar[bool] = False  # weight decay is applied to the parameter itself, not through the gradient
 
     def __init__(self, lr: float, weight_decay: float, *, decay_biases: bool = True, groups: GroupSpecs = ()) -> None:

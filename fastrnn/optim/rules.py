@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .. import _native
 from .._validate import check_boolean, check_not_negative
 from .base import Optimizer
 from .groups import GroupSpecs
@@ -25,7 +24,7 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
-    _rule = _native.RULES["sgd"]
+    _rule = "sgd"
     hyperparameters = ("lr", "momentum", "nesterov", "weight_decay")
 
     def __init__(
@@ -59,7 +58,7 @@ class RMSprop(Optimizer):
     """
 
     name = "rmsprop"
-    _rule = _native.RULES["rmsprop"]
+    _rule = "rmsprop"
     hyperparameters = ("lr", "alpha", "eps", "weight_decay", "momentum")
 
     def __init__(
@@ -92,7 +91,7 @@ class Adagrad(Optimizer):
     """
 
     name = "adagrad"
-    _rule = _native.RULES["adagrad"]
+    _rule = "adagrad"
     hyperparameters = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
 
     def __init__(
@@ -126,7 +125,7 @@ class Adam(Optimizer):
     """
 
     name = "adam"
-    _rule = _native.RULES["adam"]
+    _rule = "adam"
     hyperparameters = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(

@@ -27,6 +27,7 @@ typedef struct {
 } backward_descriptor;
 
 typedef struct {
+    const char *name; /* CellSpec's; reset_after=False makes another cell of the GRU */
     int slots, products;
     forward_descriptor forward[2];
     int x_slots, x_gates[4]; /* gate gradients that reach the input, from slot 0, and their row blocks of weight_ih */
@@ -35,7 +36,8 @@ typedef struct {
 } cell_descriptor;
 
 static const cell_descriptor cells[] = {
-    [FR_LSTM] = {.slots = 4,
+    [FR_LSTM] = {.name = "lstm",
+                 .slots = 4,
                  .products = 1,
                  .forward = {{.gate_blocks = 4,
                               .x_gates = {0, 1, 2, 3},
@@ -49,7 +51,8 @@ static const cell_descriptor cells[] = {
                                .gates = {0, 1, 2, 3},
                                .epilogue = lstm_backward,
                                .generic_epilogue = lstm_backward_generic}}},
-    [FR_GRU] = {.slots = 4,
+    [FR_GRU] = {.name = "gru",
+                .slots = 4,
                 .products = 1,
                 .forward = {{.gate_blocks = 3,
                              .x_gates = {2, 0, 1},
@@ -66,7 +69,8 @@ static const cell_descriptor cells[] = {
                               .epilogue = gru_backward,
                               .generic_epilogue = gru_backward_generic}},
                 .dstate_is_dh = 1},
-    [FR_GRU_RESET_BEFORE] = {.slots = 3,
+    [FR_GRU_RESET_BEFORE] = {.name = "gru_reset_before",
+                             .slots = 3,
                              .products = 2,
                              .forward = {{.gate_blocks = 2,
                                           .x_gates = {0, 1},
@@ -94,7 +98,8 @@ static const cell_descriptor cells[] = {
                                            .epilogue = gru_reset_before_gates_backward,
                                            .generic_epilogue = gru_reset_before_gates_backward}},
                              .dstate_is_dh = 1},
-    [FR_RNN] = {.slots = 1,
+    [FR_RNN] = {.name = "rnn",
+                .slots = 1,
                 .products = 1,
                 .forward = {{.gate_blocks = 1,
                              .accumulators = 1,
@@ -105,9 +110,7 @@ static const cell_descriptor cells[] = {
 };
 
 INLINE const cell_descriptor *cell_of(const fr_sequence *q) { return &cells[q->cell]; }
-INLINE int is_default_cell(const fr_sequence *q) {
-    return q->gate_activation == FR_SIGMOID && q->activation == FR_TANH && !(q->clip > 0) && !q->args.weight_peephole;
-}
+INLINE int is_default_cell(const fr_sequence *q) { return !q->options.generic; }
 
 /* A projection is one more product: h = g(W_hr inner + b_hr), inner being the cell's own h. Its gradient is one slot wide. */
 static const forward_descriptor projection_forward = {.gate_blocks = 1,

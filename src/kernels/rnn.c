@@ -11,6 +11,7 @@
  */
 #include "gradients.h"
 
+static const char *cell_name(int cell) { return cell < (int)(sizeof cells / sizeof *cells) ? cells[cell].name : 0; }
 static int gates_of(int cell) { return cells[cell].x_slots; }
 static long operands_size(const fr_sequence *q, int backward) {
     return row_blocks(q->N) * (backward ? backward_operand_stride(q) : forward_operand_stride(q));
@@ -22,6 +23,7 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .projects_ahead = PROJECTS_AHEAD,
     .row_blocks = row_blocks,
     .padded = padded,
+    .cell_name = cell_name,
     .gates = gates_of,
     .passes = passes,
     .has_inner = has_inner,

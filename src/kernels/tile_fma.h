@@ -18,13 +18,13 @@
 #ifndef FASTRNN_TILE_FMA_H
 #define FASTRNN_TILE_FMA_H
 
-enum { ROW_BLOCK = 6, ROW_BLOCK_ALONE = ROW_BLOCK, PROJECTS_AHEAD = 1 };
+enum { ROW_BLOCK = 6, ROW_BLOCK_ALONE = ROW_BLOCK, PROJECTS_AHEAD = 1 << 30 };
 
 /* ---- Left operands are the rows themselves ---- */
 
 #define OPERANDS_APART 0
 INLINE long operand_block(long K) { return (void)K, 0; }
-INLINE real *operand_line(real *block, long m) { return (void)m, block; }
+INLINE real *operand_line(real *block, long m, long K) { return (void)m, (void)K, block; }
 INLINE void put_row(real *line, const real *row, long K) { (void)line, (void)row, (void)K; }
 INLINE void put_gates(real *line, const real *row, int slots, int first, int count, long H) {
     (void)line, (void)row, (void)slots, (void)first, (void)count, (void)H;
@@ -59,7 +59,8 @@ INLINE void add_chain_by_chain(const int MR, const int NV, const int WIDTH, cons
 
 /* Vectors first .. first + NV - 1 of a panel of WIDTH.
  * step: elements from k to k + 1 of a row; VL where a is packed (K, VL) and its rows are lanes. */
-INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, TILE_ARGS) {
+INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, const int step, const int as_one_row,
+                 TILE_ARGS) {
     vec acc[ROW_BLOCK][4]; /* the largest tile: sizes that depend on MR and NV would make it a VLA, kept in memory */
     UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) acc[m][v] =
         init ? load(init + m * init_row + (first + v) * VL) : (vec){0};
@@ -87,7 +88,7 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
                     UNROLL for (int v = 0; v < NV; v++) acc[m][v] += more[q][m][v];
             }
             const int alone = WIDTH <= MOST_CHAINED / 4 ? 4 : WIDTH <= MOST_CHAINED / 2 ? 2 : 1; /* chains of one row */
-            if (order == AS_ONE_ROW) {
+            if (as_one_row) {
                 k = p->depth - p->depth % alone;
                 add_chain_by_chain(MR, NV, WIDTH, step, acc, a, b, k, alone);
                 b += k * WIDTH * VL;
@@ -115,16 +116,24 @@ INLINE void tile(const int MR, const int NV, const int WIDTH, const int first, c
         store(c + m * c_row + (first + v) * VL, acc[m][v]);
 }
 
-#define WHOLE(MR, NV, step) tile(MR, NV, NV, 0, step, c, c_row, init, init_row, products, n_products, order);
-#define HALVES(MR, NV, step)                                                              \
-    tile(MR, NV / 2, NV, 0, step, c, c_row, init, init_row, products, n_products, order); \
-    tile(MR, NV / 2, NV, NV / 2, step, c, c_row, init, init_row, products, n_products, order);
-#define TWO_AND_ONE(MR, NV, step)                                                    \
-    tile(MR, 2, NV, 0, step, c, c_row, init, init_row, products, n_products, order); \
-    tile(MR, 1, NV, 2, step, c, c_row, init, init_row, products, n_products, order);
-/* rows_name multiplies rows; lanes_name what is packed (K, VL), whose rows are lanes. */
+#define SAME c, c_row, init, init_row, products, n_products, order
+#define WHOLE(MR, NV, step, as_one_row) tile(MR, NV, NV, 0, step, as_one_row, SAME);
+#define HALVES(MR, NV, step, as_one_row)             \
+    tile(MR, NV / 2, NV, 0, step, as_one_row, SAME); \
+    tile(MR, NV / 2, NV, NV / 2, step, as_one_row, SAME);
+#define TWO_AND_ONE(MR, NV, step, as_one_row)   \
+    tile(MR, 2, NV, 0, step, as_one_row, SAME); \
+    tile(MR, 1, NV, 2, step, as_one_row, SAME);
+/* rows_name multiplies rows; lanes_name what is packed (K, VL), whose rows are lanes: never AS_ONE_ROW. */
 #define TILE(rows_name, lanes_name, MR, NV, PARTS) \
-    NOINLINE void rows_name(TILE_ARGS){PARTS(MR, NV, 1)} NOINLINE void lanes_name(TILE_ARGS) { PARTS(MR, NV, VL) }
+    NOINLINE void rows_name(TILE_ARGS) {           \
+        if (order == AS_ONE_ROW) {                 \
+            PARTS(MR, NV, 1, 1)                    \
+        } else {                                   \
+            PARTS(MR, NV, 1, 0)                    \
+        }                                          \
+    }                                              \
+    NOINLINE void lanes_name(TILE_ARGS) { PARTS(MR, NV, VL, 0) }
 TILE(tile_1_1, outer_1_1, 1, 1, WHOLE)
 TILE(tile_2_1, outer_2_1, 2, 1, WHOLE)
 TILE(tile_3_1, outer_3_1, 3, 1, WHOLE)
@@ -204,7 +213,9 @@ INLINE long panel_depth(long K) { return K; }
 INLINE long gates_depth(long slots, long H) { return slots * H; }
 
 /* Vector v of the panel's row k = column k of `lanes` rows of the matrix, from `rows`, `row` elements apart; rest 0. */
-static void pack_transposed(real *panel, int NV, int v, const real *rows, long row, long lanes, long K) {
+static void pack_transposed(real *panel, int NV, int v, const real *rows, const real *scales, long row, long lanes,
+                            long K) {
+    (void)scales;
     for (long k = 0; k < K; k += VL) {
         const long left = K - k < VL ? K - k : VL;
         vec block[VL];

@@ -151,7 +151,8 @@ static void tree_grad_input(const fr_trees *t, fr_partition partition) {
 
 /* A slot's weights as those of a Linear of one step. */
 static fr_sequence slot_sequence(const fr_trees *t) {
-    return (fr_sequence){.T = 1, .H = t->H, .P = t->H, .cell = FR_RNN, .activation = FR_IDENTITY};
+    return (fr_sequence){
+        .T = 1, .H = t->H, .P = t->H, .cell = FR_RNN, .options = {.activation = FR_IDENTITY, .generic = 1}};
 }
 static long tree_gradients_size(const fr_trees *t, int threads) {
     const fr_sequence q = slot_sequence(t);

@@ -7,8 +7,8 @@
  *    the job 60 us of its help, on a virtual machine; from one call of a training step to the next less than
  *    SPIN_NS goes by.
  * b) libgomp next to another runtime's spinning threads (OpenBLAS, torch) fights for milliseconds and hangs after fork;
- *    this pool spins briefly, and is started anew in a forked child. A job that is done before a worker has come is
- *    taken back from it: nobody is waited for who has not begun.
+ *    this pool spins briefly, and is started anew in a forked child. Where a job is done before a worker has
+ *    begun it, the caller takes it back instead of waiting for that worker.
  * c) Workers keep off the CPU that the caller is on: the kernel's balancer needs milliseconds to find that out, a job
  *    takes microseconds.
  * d) A second Python thread that calls while the pool is busy does its work alone at once; results are the same bits.

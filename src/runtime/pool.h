@@ -8,7 +8,7 @@
 
 /* Run body(arg, 0) here, and body(arg, id) in up to threads - 1 helpers, ids from 1; returns when it has returned in all of
  * them. A helper may come late or not at all, and where the pool is busy with another caller's work none does: body takes
- * pieces of its work with fr_next (work.h). Denormals are flushed to zero inside body and treated as before outside. */
+ * tasks with fr_next_task (work.h). Denormals are flushed to zero inside body and treated as before outside. */
 void fr_parallel(int threads, void (*body)(void *arg, int id), void *arg);
 
 void fr_init(void);           /* once, at import: what a fork must not leave behind in the child */

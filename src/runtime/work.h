@@ -1,26 +1,27 @@
-/* Work in pieces that any thread may take. See work.c. */
+/* Work in tasks that any thread may take. See work.c. */
 #ifndef FASTRNN_WORK_H
 #define FASTRNN_WORK_H
 
 #include <stdint.h>
 
-enum { FR_MAX_SHARES = 64 };
+enum { FR_MAX_PARTITIONS = 64 };
 
-/* Work of `phases` phases, each cut into `shares` pieces, one of each share. A share's pieces are done in turn. All shares
- * meet before each of the phases up to meet_until, and before meet_at: none begins it until all are through with those
- * before. owned: share i is thread i's, who has its data in its caches. */
+/* Work of `phases` phases, each cut into one task for each partition. The tasks of a partition are done in their order, and its
+ * ticket says which comes next. There is a barrier before each of the phases up to barrier_until, and before barrier_at: no
+ * thread begins that phase until all tasks before it are done. pinned: partition i is thread i's, who has its data in its
+ * caches. */
 typedef struct {
-    long phases, meet_until, meet_at;
-    int shares, owned;
-    int stopped; /* by a signal: nobody takes another piece, and what was done is thrown away */
-    long done __attribute__((aligned(64))); /* pieces */
+    long phases, barrier_until, barrier_at;
+    int partitions, pinned;
+    int stopped; /* by a signal: no thread takes another task, and what was done is thrown away */
+    long done __attribute__((aligned(64))); /* tasks */
     struct {
-        long turn; /* 2 * phase, + 1 while somebody is at it */
-        int here;  /* whether the owner comes for his pieces */
-    } __attribute__((aligned(64))) share[FR_MAX_SHARES];
+        long ticket;       /* 2 * phase, + 1 while a thread is at it */
+        int owner_present; /* whether the owner comes for its tasks */
+    } __attribute__((aligned(64))) partition[FR_MAX_PARTITIONS];
 } fr_work;
 
-/* A thread's look-out for signals in a long call; `stopped` and `caller` set, else zeros before its first piece. Work that a
+/* A thread's look-out for signals in a long call; `stopped` and `caller` set, else zeros before its first task. Work that a
  * signal may stop calls fr_stops after each part of it, with what that part cost; NULL: this work is to be finished. */
 typedef struct {
     int *stopped;
@@ -42,18 +43,18 @@ static inline int fr_stops(fr_watch *watch, double cost) {
     return watch->spent >= FR_LOOK_AFTER && fr_look(watch);
 }
 
-/* A piece that a thread has; all zeros before its first one, but for the watch. */
+/* The task that a thread has; all zeros before its first one, but for the watch. */
 typedef struct {
     long phase;
-    int share, begun;
-    fr_watch *watch; /* to look with while waiting for a piece, where a signal may stop any phase; else NULL */
-} fr_piece;
+    int partition, begun;
+    fr_watch *watch; /* to look with while waiting for a task, where a signal may stop any phase; else NULL */
+} fr_task;
 
-/* Until said otherwise all shares meet before every phase. */
-void fr_plan_work(fr_work *, long phases, int shares, int owned);
+/* Until said otherwise there is a barrier before every phase. */
+void fr_plan_work(fr_work *, long phases, int partitions, int pinned);
 
-/* Hand in the piece that the thread `id` has, and take the next one, waiting where it depends on pieces that others have.
+/* Hand in the task that the thread `id` has, and take the next one, waiting where it depends on tasks that others have.
  * 0 when there is nothing left for it to take, or the work was stopped; for thread 0: when everything is done. */
-int fr_next(fr_work *, int id, fr_piece *);
+int fr_next_task(fr_work *, int id, fr_task *);
 
 #endif
