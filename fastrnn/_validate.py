@@ -176,8 +176,11 @@ def check_array(
         raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
     if dtype is None and array.dtype not in _REAL:
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    if type(array) is not np.ndarray:
+        check_plain(name, array)
     if dtype is not None and array.dtype != dtype:
-        raise TypeError(f"{name}: expected {dtype} like {like}, got {array.dtype}")
+        hint = f"; {name}.astype(np.{dtype})" if array.dtype.kind in "fiub" else ""
+        raise TypeError(f"{name}: expected {dtype} like {like}, got {array.dtype}{hint}")
     if array.shape != shape and not _fits(array.shape, shape, may_be_empty):
         words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
         hint = " with every size at least 1" if 0 in array.shape else ""
@@ -189,8 +192,9 @@ def check_array(
 
 
 def check_plain(name: str, a: Any) -> None:
-    """Refuse masked arrays: NumPy hands out what stands behind the mask without a word."""
-    if isinstance(a, np.ma.MaskedArray):
+    """Refuse masked arrays, also in a list: NumPy hands out what stands behind the mask without a word."""
+    parts = a if isinstance(a, (list, tuple)) else (a,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
         raise TypeError(
             f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths or a mask"
         )
@@ -198,27 +202,36 @@ def check_plain(name: str, a: Any) -> None:
 
 def plain(name: str, a: Any) -> Array:
     """As NumPy takes it; a masked array is refused."""
+    if type(a) is np.ndarray:
+        return a
     check_plain(name, a)
-    return np.asarray(a)
+    try:
+        array = np.asarray(a)
+        if array.dtype == object and not array.ndim:
+            raise TypeError("NumPy takes it for one object")
+        return array
+    except ValueError:
+        raise TypeError(
+            f"{name}: expected an array, got sequences of differing lengths; pad them, pass lengths"
+        ) from None
+    except (TypeError, RuntimeError) as error:  # a tensor that torch does not hand out
+        raise TypeError(f"{name}: expected what NumPy can read as an array, got {kind_of(a)}: {error}") from None
 
 
 def as_real(name: str, a: Any, dtype: np.dtype[Any]) -> Array:
     """Real numbers of any kind, lists included, as an array of this dtype: itself where it is one, else one copy."""
     if type(a) is np.ndarray and a.dtype == dtype:
         return a
-    check_plain(name, a)
+    array = plain(name, a)
+    if array.dtype.kind not in "fiub":
+        hint = "; encode words or classes as numbers" if array.dtype.kind in "OSU" else ""
+        hint += f", and turn numbers into an array of them, {name}.astype(float)" if array.dtype == object else ""
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}{hint}")
     try:
-        a = np.asarray(a)
-    except ValueError:
-        raise TypeError(
-            f"{name}: expected an array, got sequences of differing lengths; pad them, pass lengths"
-        ) from None
-    if a.dtype.kind not in "fiub":
-        hint = "; encode words or classes as numbers" if a.dtype.kind in "OSU" else ""
-        raise TypeError(f"{name}: expected real numbers, got {a.dtype}{hint}")
-    with np.errstate(under="ignore"):  # what is too small for float32 is 0
-        converted: Array = a.astype(dtype, copy=False)
-    return converted
+        with np.errstate(under="ignore", over="raise"):  # what is too small for float32 is 0
+            return array.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise ValueError(f"{name}: expected numbers within the range of {dtype}, got larger ones") from None
 
 
 def _fits(shape: tuple[int, ...], wanted: Sequence[Size], may_be_empty: str) -> bool:

@@ -6,12 +6,27 @@ Letters: N samples, T time steps, D features.
 from __future__ import annotations
 
 import copy
+import pickle
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import GRU, LSTM, Adam, EarlyStopping, Embedding, LastStep, Linear, ModelCheckpoint, Sequential, Trainer
+from fastrnn import (
+    GRU,
+    LSTM,
+    SGD,
+    Adam,
+    EarlyStopping,
+    Embedding,
+    LastStep,
+    Linear,
+    ModelCheckpoint,
+    Sequential,
+    Trainer,
+)
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((12, 5, 3)).astype(np.float32), RNG.integers(0, 2, 12)
@@ -326,3 +341,142 @@ def test_models_with_read_only_arrays_become_trainable_copies():
     file.seek(0)
     fit(Trainer(joblib.load(file)))
     fit(Trainer(copy.deepcopy(model)))
+
+
+def test_params_can_be_copied_and_pickled():
+    """copy.deepcopy(model.params) keeps the best weights; of a container it raised KeyError."""
+    model = Sequential(GRU(3, 4, rng=0), Linear(4, 2, rng=1))
+    for again in (copy.deepcopy(model.params), pickle.loads(pickle.dumps(model.params))):
+        assert list(again) == list(model.params)
+        again["1.weight"][...] = 7
+        assert not (model.params["1.weight"] == 7).any()
+        model.load_state_dict(again)
+        assert (model.params["1.weight"] == 7).all()
+        model.reset_parameters(0)
+
+
+def test_an_update_is_that_of_the_arrays_that_the_layers_have():
+    """The trainer keeps dicts of them; what `tie`, a copy or params[name] = ... replaces is seen."""
+    x, y = np.ones((4, 3), np.float32), np.zeros(4, int)
+    net = Sequential(Linear(3, 3, rng=0), Linear(3, 3, rng=1))
+    trainer = Trainer(net, optimizer=SGD(lr=0.1), rng=0)
+    trainer.fit(x, y, progress=False)
+    twin = copy.deepcopy(trainer)
+    before = {name: a.copy() for name, a in net.params.items()}
+    twin.fit(x, y, progress=False)
+    for name, a in net.params.items():
+        np.testing.assert_array_equal(a, before[name])
+        assert not np.array_equal(twin.model.params[name], a)
+    net[0].params["weight"] = np.zeros((3, 3), np.float32)
+    trainer.fit(x, y, progress=False)
+    assert net[0].params["weight"].any()
+    net.tie("1.weight", to="0.weight")
+    trainer.optimizer = SGD(lr=0.1)
+    shared = net[0].params["weight"].copy()
+    trainer.fit(x, y, progress=False)
+    assert net[1].params["weight"] is net[0].params["weight"] and not np.array_equal(net[0].params["weight"], shared)
+
+
+# --- Data of every form, at every door --------------------------------------------------------------------------------
+
+SERIES = np.random.default_rng(0).standard_normal((6, 5, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 0, 1, 1, 0])
+
+
+def doors() -> dict[str, Any]:
+    """What takes data by name."""
+
+    def trainer() -> Trainer:
+        return Trainer(
+            Sequential(GRU(3, 4, batch_first=True, rng=0), LastStep(batch_first=True), Linear(4, 2, rng=1)), rng=0
+        )
+
+    return {
+        "fit": lambda x: trainer().fit(x, LABELS, progress=False)["loss"],
+        "evaluate": lambda x: list(trainer().evaluate(x, LABELS).values()),
+        "predict": lambda x: trainer().predict(x),
+        "layer": lambda x: LSTM(3, 4, batch_first=True, rng=0)(x)[0],
+        "training": lambda x: LSTM(3, 4, batch_first=True, rng=0)(x, training=True)[0],
+    }
+
+
+every_door = pytest.mark.parametrize("door", doors())
+
+
+@every_door
+def test_real_numbers_in_any_container(door):
+    """The same numbers give the same result, whoever holds them."""
+    call = doors()[door]
+    read_only = SERIES.copy()
+    read_only.setflags(write=False)
+    forms = {
+        "float64": SERIES.astype("f8"),
+        "big-endian": SERIES.astype(">f4"),
+        "big-endian float64": SERIES.astype(">f8"),
+        "long double": SERIES.astype(np.longdouble),
+        "Fortran order": np.asfortranarray(SERIES),
+        "list": SERIES.tolist(),
+        "strided": np.repeat(SERIES, 2, axis=2)[:, :, ::2],
+        "reversed": SERIES[::-1, ::-1].copy()[::-1, ::-1],
+        "read-only": read_only,
+        "tuple of arrays": tuple(SERIES),
+        "memoryview": memoryview(SERIES),
+    }
+    expected = call(SERIES)
+    for name, form in forms.items():
+        np.testing.assert_allclose(call(form), expected, rtol=1e-6, err_msg=name)
+    for dtype in (np.int8, np.uint64, bool, np.float16):
+        whole = (np.abs(SERIES) * 3).astype(dtype)
+        np.testing.assert_allclose(call(whole), call(whole.astype(np.float32)), rtol=1e-6)
+
+
+@every_door
+def test_what_is_no_array_of_real_numbers_is_named(door):
+    call = doors()[door]
+    for x, error, message in (
+        (np.ma.masked_greater(SERIES, 1), TypeError, "x: expected a plain array, got a masked one"),
+        ([np.ma.masked_greater(a, 1) for a in SERIES], TypeError, "x: expected a plain array, got a masked one"),
+        (SERIES.astype(complex), TypeError, "x: expected real numbers, got complex128"),
+        (SERIES.astype(str), TypeError, "x: expected real numbers, got <U32; encode words or classes as numbers"),
+        (SERIES.astype(object), TypeError, "turn numbers into an array of them, x.astype(float)"),
+        (np.zeros((6, 5, 3), "M8[D]"), TypeError, "x: expected real numbers, got datetime64[D]"),
+        ({"x": SERIES}, TypeError, "x: expected what NumPy can read as an array, got dict"),
+        (SERIES.astype("f8") * 1e300, ValueError, "x: expected numbers within the range of float32, got larger ones"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            call(x)
+
+
+@every_door
+def test_tensors_that_numpy_cannot_read_are_named(door):
+    torch = pytest.importorskip("torch")
+    call = doors()[door]
+    tensor = torch.tensor(SERIES)
+    np.testing.assert_array_equal(call(tensor), call(SERIES))
+    for wrong in (tensor.clone().requires_grad_(), tensor.bfloat16()):
+        with pytest.raises(TypeError, match="x: expected what NumPy can read as an array, got"):
+            call(wrong)
+
+
+def test_masked_arrays_at_the_core_and_in_targets():
+    layer, masked = GRU(3, 4, rng=0), np.ma.masked_greater(SERIES, 1)
+    p = [layer.params[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    for module in (fastrnn.functional, fastrnn.reference):
+        with pytest.raises(TypeError, match="x: expected a plain array, got a masked one"):
+            module.gru_forward(masked, None, *p)
+        with pytest.raises(TypeError, match=r"x: expected float32 like weight_ih, got float64; x.astype\(np.float32\)"):
+            module.gru_forward(SERIES.astype(float), None, *p)
+    with pytest.raises(TypeError, match="x: expected a plain array, got a masked one"):
+        layer.stream(6).step(masked[:, 0])
+    trainer = Trainer(Sequential(GRU(3, 4, batch_first=True, rng=0), LastStep(batch_first=True), Linear(4, 2, rng=1)))
+    flags = np.ma.MaskedArray(LABELS, mask=LABELS > 0)
+    for name, value in (("y", flags), ("lengths", flags + 1), ("sample_weight", flags)):
+        with pytest.raises(TypeError, match=f"{name}: expected a plain array, got a masked one"):
+            trainer.fit(SERIES, **({"y": LABELS} | {name: value}), progress=False)
+
+
+def test_a_file_that_is_mapped_is_read_and_left_alone(tmp_path):
+    np.save(tmp_path / "x.npy", SERIES.astype(">f8"))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for call in doors().values():
+        np.testing.assert_allclose(call(mapped), call(SERIES), rtol=1e-6)

@@ -309,3 +309,25 @@ def test_messages_of_forecasts():
         with pytest.raises(ValueError, match=re.escape(message)):
             call()
     assert model.predict().shape == (2,)  # a refused call used to turn this into (2, 1)
+
+
+def test_sequences_in_any_container():
+    """A Series or an object array of sequences is a list of them; empty ones stand among them."""
+    pandas = pytest.importorskip("pandas")
+    x, y = signs(N=30, ragged=True)
+    expected = RNNClassifier(**SMALL | {"epochs": 2}).fit(x, y).predict_proba(x)
+    held = np.empty(len(x), object)
+    held[:] = x
+    frames, lists = [pandas.DataFrame(part) for part in x], [part.tolist() for part in x]
+    for form in (held, pandas.Series(x), tuple(x), frames, lists):
+        got = RNNClassifier(**SMALL | {"epochs": 2}).fit(form, y).predict_proba(form)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    empty = [[], np.zeros((0, 2)), *x[2:]]
+    assert RNNClassifier(**SMALL | {"epochs": 2}).fit(empty, y).predict(empty).shape == (30,)
+    for wrong, message in (
+        (np.ma.masked_greater(np.zeros((4, 3, 2)), 1), "X: expected a plain array, got a masked one"),
+        ([np.ma.masked_greater(part, 1) for part in x], "X: expected a plain array, got a masked one"),
+        (np.zeros((30, 0, 2)), "X: expected at least one time step, got shape"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            RNNClassifier(**SMALL).fit(wrong, y)

@@ -1,6 +1,7 @@
 """Arrays that come in, checked; arrays that results go to."""
 
 cimport numpy as cnp
+from fastrnn._validate import check_plain
 from fastrnn._native.kernels cimport fr_series
 
 cnp.import_array()
@@ -24,10 +25,14 @@ cdef cnp.ndarray as_array(object a, str name, int typenum):
     """`a` as an aligned array of the right dtype; any strides."""
     if not isinstance(a, cnp.ndarray):
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
+    if not cnp.PyArray_CheckExact(a):
+        check_plain(name, a)
     cdef cnp.ndarray array = <cnp.ndarray>a
     if cnp.PyArray_TYPE(array) != typenum:
         wanted = {cnp.NPY_FLOAT32: "float32 like weight_ih", cnp.NPY_INT8: "int8"}.get(typenum, "float64 like weight_ih")
-        raise TypeError(f"{name}: expected {wanted}, got {array.dtype}")
+        real = array.dtype.kind in "fiub" and typenum != cnp.NPY_INT8
+        hint = f"; {name}.astype(np.{wanted.partition(' ')[0]})" if real else ""
+        raise TypeError(f"{name}: expected {wanted}, got {array.dtype}{hint}")
     if not cnp.PyArray_ISBEHAVED_RO(array):
         array = array.astype(array.dtype.newbyteorder("="), order="C")
     return array

@@ -35,7 +35,12 @@ class Container(Module):
     def params(self) -> dict[str, Array]:
         """Name -> parameter, each array once: tied ones under one of their names. `params[name] = value` copies into
         the layer's own array."""
-        return JoinedParams({part: layer.params for part, layer in self.parts().items()}, self.aliases())
+        parts = self.parts()
+        return JoinedParams({part: layer.params for part, layer in parts.items()}, self._aliases(parts))
+
+    @property
+    def trainable(self) -> bool:
+        return all(layer.trainable for layer in self.parts().values())
 
     @property
     def trainable_params(self) -> dict[str, Array]:
@@ -43,9 +48,14 @@ class Container(Module):
 
     @property
     def grads(self) -> dict[str, Array]:
-        aliases = self.aliases()
-        named = ((f"{part}.{name}", a) for part, layer in self.parts().items() for name, a in layer.grads.items())
-        return {name: a for name, a in named if name not in aliases}
+        parts = self.parts()
+        aliases = self._aliases(parts)
+        found = {f"{part}.{name}": a for part, layer in parts.items() for name, a in layer.grads.items()}
+        return {name: a for name, a in found.items() if name not in aliases} if aliases else found
+
+    def zero_grad(self) -> None:
+        for layer in self.parts().values():
+            layer.zero_grad()
 
     def generators(self) -> Iterator[tuple[str, np.random.Generator]]:
         for part, layer in self.parts().items():
@@ -96,12 +106,14 @@ class Container(Module):
         self._ties[name] = self.aliases().get(to, to)
 
     def aliases(self) -> dict[str, str]:
-        found = {
-            f"{part}.{name}": f"{part}.{to}"
-            for part, layer in self.parts().items()
-            for name, to in layer.aliases().items()
-        }
-        return found | self._ties
+        return self._aliases(self.parts())
+
+    def _aliases(self, parts: Mapping[str, Module]) -> dict[str, str]:
+        found = dict(self._ties)
+        for part, layer in parts.items():
+            for name, to in layer.aliases().items():
+                found[f"{part}.{name}"] = f"{part}.{to}"
+        return found
 
     def _find(self, argument: str, name: str) -> tuple[Any, str]:
         """The layer that has this parameter, and its name there."""

@@ -33,13 +33,18 @@ class JoinedParams(Params):
     among the keys, so that a loop over all parameters meets each once."""
 
     def __init__(self, parts: Mapping[str, Mapping[str, Array]], aliases: Mapping[str, str]) -> None:
-        named = ((f"{part}.{name}", a) for part, params in parts.items() for name, a in params.items())
-        super().__init__({name: a for name, a in named if name not in aliases})
+        super().__init__({f"{part}.{name}": a for part, params in parts.items() for name, a in params.items()})
+        for name in aliases:
+            self.pop(name, None)
         self.parts, self.aliases = list(parts.values()), aliases
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are plain dicts, as they belong to no layer."""
+        return dict, (dict(self),)
 
     def changed(self) -> None:
         for params in self.parts:
-            if isinstance(params, Params):
+            if params and isinstance(params, Params):
                 params.changed()
 
     def __missing__(self, name: str) -> Array:

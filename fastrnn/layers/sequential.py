@@ -42,6 +42,7 @@ class Sequential(Container):
             if any(layer is other for other in layers[:index]):
                 raise ValueError(f"layers: expected each layer once, got the same {_label(layers, index)} twice")
         self.layers = layers
+        self._parts = {str(k): layer for k, layer in enumerate(layers)}
         self.batch_first = _common_layout(layers)
         self.time = Time.of(
             next((layer.time.in_x for layer in layers if layer.batch_first is not None), True), _ends_in_time(layers)
@@ -64,8 +65,12 @@ class Sequential(Container):
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = {str(k): layer for k, layer in enumerate(state["layers"])}
+        super().__setstate__(state | {"_parts": parts})  # pickles of before had none
+
     def parts(self) -> Mapping[str, Module]:
-        return {str(k): layer for k, layer in enumerate(self.layers)}
+        return self._parts
 
     def children(self) -> tuple[Module, ...]:
         return self.layers
@@ -107,7 +112,8 @@ class Sequential(Container):
         state_n: list[Any] = []
         for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
             told = context if layer is last else inner
-            layer.check_context(entry, told, within=True)
+            if entry is not None or told is not NOTHING:
+                layer.check_context(entry, told, within=True)
             try:
                 x, entry_n = layer.forward(x, entry, context=told, training=training)
             except (TypeError, ValueError, IndexError) as error:
@@ -140,7 +146,8 @@ class Sequential(Container):
         dstate0 = []
         entries = check_entries("dstate_n", dstate_n, len(self.layers))
         for layer, entry, need in zip(reversed(self.layers), reversed(entries), reversed(needs)):
-            layer.check_dstate(entry)
+            if entry is not None:
+                layer.check_dstate(entry)
             dy, entry0 = layer.backpropagate(dy, entry, need_dx=need)
             dstate0.append(entry0)
         return dy, tuple(reversed(dstate0))

@@ -67,7 +67,7 @@ class Weights:
     @property
     def trainable(self) -> bool:
         """False after `freeze`; of a layer made of others, where one of them is frozen."""
-        return all(layer._trainable for layer in self.leaves())
+        return self._trainable
 
     @property
     def trainable_params(self) -> dict[str, Array]:

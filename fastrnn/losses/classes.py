@@ -73,22 +73,34 @@ def cross_entropy(
     ValueError : shapes or numbers that do not fit, an unknown reduction.
     """
     logits, targets = _check_classes(logits, targets)
-    smoothing = _check_smoothing(label_smoothing)
+    smoothing, ignored = _check_smoothing(label_smoothing), operator.index(ignore_index)
     by_class = _check_class_weight(class_weight, logits)
     weights = element_weights(sample_weight, targets.shape)
     rows = None if weights is None else np.ascontiguousarray(weights).reshape(-1)
-    ignored = operator.index(ignore_index)
+    if lengths is None and weights is None and by_class is None and not smoothing and reduction == "mean":
+        return _mean_of_all(logits, targets, ignored)
     masks = (within_lengths(lengths, targets.shape, time_axis), None if weights is None else weights > 0)
     classes, total = _classes_that_count(targets, masks, logits.shape[-1], ignored)
     if rows is not None or by_class is not None:
         total = _total(classes, classes != ignored, rows, by_class)
     divisor = divisor_of(reduction, targets.shape, total, time_axis)
-    flat = np.ascontiguousarray(logits).reshape(-1, logits.shape[-1])
     options: dict[str, Any] = {"row_weights": rows, "class_weights": by_class, "smoothing": smoothing}
-    losses, dlogits = _native.cross_entropy(flat, classes, ignored, 1.0 / divisor, **options)
+    losses, dlogits = _native.cross_entropy(_rows(logits), classes, ignored, 1.0 / divisor, **options)
     if reduction == "none":
         return losses.reshape(targets.shape), dlogits.reshape(logits.shape)
     return reduced(losses, reduction, total, divisor), dlogits.reshape(logits.shape)
+
+
+def _mean_of_all(logits: Array, targets: Array, ignored: int) -> tuple[float, Array]:
+    """What is asked for most, in fewer steps."""
+    M = logits.shape[-1]
+    classes, total = _classes_that_count(targets, (), M, ignored)
+    losses, dlogits = _native.cross_entropy(_rows(logits), classes, ignored, 1.0 / (total or 1))
+    return reduced(losses, "mean", total, total or 1), dlogits.reshape(logits.shape)
+
+
+def _rows(logits: Array) -> Array:
+    return np.ascontiguousarray(logits).reshape(-1, logits.shape[-1])
 
 
 def _total(classes: Array, kept: Array, rows: Array | None, by_class: Array | None) -> float:

@@ -143,7 +143,9 @@ class Optimizer:
         self, params: Mapping[str, Array], common: Mapping[str, float]
     ) -> dict[str, tuple[float, float, float, float]]:
         """Rate, l2 and decoupled weight decay, and eps of the parameters with other ones than all."""
-        own = {}
+        own: dict[str, tuple[float, float, float, float]] = {}
+        if not self._settings and not self._idle:
+            return own
         for name in params if self._settings else self._idle:
             settings = self._settings.get(name, Settings(1.0, self.weight_decay, False))
             numbers = self._numbers(self.steps + 1 - self._idle[name]) if name in self._idle else common

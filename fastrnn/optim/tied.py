@@ -11,11 +11,11 @@ from .._validate import Array
 def untied(params: Mapping[str, Array], grads: Mapping[str, Any]) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
     """Each array of `params` under its first name, with the sum of the gradients that it has under its names, each
     gradient once; what comes in where no array is there twice."""
+    if len(set(map(id, params.values()))) == len(params):
+        return params, grads
     first: dict[int, str] = {}
     for name, param in params.items():
         first.setdefault(id(param), name)
-    if len(first) == len(params):
-        return params, grads
     joined: dict[str, list[Any]] = {name: [] for name in first.values()}
     for name, param in params.items():
         parts, grad = joined[first[id(param)]], grads.get(name)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .. import optim
 from .._native import get_num_threads, set_num_threads
+from .._validate import check_plain, plain
 from ..layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, Sequential
 from ..trainer import Trainer
 from ..trainer.callbacks import EarlyStopping
@@ -90,19 +91,17 @@ class RNNEstimator(BaseEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> Any:
         """X as float32 (N, T, D), or a list of (T_i, D). Raises ValueError for what is neither."""
+        check_plain("X", X)
         if _is_ragged(X):
             if not reset:
                 check_is_fitted(self, "model_")
-            sequences = [check_array(np.asarray(x), dtype=np.float32, ensure_2d=False, allow_nd=True) for x in X]
-            sequences = [x[:, None] if x.ndim == 1 else x for x in sequences]
-            widths = {x.shape[1:] for x in sequences}
-            if len(widths) != 1 or len(next(iter(widths))) != 1:
-                raise ValueError(f"X: expected sequences (T_i, D) of one D, got shapes {sorted(widths)} per step")
-            data: Any = sequences
+            data: Any = _sequences(X)
         else:
             data = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True, ensure_min_samples=1)
             if data.ndim not in (2, 3):
                 raise ValueError(f"X: expected shape (N, T, D) or (N, T), got {data.shape}")
+            if not data.shape[1]:
+                raise ValueError(f"X: expected at least one time step, got shape {data.shape}")
             data = data[:, :, None] if data.ndim == 2 else data
         D = data[0].shape[-1]
         if reset:
@@ -232,18 +231,31 @@ class RNNEstimator(BaseEstimator):
 
 
 def _is_ragged(X: Any) -> bool:
-    """Whether X is a list, tuple or object array of sequences that are no rows of one array."""
+    """Whether X is a list, tuple, object array or Series of sequences that are no rows of one array."""
+    if getattr(X, "ndim", 0) == 1 and getattr(getattr(X, "dtype", None), "kind", "") == "O":
+        X = list(X)
+        return bool(X) and all(np.ndim(x) for x in X)
     if isinstance(X, np.ndarray) and X.dtype != object:
         return False
     if not isinstance(X, (list, tuple, np.ndarray)) or not len(X):
         return False
-    if not all(isinstance(x, (list, tuple, np.ndarray)) for x in X):
+    if not all(isinstance(x, (list, tuple)) or getattr(x, "ndim", 0) for x in X):
         return False
-    return (
-        isinstance(X, np.ndarray)
-        or any(isinstance(x, np.ndarray) and x.ndim == 2 for x in X)
-        or (len({len(x) for x in X}) > 1)
-    )
+    return isinstance(X, np.ndarray) or any(getattr(x, "ndim", 0) == 2 for x in X) or len({len(x) for x in X}) > 1
+
+
+def _sequences(X: Any) -> list[Array]:
+    """Each as float32 (T_i, D). An empty one does not tell its D."""
+    options: dict[str, Any] = {"dtype": np.float32, "ensure_2d": False, "allow_nd": True, "ensure_min_samples": 0}
+    sequences = [check_array(plain("X", x), **options) for x in X]
+    sequences = [x[:, None] if x.ndim == 1 and len(x) else x for x in sequences]
+    widths = {x.shape[1:] for x in sequences if x.shape != (0,)}
+    if len(widths) != 1 or len(next(iter(widths))) != 1:
+        raise ValueError(f"X: expected sequences (T_i, D) of one D, got shapes {sorted(widths)} per step")
+    (D,) = next(iter(widths))
+    if not any(map(len, sequences)):
+        raise ValueError("X: expected at least one time step, got empty sequences only")
+    return [x.reshape(0, D) if x.shape == (0,) else x for x in sequences]
 
 
 def _take(values: Any, rows: Array) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import as_real, check_lengths, check_plain, plain
+from .._validate import as_real, check_lengths, plain
 from ..layers.layout import without_rest
 from .weights import EQUAL, DataWeights, Weighting
 
@@ -188,10 +188,12 @@ class Batch:
     """
 
     def __init__(self, data: Data, rows: Array | slice) -> None:
-        if isinstance(rows, np.ndarray) and (np.diff(rows) == 1).all():
-            rows = slice(int(rows[0]), int(rows[-1]) + 1)  # a view, where the data are an array
+        if isinstance(rows, np.ndarray):
+            first, count = int(rows[0]), len(rows)
+            if int(rows[-1]) - first == count - 1 and (np.diff(rows) == 1).all():
+                rows = slice(first, first + count)  # a view, where the data are an array
         self._data, self._rows = data, rows
-        self._indices = np.arange(len(data))[rows]
+        self._indices = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
         self.lengths: Array | None = None if data.lengths is None else data.lengths[rows]
         self.T: Any = data.T if self.lengths is None else max(int(self.lengths.max()), 1)
 
@@ -281,19 +283,18 @@ def _padded_labels(y: Any) -> Array:
 
 def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) -> Any:
     """x as an array, or where it is a list of sequences as a list of arrays, of one dtype and one shape per step."""
-    check_plain("x", x)
     if not isinstance(x, (list, tuple)):
-        x = np.asarray(x)
+        x = plain("x", x)
         if x.dtype == object and x.ndim == 1 and len(x) and all(np.ndim(part) for part in x):
             x = list(x)  # an object array, or a pandas Series, of sequences
     if not isinstance(x, (list, tuple)) or not x:
-        x = _converted(np.asarray(x), dtype)
+        x = _converted(x, dtype)
         return x if may_be_empty and x.ndim else _at_least_one(x)
     parts = [plain("x", sequence) for sequence in x]
     if all(not part.ndim for part in parts):
-        return _converted(np.asarray(x), dtype)
+        return _converted(x, dtype)
     if not any(isinstance(sequence, np.ndarray) for sequence in x) and len({part.shape for part in parts}) == 1:
-        return _converted(np.asarray(x), dtype)  # nested lists of an array's shape
+        return _converted(x, dtype)  # nested lists of an array's shape
     first = next((part for part in parts if part.size), parts[0])
     if first.ndim > 1:  # an empty list does not tell its shape per step
         parts = [np.empty((0, *first.shape[1:]), first.dtype) if part.shape == (0,) else part for part in parts]
@@ -308,8 +309,9 @@ def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) ->
     return parts
 
 
-def _converted(x: Array, dtype: np.dtype[Any] | None) -> Array:
+def _converted(x: Any, dtype: np.dtype[Any] | None) -> Array:
     """x in the dtype of the model's layers, itself where it has it."""
+    x = plain("x", x)
     return as_real("x", x, dtype or x.dtype)
 
 

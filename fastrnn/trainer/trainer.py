@@ -16,6 +16,7 @@ from .. import optim
 from .._validate import as_generator, check_every, check_limit, check_size, check_tbptt, own_generator
 from ..layers import Module
 from . import saving
+from .arrays import NamedArrays
 from .bptt import BPTT
 from .callbacks import Callback
 from .carried import CarriedState
@@ -117,6 +118,7 @@ class Trainer:
         check_pieces(model, self.stateful, self.tbptt, every, self.objective)
         self._checkpointed = None if every is None else CheckpointedBPTT(self._bptt, every)
         self._feeding = Feeding(self)
+        self._arrays = NamedArrays(model)
         self.optimizer.resolve(model.params)
         saving.check_savable(self)
 
@@ -249,13 +251,11 @@ class Trainer:
         return not self._bptt.gathered.batches
 
     def _update(self) -> None:
-        params, frozen = self.model.params, []
+        (params, grads), frozen = self._arrays.get(), []
         if not self.model.trainable:
             trainable = self.model.trainable_params
             frozen = [name for name in params if name not in trainable]
-        self.optimizer.step(
-            params, self.model.grads, clip_norm=self.clip_norm, clip_value=self.clip_value, frozen=frozen
-        )
+        self.optimizer.step(params, grads, clip_norm=self.clip_norm, clip_value=self.clip_value, frozen=frozen)
 
     def partial_fit(
         self, x_t: Any, y_t: Any, *, mask: Any = None, sample_weight: Any = None, class_weight: Any = None
