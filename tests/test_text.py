@@ -433,6 +433,9 @@ def test_refusals(command, tmp_path, capsys):
     assert "No such file" in refusal(capsys, "train", "text", "none.txt")
     assert "--resume: expected a model in text.safetensors" in refusal(capsys, "train", "text", "t.txt", "--resume")
     assert "--output: expected a folder" in refusal(capsys, "train", "text", "--output", "no/where")
+    assert "--output: expected a file to write, got the folder ." in refusal(capsys, "train", "text", "--output", ".")
+    tied = "train", "text", "--tie-weights", "--embedding-size", "4"
+    assert "error: --tie-weights: expected False with" in refusal(capsys, *tied)
     assert "s.csv: expected a column 'c'" in refusal(capsys, "train", "csv", "s.csv", "--target", "c")
     assert "s.csv: expected at least window" in refusal(capsys, "train", "csv", "s.csv", "--target", "a")
     serialization.save_model(fastrnn.Linear(2, 2), tmp_path / "m")

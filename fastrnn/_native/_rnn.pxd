@@ -7,3 +7,4 @@ cdef class SequenceCache(Cache):
     cdef const fr_sequence_kernels *kernels  # NULL: made by hand
     cdef long T  # of x; that of `sequence` ends with the longest row
     cdef readonly str family
+    cdef tuple lookup  # (tokens, table), or None where x was x

@@ -33,5 +33,6 @@ def forward(
     reverse: bool = False,
     out: Any = None,
     training: bool = False,
+    table: Any = None,
 ) -> tuple[Any, Any, Any, SequenceCache | None]: ...
 def backward(cache: SequenceCache, doutput: Any, dh_n: Any, dc_n: Any, into: Any) -> dict[str, Any]: ...

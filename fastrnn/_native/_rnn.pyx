@@ -6,6 +6,7 @@ cimport numpy as cnp
 from fastrnn._native._arrays cimport (
     check_names, data_of, dense, gradient, hold, new_array, read_series, series_of, written_series,
 )
+from fastrnn._native._lookup cimport gradients_of_table, project_table
 from fastrnn._native._rows cimport read_rows
 from fastrnn._native._runtime cimport (
     Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped,
@@ -15,6 +16,7 @@ from fastrnn._native._sequence cimport (
     reserve_pointers, reserve_states, run_backward, run_forward, type_of_weights, whole_cost,
 )
 from fastrnn._native.kernels cimport *
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 cnp.import_array()
@@ -33,10 +35,12 @@ cdef class SequenceCache(Cache):
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
             weight_hr=None, bias_hr=None, weight_peephole=None, scale_ih=None, scale_hh=None, scale_hr=None, lengths=None,
             reset_mask=None, mask=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, bint reverse=False, out=None,
-            bint training=False):
+            bint training=False, table=None):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None).
 
-    scale_ih, scale_hh (G*H,), scale_hr (P,): of int8 weights, in inference."""
+    scale_ih, scale_hh (G*H,), scale_hr (P,): of int8 weights, in inference.
+    table: (V, D) vectors, x then being tokens (T, N), int64, C-contiguous, each in 0..V-1: the same as x = table[x], but each
+    vector is projected once. `backward` then has a pair (tokens (K,), gradients (K, D)) of the vectors looked up for "x"."""
     if training and scale_ih is not None:
         raise TypeError("training: expected False for int8 weights, which are for inference, got True")
     cdef int typenum = type_of_weights(weight_ih, scale_ih), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
@@ -47,7 +51,8 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     cdef long G = build_for(itemsize).sequence.gates(q.cell)
     read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole,
                  scale_ih, scale_hh, scale_hr)
-    cdef cnp.ndarray output = _read_x(q, held, typenum, x, out), h_n = None, c_n = None
+    cdef cnp.ndarray output, h_n = None, c_n = None, projected = None
+    output = _read_x(q, held, typenum, x, out) if table is None else _read_tokens(q, held, typenum, x, table, out)
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
     read_rows(q, held, lengths, reset_mask, mask, reverse, training, output)
@@ -59,11 +64,15 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
         c_n = new_array(typenum, q.N, q.H, -1, False)
 
     q.training = training
-    call.kernels = sequence_kernels(q, itemsize)
+    call.kernels = sequence_kernels(q, itemsize) if table is None else build_for(itemsize).sequence
     plan_call(&call, True)
+    if table is not None:
+        q.input_projection = FR_AHEAD
     cdef Workspace states = _make_states(&call), scratch = _make_scratch(&call)  # no-cython-lint: scratch lives to the end
     if q.cell == FR_LSTM:
         call.kernels.pack_state(q, q.workspace.c, data_of(c0_))
+    if table is not None:
+        projected = project_table(&call, typenum, table)  # no-cython-lint: lives to the end
     if q.T:
         with nogil:
             run_forward(&call)
@@ -76,15 +85,33 @@ def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weigh
     cdef SequenceCache cache = SequenceCache.__new__(SequenceCache)
     cache.sequence, cache.kernels, cache.typenum, cache.states, cache.arrays = call.sequence, call.kernels, typenum, states, held
     cache.T, cache.family = cnp.PyArray_DIM(output, 0), cell.family
+    cache.lookup = None if table is None else (x, table)
     return output, h_n, c_n, cache
 
 
 cdef cnp.ndarray _read_x(fr_sequence *q, list held, int typenum, x, out):
     """The output, new or `out`; `held` has the weights."""
-    cdef cnp.ndarray output, array, x_ = read_series(x, "x", typenum, "TND", -1, -1, q.D)
+    cdef cnp.ndarray output, x_ = read_series(x, "x", typenum, "TND", -1, -1, q.D)
     q.T, q.N = cnp.PyArray_DIM(x_, 0), cnp.PyArray_DIM(x_, 1)
     if q.N < 1:
         raise ValueError(f"x: expected shape (T, N, {q.D}) with N of at least 1, got {x.shape}")
+    output = _make_output(q, held, typenum, x_, out)
+    q.args.x = series_of(x_)
+    held.append(x_)
+    return output
+
+
+cdef cnp.ndarray _read_tokens(fr_sequence *q, list held, int typenum, cnp.ndarray x, table, out):
+    """The same for tokens, which are checked already."""
+    q.args.x.data = hold(held, table, "table", typenum, "VD", 2, -1, q.D)
+    q.T, q.N = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    q.args.tokens = <const int64_t *>cnp.PyArray_DATA(x)
+    held.append(x)
+    return _make_output(q, held, typenum, x, out)
+
+
+cdef cnp.ndarray _make_output(fr_sequence *q, list held, int typenum, cnp.ndarray x_, out):
+    cdef cnp.ndarray output, array
     if out is None:
         output = new_array(typenum, q.T, q.N, q.P, False)
     else:
@@ -93,8 +120,7 @@ cdef cnp.ndarray _read_x(fr_sequence *q, list held, int typenum, x, out):
             if np.may_share_memory(output, array) and np.shares_memory(output, array):
                 name = "x" if array is x_ else "the weights"
                 raise ValueError(f"out: expected an array apart from {name}, got one that overlaps it")
-    q.args.x, q.args.output = series_of(x_), series_of(output)
-    held.append(x_)
+    q.args.output = series_of(output)
     held.append(output)
     return output
 
@@ -193,7 +219,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         dc0 = gradients["c0"] = new_array(typenum, q.N, q.H, -1, False)
     cdef dict state_sums = _state_gradients(q, into, typenum) if into is not None and dh0 is not None else {}
     q.args.dh0 = data_of(dh0)
-    _weight_gradients(&call, typenum, sums, into)
+    _weight_gradients(&call, typenum, sums, into, cache.lookup is not None)
 
     plan_call(&call, False)
     cdef dict saved = None if into is None else _save(&call, into)
@@ -214,6 +240,8 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         call.kernels.grad_state(q, partition_of(&call, 0, 1, 0))
     if is_lstm:
         call.kernels.unpack_state(q, cnp.PyArray_DATA(dc0), q.scratch.dstate)
+    if cache.lookup is not None:
+        gradients["x"] = gradients_of_table(&call, cache.lookup, sums["weight_ih"], into is None or "x" not in into)
     for name, total in state_sums.items():
         with np.errstate(all="ignore"):
             total += gradients[name]
@@ -261,6 +289,8 @@ cdef list _names(const fr_sequence *q):
 cdef object _dx(SequenceCache cache, fr_sequence *q, into):
     """Written, unless it is the caller's: then added to. None where it is not asked for."""
     cdef cnp.ndarray dx
+    if cache.lookup is not None:
+        return None
     if into is None or "x" not in into:
         dx = new_array(cache.typenum, cache.T, q.N, q.D, q.rows.order != NULL)
     elif into["x"] is None:
@@ -281,12 +311,14 @@ cdef dict _state_gradients(const fr_sequence *q, into, int typenum):
     return found
 
 
-cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into) except -1:
+cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into, bint looked_up) except -1:
     """Where the gradients of weights are added up, entries of `sums` from now on."""
     cdef fr_sequence *q = &call.sequence
     cdef long GH = call.kernels.gates(q.cell) * q.H
     sums.update(dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh")))  # keys that are there in any case
     q.args.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, GH, q.D, True)
+    if looked_up:
+        q.args.dweight_ih = NULL  # of few rows, at the end: gradients_of_table
     q.args.dweight_hh = _sum(sums, into, "weight_hh", typenum, "GH", 2, GH, q.P, q.args.weight_hh != NULL)
     q.args.dbias_ih = _sum(sums, into, "bias_ih", typenum, "G", 1, GH, -1, q.args.bias_ih != NULL)
     q.args.dbias_hh = _sum(sums, into, "bias_hh", typenum, "G", 1, GH, -1, q.args.bias_hh != NULL)

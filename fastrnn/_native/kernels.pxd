@@ -49,6 +49,8 @@ cdef extern from "build.h" nogil:
 
     ctypedef struct fr_sequence_arguments:
         fr_series x, output
+        const int64_t *tokens
+        const void *projected
         const void *h0
         const void *weight_ih
         const void *weight_hh
@@ -128,6 +130,7 @@ cdef extern from "build.h" nogil:
         long (*gradients_size)(const fr_sequence *, int threads) noexcept nogil
         void (*pack_forward)(const fr_sequence *, fr_partition) noexcept nogil
         void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition) noexcept nogil
+        void (*project_table)(const fr_sequence *, void *projected, const void *table, long V) noexcept nogil
         void (*step_forward)(const fr_sequence *, int step_pass, long s, fr_partition) noexcept nogil
         void (*pack_backward)(const fr_sequence *, fr_partition) noexcept nogil
         void (*step_backward)(const fr_sequence *, int step_pass, long s, fr_partition) noexcept nogil
@@ -140,6 +143,7 @@ cdef extern from "build.h" nogil:
         void (*carry_outputs)(const fr_sequence *) noexcept nogil
         void (*gather_late)(const fr_sequence *) noexcept nogil
 
+    long fr_active(const fr_sequence *, long s)
     long fr_packed(const fr_sequence *, long s)
 
     # ---- Trees ----

@@ -90,7 +90,7 @@ def train_text(args: argparse.Namespace) -> None:
                 rng=args.seed,
             )
         except ValueError as error:  # cutoffs that do not fit the vocabulary
-            raise UserError(f"--{error}") from error
+            raise UserError("--" + str(error).replace("tie_weights", "tie-weights", 1)) from error
         trainer = fastrnn.Trainer(
             model,
             model.loss,

@@ -85,6 +85,8 @@ def check_output(output: Path, resume: bool) -> None:
     """Now, rather than fail when an epoch is over."""
     if resume and not output.exists():
         raise UserError(f"--resume: expected a model in {output}, got no such file")
+    if output.is_dir():
+        raise UserError(f"--output: expected a file to write, got the folder {output}")
     folder = output.resolve().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--output: expected a folder that can be written, got {folder}")

@@ -34,10 +34,13 @@ def sequence_forward(
     scale_ih: Maybe = None,
     scale_hh: Maybe = None,
     scale_hr: Maybe = None,
+    table: Maybe = None,
 ) -> tuple[Array, Array, Maybe, Any]:
     """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training.
 
-    scale_ih, scale_hh, scale_hr: of the rows of int8 weights, in inference."""
+    scale_ih, scale_hh, scale_hr: of the rows of int8 weights, in inference.
+    table: (V, D), x then being tokens (T, N), int64 in 0..V-1, that stand for its rows; `sequence_backward` returns the
+    tokens met (K,) and the gradients (K, D) of their rows for "x"."""
     if weight_hh is None:
         raise TypeError("weight_hh: expected a NumPy array, got NoneType")
     result: tuple[Array, Array, Maybe, Any] = _native.forward(
@@ -63,6 +66,7 @@ def sequence_forward(
         reverse=reverse,
         out=out,
         training=training,
+        table=table,
     )
     return result
 

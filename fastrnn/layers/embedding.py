@@ -17,6 +17,7 @@ from .. import _native
 from .._validate import as_generator, check_boolean, check_dtype, check_size
 from ..row_gradient import RowGradient, sum_by_token
 from ..streaming.builder import ChainBuilder
+from .lookup import Lookup, LookupGradient
 from .module import Array, Module
 from .protocol import NOTHING, Context
 from .weights import Start
@@ -118,16 +119,33 @@ class Embedding(Module):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
+        tokens, shape = self._tokens(x)
+        y = _native.take_rows(self._params["weight"], tokens).reshape(*shape, self.embedding_dim)
+        if training:
+            self._cache = (tokens, y.shape)
+        return y, None
+
+    def look_up(self, x: Any) -> Lookup | None:
+        if type(self)._own_forward is not Embedding.forward:
+            return None
+        tokens, shape = self._tokens(x)
+        table = self._params["weight"]
+        if not Lookup.pays(tokens.reshape(shape), table):
+            return None
+        for token in (tokens.min(), tokens.max()):
+            if not 0 <= token < self.num_embeddings:
+                raise IndexError(f"x: expected tokens 0..{self.num_embeddings - 1}, got {token}")
+        self._cache = (tokens, (*shape, self.embedding_dim))
+        return Lookup(tokens.reshape(shape), table)
+
+    def _tokens(self, x: Any) -> tuple[Array, tuple[int, ...]]:
+        """x as int64 in one row, and its shape."""
         x = np.asarray(x)
         if x.dtype.kind not in "iu":
             raise TypeError(f"x: expected integer tokens, got {x.dtype}")
         if x.dtype == np.uint64 and x.size and x.max() >= self.num_embeddings:  # it would turn negative
             raise IndexError(f"x: expected tokens 0..{self.num_embeddings - 1}, got {x.max()}")
-        tokens = np.ascontiguousarray(x.reshape(-1), np.int64)
-        y = _native.take_rows(self._params["weight"], tokens).reshape(*x.shape, self.embedding_dim)
-        if training:
-            self._cache = (tokens, y.shape)
-        return y, None
+        return np.ascontiguousarray(x.reshape(-1), np.int64), x.shape
 
     def compile_into(self, builder: ChainBuilder) -> bool:
         return builder.add_embedding(self._params["weight"])
@@ -135,10 +153,19 @@ class Embedding(Module):
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """dweight[v] += the sum of dy over all places that hold token v. Tokens have no gradient: dx is None."""
         tokens, shape = self._kept()
+        if isinstance(dy, LookupGradient):
+            self._cache = None
+            for met, sums in dy.parts:
+                self._add(met, sums)
+            return None, None
         if dy.shape != shape:
             raise ValueError(f"dy: expected shape {shape}, got {dy.shape}")
         self._cache = None
-        rows = dy.reshape(-1, self.embedding_dim)
+        self._add(tokens, dy.reshape(-1, self.embedding_dim))
+        return None, None
+
+    def _add(self, tokens: Array, rows: Array) -> None:
+        """To the gradient: rows[n] to row tokens[n]."""
         if self.padding_idx is not None and (kept := tokens != self.padding_idx).sum() < len(tokens):
             tokens, rows = tokens[kept], rows[kept]
         grad: Any = self._grads["weight"]
@@ -147,7 +174,6 @@ class Embedding(Module):
         elif len(tokens):
             indices, sums = sum_by_token(tokens, rows)
             grad[indices] += sums
-        return None, None
 
 
 def _check_padding(padding_idx: int | None, V: int) -> int | None:

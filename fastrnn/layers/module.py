@@ -10,6 +10,7 @@ import numpy as np
 from .._native import Stack
 from ..streaming.builder import ChainBuilder
 from ..streaming.stream import Stream, open_stream
+from .lookup import Lookup
 from .own import adapt
 from .prepared import Prepared
 from .protocol import NOTHING, Context, Layout, StateSpec, Time
@@ -54,6 +55,9 @@ class Module(Weights):
     """How many features it reads; None for any number, and where only the layer itself knows."""
     takes_newest: bool = False
     """True for a layer that reduces the axis of time to the newest step, so that it has a value at every step."""
+    reads_lookup: bool = False
+    """True for a layer whose `forward` in training takes a `Lookup` for the vectors that it stands for, and whose
+    `backpropagate` then returns a `LookupGradient` for their gradient."""
     exact_in_chain: bool = True
     """False for a layer that a compiled chain computes with other rounding than the layer itself."""
 
@@ -83,6 +87,11 @@ class Module(Weights):
 
         dstate0 is None for a layer without a state. need_dx=False: dx is not needed, and may be None."""
         raise NotImplementedError(f"{type(self).__name__} defines no backpropagate")
+
+    def look_up(self, x: Any) -> Lookup | None:
+        """In place of a `forward` in training, for a layer behind it that reads_lookup; None where there is nothing to
+        look up, or it does not pay."""
+        return None
 
     if TYPE_CHECKING:  # `adapt` sets them
         _own_forward = forward

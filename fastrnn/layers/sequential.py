@@ -51,6 +51,7 @@ class Sequential(Container):
         self.accepts = (accepted - {"targets"}) | (layers[-1].accepts & {"targets"})
         self.needs_targets = layers[-1].needs_targets
         self.features = _features(layers)
+        self._looked_up = (*(layer.reads_lookup for layer in layers[1:]), False)  # by the layer behind each
         self._begin(rng)
 
     def __len__(self) -> int:
@@ -110,12 +111,17 @@ class Sequential(Container):
         inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
         last = self.layers[-1]
         state_n: list[Any] = []
-        for layer, entry in zip(self.layers, check_entries("state", state, len(self.layers))):
+        entries = check_entries("state", state, len(self.layers))
+        for layer, entry, looked_up in zip(self.layers, entries, self._looked_up):
             told = context if layer is last else inner
             if entry is not None or told is not NOTHING:
                 layer.check_context(entry, told, within=True)
             try:
-                x, entry_n = layer.forward(x, entry, context=told, training=training)
+                found = layer.look_up(x) if looked_up and training else None
+                if found is not None:
+                    x, entry_n = found, None
+                else:
+                    x, entry_n = layer.forward(x, entry, context=told, training=training)
             except (TypeError, ValueError, IndexError) as error:
                 if not state_n or type(error) not in (TypeError, ValueError, IndexError):
                     raise  # the first layer's x is the caller's

@@ -12,6 +12,7 @@ import numpy as np
 from .._validate import as_real, check_size, check_state, kind_of
 from ..functional.spec import CellSpec
 from .layout import time_major
+from .lookup import Lookup
 from .module import Array
 from .stateful import Stateful
 
@@ -35,10 +36,12 @@ class StackStates(Stateful):
     def _state_widths(self) -> tuple[int, ...]:
         return self.spec.widths(self.hidden_size, self._h_size)
 
-    def _read_input(self, x: Array | None, state: State, steps: int | None) -> tuple[Array, bool]:
+    def _read_input(self, x: Any, state: State, steps: int | None) -> tuple[Any, bool]:
         """x time-major, and whether it has a batch axis; `steps` without input are an x of no features."""
         if (x is None) == (steps is None):
             raise ValueError("steps: expected a number of steps with x None, and None with an x")
+        if isinstance(x, Lookup) and x.shape[-1] == self.input_size and x.dtype == self.dtype:
+            return x.time_major(self.batch_first), True
         if x is not None:
             x = as_real("x", x, self.dtype)
             return time_major("x", x, None, self.batch_first, self.input_size), x.ndim == 3

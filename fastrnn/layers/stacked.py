@@ -38,6 +38,7 @@ from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
 from .init import orthogonal_gates, uniform
 from .layout import as_given, read_doutput, resets_of_directions, time_major_mask
+from .lookup import Lookup, LookupGradient
 from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .noise import Noise
@@ -156,6 +157,10 @@ class RecurrentLayer(StackStates):
             "learn_initial_state": self.learn_initial_state,
         }
 
+    @property
+    def reads_lookup(self) -> bool:  # type: ignore[override]
+        return not self.learn_initial_state and type(self)._own_forward is RecurrentLayer.forward
+
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def forward(
@@ -191,9 +196,10 @@ class RecurrentLayer(StackStates):
                 index = k * S + s
                 weights = self._weights_of(index, x is None, T, N, training)
                 h0, c0 = [a if a is None else a[index] for a in state0]
+                read, table = (y.tokens, y.table) if isinstance(y, Lookup) else (y, None)
                 output, h_n, c_n, cache = sequence_forward(
                     self.spec,
-                    y,
+                    read,
                     h0,
                     c0,
                     **weights,
@@ -203,6 +209,7 @@ class RecurrentLayer(StackStates):
                     reverse=bool(s),
                     out=both if both is None else both[:, :, s * P : (s + 1) * P],
                     training=training,
+                    table=table,
                 )
                 state_n.append([h_n] if c_n is None else [h_n, c_n])
                 caches.append(cache)
@@ -257,7 +264,8 @@ class RecurrentLayer(StackStates):
             dx = dy
         if learned:
             self._add_learned(learned, [np.stack(rows) for rows in zip(*dstate0)])
-        dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
+        if not isinstance(dx, LookupGradient):
+            dx = None if without_input or not need_dx else as_given(dx, batched, self.batch_first)
         return dx, self._pack(dstate0, batched)
 
     def _backward_of_layer(
@@ -280,11 +288,14 @@ class RecurrentLayer(StackStates):
             }
             if without_input and not k:
                 del into["weight_ih"]
-            if s or not (k or need_dx):
+            if (s and not isinstance(dx, LookupGradient)) or not (k or need_dx):
                 into["x"] = dx  # added to; None, of the first layer: not wanted
             grads = sequence_backward(self.spec.cell, dy, dh_n, dc_n, caches[index], into=into)
             dstate0[index] = [grads[f"{name}0"] for name in self.states]
-            dx = dx if s else grads["x"]
+            if isinstance(grads["x"], tuple):
+                dx = LookupGradient([*(dx.parts if s else ()), grads["x"]])
+            else:
+                dx = dx if s else grads["x"]
         return dx
 
     def _weights_of(self, index: int, without_input: bool, T: int, N: int, training: bool) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Corpus:
         for sentence in self.sentences:
             sentence = _check_sentence(sentence)
             for begin in range(0, len(sentence), PIECE):  # not all at once, so that Ctrl-C is heard
-                counts.update(sentence if len(sentence) <= PIECE else sentence[begin : begin + PIECE])
+                _count(counts, sentence if len(sentence) <= PIECE else sentence[begin : begin + PIECE])
             words += len(sentence)
             sentences += 1
             while most is not None and len(counts) > most:
@@ -144,6 +144,14 @@ class Corpus:
                 out[at] = _words.BREAK
                 at += 1
         yield out[:at]
+
+
+def _count(counts: Counter[str], words: Any) -> None:
+    try:
+        counts.update(words)
+    except TypeError:  # of one that cannot be a key
+        wrong = next(word for word in words if not isinstance(word, str))
+        raise TypeError(f"corpus_iterable: expected lists of words, got a word of {type(wrong).__name__}") from None
 
 
 def _both(sentences: Any) -> str:

@@ -35,6 +35,8 @@ def save(vectors: KeyedVectors, path: PathLike, *, binary: bool = False, header:
     for word in vectors.index_to_key:
         if not word or any(space in word for space in " \n\r\t\v\f"):
             raise ValueError(f"words: expected words without white space, got {word!r}")
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ValueError(f"words: expected words that UTF-8 can hold, got {word!r}")
     write_atomically(path, _rows(vectors, binary, header))
 
 
@@ -43,7 +45,7 @@ def _rows(vectors: KeyedVectors, binary: bool, header: bool) -> Iterator[bytes]:
         yield f"{len(vectors)} {vectors.vector_size}\n".encode()
     numbers = " ".join(["%.9g"] * vectors.vector_size)
     for word, row in zip(vectors.index_to_key, vectors.vectors):
-        name = word.encode("utf-8", "surrogatepass") + b" "
+        name = word.encode() + b" "
         yield name + (row.astype("<f4").tobytes() if binary else (numbers % tuple(row.tolist())).encode() + b"\n")
 
 
@@ -77,7 +79,7 @@ def load(
 
 def _sizes(line: bytes) -> tuple[int, int] | None:
     parts = line.split()
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.isdigit() and len(part) < 19 for part in parts):
         return None
     return int(parts[0]), int(parts[1])
 
@@ -104,20 +106,21 @@ def _read_text(
     words: list[str] = []
     rows: list[Array] = []
     line = first or file.readline()
-    while line and (wanted is None or len(words) < wanted):
-        # From the right, since some of GloVe's words have spaces in them.
-        parts = line.rstrip(b" \r\n").rsplit(b" ", D)
-        try:
-            if len(parts) != D + 1:
-                raise ValueError
-            rows.append(np.array(parts[1:], np.float32))
-            words.append(parts[0].decode())
-        except UnicodeDecodeError:
-            raise ValueError(f"{name}: expected UTF-8 text, got {_short(parts[0])} as a word") from None
-        except ValueError:
-            number = len(words) + 1 + (V is not None)
-            raise ValueError(f"{name}: expected a word and {D} numbers in line {number}, got {_short(line)}") from None
-        line = file.readline()
+    with np.errstate(over="raise"):  # by a number that float32 does not hold
+        while line and (wanted is None or len(words) < wanted):
+            # From the right, since some of GloVe's words have spaces in them.
+            parts = line.rstrip(b" \r\n").rsplit(b" ", D)
+            try:
+                if len(parts) != D + 1:
+                    raise ValueError
+                rows.append(np.array(parts[1:], np.float32))
+                words.append(parts[0].decode())
+            except UnicodeDecodeError:
+                raise ValueError(f"{name}: expected UTF-8 text, got {_short(parts[0])} as a word") from None
+            except (ValueError, FloatingPointError):
+                number, got = len(words) + 1 + (V is not None), _short(line)
+                raise ValueError(f"{name}: expected a word and {D} numbers in line {number}, got {got}") from None
+            line = file.readline()
     if V is not None and wanted is not None and len(words) < wanted:
         raise ValueError(f"{name}: expected {V} vectors, got {len(words)}; the file is cut short")
     return words, np.array(rows, np.float32).reshape(len(words), D)
@@ -125,7 +128,10 @@ def _read_text(
 
 def _read_binary(name: str, file: IO[bytes], V: int, D: int) -> tuple[list[str], Array]:
     words: list[str] = []
-    rows = np.empty((V, D), np.float32)
+    try:
+        rows = np.empty((V, D), np.float32)
+    except (ValueError, MemoryError):
+        raise ValueError(f"{name}: expected what memory can hold, got {V} vectors of {D} numbers") from None
     chunk, at = b"", 0
     while len(words) < V:
         space = chunk.find(b" ", at)

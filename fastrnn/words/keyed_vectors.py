@@ -73,6 +73,8 @@ class KeyedVectors:
         """The vector (D,) of a word, or the vectors (n, D) of several."""
         if isinstance(keys, str):
             return self.get_vector(keys)
+        if not isinstance(keys, Iterable):
+            raise TypeError(f"key: expected a word or several, got {type(keys).__name__}")
         return np.array([self.get_vector(key) for key in keys], np.float32).reshape(-1, self.vector_size)
 
     def get_vector(self, key: str, norm: bool = False) -> Array:
@@ -116,6 +118,8 @@ class KeyedVectors:
         vector = np.asarray(key, np.float32)
         if vector.shape != (self.vector_size,):
             raise ValueError(f"vector: expected shape ({self.vector_size},), got {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise ValueError("vector: expected finite numbers, got NaN or infinity")
         return _unit(vector) if norm else vector
 
     def add_vectors(self, keys: Sequence[str], weights: Any, *, replace: bool = False) -> None:

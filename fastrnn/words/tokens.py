@@ -5,10 +5,12 @@ Letters: N samples, T steps of a sample, L tokens of a text.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import re
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,10 +67,41 @@ class Tokenizer:
         return f"Tokenizer({self.pattern!r}, lowercase={self.lowercase})"
 
 
+class _Unpacked(gzip.GzipFile):
+    """A packed file that says its name where it is none, or is damaged."""
+
+    def _named(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            return read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{self.name}: expected a gzip file, got a damaged one ({error})") from None
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._named(super().read, -1 if size is None else size)
+
+    def peek(self, size: int) -> bytes:
+        return self._named(super().peek, size)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._named(super().readline, -1 if size is None else size)
+
+
 def open_binary(path: PathLike) -> IO[bytes]:
-    """A file to read bytes from, unpacked where its name ends in .gz."""
+    """A file to read bytes from, unpacked where its name ends in .gz, without the mark that some programs put before
+    UTF-8. Raises ValueError, with the file's name, here or in reading, where what is packed is damaged or cut short."""
     path = os.fspath(path)
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    return _without_mark(_Unpacked(path, "rb") if path.endswith(".gz") else open(path, "rb"))
+
+
+def _without_mark(file: Any) -> IO[bytes]:
+    try:
+        if file.peek(3).startswith(codecs.BOM_UTF8):
+            file.read(3)
+    except BaseException:
+        file.close()
+        raise
+    unmarked: IO[bytes] = file
+    return unmarked
 
 
 def read_lines(path: PathLike) -> Iterator[str]:

@@ -102,6 +102,8 @@ class Word2Vec:
         self.sample = check_not_negative("sample", sample)
         self.ns_exponent = check_number("ns_exponent", ns_exponent)
         self.seed, self.workers = check_size("seed", seed, 0), check_size("workers", workers)
+        if self.seed >> 64:
+            raise ValueError(f"seed: expected a whole number below 2**64, got {seed}")
         self.sg, self.hs, self.cbow_mean = (_flag(*pair) for pair in (("sg", sg), ("hs", hs), ("cbow_mean", cbow_mean)))
         self.negative = check_size("negative", negative, 0)
         if not self.negative and not self.hs:
@@ -141,6 +143,9 @@ class Word2Vec:
 
     def build_vocab_from_freq(self, word_freq: dict[str, int], corpus_count: int | None = None) -> None:
         """Take counts that are known already. corpus_count: how many sentences they are from."""
+        for word, count in word_freq.items():
+            if not isinstance(word, str) or check_size("word_freq", count, 0) >> 62:
+                raise ValueError(f"word_freq: expected counts of words below 2**62, got {word!r}: {count!r}")
         ranked = sorted(word_freq.items(), key=lambda item: -item[1])  # stable: ties in the order they were met
         ranked = [item for item in ranked if item[1] >= max(self.min_count, 1)][: self.max_final_vocab]
         if len(ranked) < (2 if self.hs else 1):
@@ -204,6 +209,8 @@ class Word2Vec:
         row = None
         if corpus.keeps(total):
             row = np.concatenate([*corpus.pieces(self.wv.key_to_index)])
+            if not (row >= 0).any():
+                raise ValueError("corpus: expected words of the vocabulary, got none")
             total = max(len(row), 1)
         self.epoch_losses = []
         trained = 0
@@ -228,7 +235,12 @@ class Word2Vec:
                 self.epoch_losses.append(loss)
         finally:
             self.wv.refresh()  # norms, and what else is kept of the vectors; after Ctrl-C too
+        self._check_finite(start)
         return trained, self.corpus_total_words * epochs
+
+    def _check_finite(self, alpha: float) -> None:
+        if not np.isfinite(np.add.reduce(self._inputs, axis=None, dtype=np.float64)):
+            raise FloatingPointError(f"alpha: expected one with which vectors stay finite, got {alpha:g}")
 
     def _stretches(self, corpus: Corpus, row: Array | None, trainer: _words.Trainer, epoch: int) -> Iterable[Any]:
         if row is None:
@@ -254,7 +266,7 @@ class Word2Vec:
             self._outputs,
             self._nodes,
             keep_limits(self._counts, self.sample),
-            _words.alias_table(self._counts.astype(float) ** self.ns_exponent),
+            _words.alias_table(_weights(self._counts, self.ns_exponent)),
             _words.huffman(self._counts) if self.hs else None,
             self._grams,
             seed=self.seed,
@@ -342,6 +354,16 @@ def keep_limits(counts: Array, sample: float) -> Array:
     threshold = total if not sample else sample * total if sample < 1 else sample * (3 + 5**0.5) / 2
     part = threshold / counts.astype(float)
     return np.minimum(np.minimum(np.sqrt(part) + part, 1) * 2.0**32, 0xFFFFFFFF).astype(np.uint32)
+
+
+def _weights(counts: Array, exponent: float) -> Array:
+    """counts ** exponent (V,), up to a factor."""
+    with np.errstate(over="ignore", under="ignore"):
+        weights: Array = counts.astype(float) ** exponent
+        if not 0 < weights.sum() < np.inf:  # an exponent beyond all reason
+            logs = np.log(counts.astype(float)) * exponent
+            weights = np.exp(logs - logs.max())
+    return weights
 
 
 def _flag(name: str, value: Any) -> int:

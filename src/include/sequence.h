@@ -16,6 +16,8 @@
 #include "partition.h"
 #include "work.h"
 
+#include <stdint.h>
+
 /* A user's array over time: element (t, n, k) is at data + t * step + n * row + k. */
 typedef struct {
     void *data;
@@ -54,9 +56,11 @@ enum fr_input_projection { FR_FUSED, FR_SEQUENTIAL, FR_AHEAD };
 
 /* The user's arrays. Backward adds to where it says +=. */
 typedef struct {
-    fr_series x;                       /* (T, N, D) in */
-    fr_series output;                  /* (T, N, P) out; also where h of the step before is read */
-    const void *h0;                    /* (N, P) or NULL: zeros */
+    fr_series x;           /* (T, N, D) in */
+    const int64_t *tokens; /* (T, N): what stands in x then are rows of a table, already projected; NULL: x is x */
+    const void *projected; /* (V, inputs_row) that table, as project_table leaves it; goes with FR_AHEAD */
+    fr_series output;      /* (T, N, P) out; also where h of the step before is read */
+    const void *h0;        /* (N, P) or NULL: zeros */
     const void *weight_ih, *weight_hh; /* (G*H, D), (G*H, P) */
     const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
     const void *weight_hr, *bias_hr;   /* (P, H), (P,): the projection; or NULL */
@@ -140,6 +144,7 @@ typedef struct {
 
     void (*pack_forward)(const fr_sequence *, fr_partition);
     void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition);
+    void (*project_table)(const fr_sequence *, void *projected, const void *table, long V); /* (V, D), once packed */
     void (*step_forward)(const fr_sequence *, int pass, long s, fr_partition);
 
     void (*pack_backward)(const fr_sequence *, fr_partition);

@@ -140,13 +140,54 @@ static void project_rows(const fr_sequence *q, const real **x, real *out, long r
     }
 }
 
+enum { MOST_TOGETHER = 96 }; /* rows of x that stay in L2 while panels change */
+
+/* A table of vectors instead: what stands in x is one of few rows, so each is projected once, and then looked up. */
+static void project_table(const fr_sequence *q, void *projected, const void *table, long V) {
+    const fr_partition all = {.count = 1};
+    const real *x[MOST_TOGETHER];
+    for (long v = 0, count; v < V; v += count) {
+        count = MIN(V - v, (long)MOST_TOGETHER);
+        for (long k = 0; k < count; k++) x[k] = (const real *)table + (v + k) * q->D;
+        project_rows(q, x, (real *)projected + v * inputs_row(q), count, all);
+    }
+}
+
+/* Of one product the columns first .. first + count - 1 of the projected inputs. */
+static void copy_projected(const fr_sequence *q, long first, long count, long s, range rows) {
+    const long row = inputs_row(q);
+    for (long i = rows.begin; i < rows.end; i++) {
+        const int64_t token = q->args.tokens[time_of(q, s, i) * q->N + user_row(q, i)];
+        real *to = (real *)q->scratch.inputs + (fr_packed(q, s) + i - q->scratch.inputs_start) * row;
+        memcpy(to + first, (const real *)q->args.projected + token * row + first, count * sizeof(real));
+    }
+}
+
+static void look_up_projected(const fr_sequence *q, long s_begin, long s_end, fr_partition partition) {
+    for (int index = 0; index < cell_of(q)->products; index++) {
+        const forward_product p = forward_product_at(q, index);
+        const range panels = panels_of(forward_panels(&p), partition);
+        if (panels.begin == panels.end) continue;
+        const long first = forward_panel_at(q, &p, panels.begin).inputs;
+        const long end =
+            panels.end == forward_panels(&p) ? accumulators_end(&p) : forward_panel_at(q, &p, panels.end).inputs;
+        for (long s = s_begin; s < s_end; s++) {
+            block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+            while (next_block(&walk)) copy_projected(q, first, end - first, s, walk.rows);
+        }
+    }
+}
+
 static void project(const fr_sequence *q, long s_begin, long s_end, fr_partition partition) {
-    enum { MOST_ROWS = 96 }; /* rows of x that stay in L2 while panels change */
-    const real *x[MOST_ROWS];
+    if (q->args.tokens) {
+        look_up_projected(q, s_begin, s_end, partition);
+        return;
+    }
+    const real *x[MOST_TOGETHER];
     const int all_rows = partition.by_units || partition.count == 1;
     const long row = inputs_row(q);
     long together = (long)(400 * 1024 / sizeof(real)) / (q->D > 64 ? q->D : 64), count = 0;
-    together = OPERANDS_APART ? ROW_BLOCK : together < 24 ? 24 : MIN(together, (long)MOST_ROWS);
+    together = OPERANDS_APART ? ROW_BLOCK : together < 24 ? 24 : MIN(together, (long)MOST_TOGETHER);
     for (long s = s_begin; s < s_end; s++) {
         block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
         while (next_block(&walk))

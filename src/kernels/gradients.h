@@ -192,7 +192,7 @@ static void grad_cell_weights(const fr_sequence *q, fr_partition partition) {
     for (long m = 0, depth; m < all; m += depth) {
         depth = MIN(DEPTH, all - m);
         pack_cell_gradients(q, packed, blocks, m, depth);
-        if (q->D) add_weight_product(q, &gates, &from_x, packed, panel, blocks, m, depth);
+        if (q->D && q->args.dweight_ih) add_weight_product(q, &gates, &from_x, packed, panel, blocks, m, depth);
         for (int i = 0; i < cell->products && q->args.weight_hh; i++) {
             const backward_descriptor *form = &cell->backward[i];
             const weight_product from_h = {q->args.dweight_hh, q->P,        form->same_step ? INNER : H_BEFORE,

@@ -37,6 +37,7 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .gradients_size = gradients_size,
     .pack_forward = pack_forward,
     .project = PROJECTS_AHEAD ? project : 0,
+    .project_table = PROJECTS_AHEAD ? project_table : 0,
     .step_forward = step_forward,
     .pack_backward = pack_backward,
     .step_backward = step_backward,
