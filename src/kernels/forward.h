@@ -143,7 +143,7 @@ static void project_rows(const fr_sequence *q, const real **x, real *out, long r
 enum { MOST_TOGETHER = 96 }; /* rows of x that stay in L2 while panels change */
 
 /* A table of vectors instead: what stands in x is one of few rows, so each is projected once, and then looked up. */
-static void project_table(const fr_sequence *q, void *projected, const void *table, long V) {
+INLINE void project_table(const fr_sequence *q, void *projected, const void *table, long V) {
     const fr_partition all = {.count = 1};
     const real *x[MOST_TOGETHER];
     for (long v = 0, count; v < V; v += count) {
