@@ -84,6 +84,7 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
     q.args.bias_hh = hold(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "P", 1, q.P, -1)
     q.args.weight_peephole = hold(held, weight_peephole, "weight_peephole", typenum, "H", 1, 3 * q.H, -1)
+    q.options.generic = q.options.generic or weight_peephole is not None  # whatever the CellSpec said
     return 0
 
 
