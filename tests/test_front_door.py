@@ -480,3 +480,17 @@ def test_a_file_that_is_mapped_is_read_and_left_alone(tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     for call in doors().values():
         np.testing.assert_allclose(call(mapped), call(SERIES), rtol=1e-6)
+
+
+def test_words_are_named_as_words():
+    """Not as sequences of differing dtypes, <U3 and <U5, and not as wrong classes."""
+    tagger = Sequential(Embedding(9, 4, rng=0), GRU(4, 5, batch_first=True, rng=1), Linear(5, 3, rng=2))
+    words, tags, tokens = [["the", "cat"], ["a", "mouse", "eats"]], [["D", "N"], ["D", "N", "V"]], [[0, 1], [2, 3, 4]]
+    with pytest.raises(TypeError, match="x: expected real numbers, got <U3; encode words or classes as numbers"):
+        Trainer(tagger).fit(words, tokens, progress=False)
+    with pytest.raises(
+        TypeError, match="y: expected numbers, got <U1; number the classes from 0, or take an estimator"
+    ):
+        Trainer(tagger).fit(tokens, tags, progress=False)
+    with pytest.raises(TypeError, match="y: expected numbers, got <U1; number the classes from 0"):
+        Trainer(tagger).fit(tokens[:1] * 2, tags[:1] * 2, progress=False)
