@@ -292,26 +292,25 @@ def check_lengths(lengths: Any, T: int, N: int) -> NDArray[np.intp]:
 
 def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
     """Before which steps a state is zeroed: booleans, (T, N); None where nothing is reset."""
-    if reset_mask is None:
-        return None
-    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
-    if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), got {reset_mask.shape}")
-    return reset_mask if reset_mask.any() else None
+    flags = _check_flags("reset_mask", reset_mask, T, N)
+    return flags if flags is not None and flags.any() else None
 
 
 def check_mask(mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
     """Which steps are real: booleans, (T, N); None where all are."""
-    if mask is None:
+    flags = _check_flags("mask", mask, T, N)
+    return None if flags is None or flags.all() else flags
+
+
+def _check_flags(name: str, flags: Any, T: int, N: int) -> NDArray[np.bool_] | None:
+    if flags is None:
         return None
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
-    if mask.shape != (T, N):
-        raise ValueError(f"mask: expected shape ({T}, {N}) = (T, N), got {mask.shape}")
-    return None if mask.all() else mask
+    if not isinstance(flags, np.ndarray) or flags.dtype != np.bool_:
+        got = flags.dtype if isinstance(flags, np.ndarray) else type(flags).__name__
+        raise TypeError(f"{name}: expected a NumPy array of bool, got {got}")
+    if flags.shape != (T, N):
+        raise ValueError(f"{name}: expected shape ({T}, {N}) = (T, N), got {flags.shape}")
+    return flags
 
 
 def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -297,7 +297,7 @@ cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr
 
 cdef void backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
-    ends before all do, so nobody is at the gradients of weights yet."""
+    ends before all do, so no thread is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
     cdef fr_task task

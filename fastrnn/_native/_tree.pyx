@@ -75,7 +75,7 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
 
 cdef void _backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights. All
-    have a barrier before each phase, so nobody is at the last one while another may stop in the phase before."""
+    have a barrier before each phase, so no thread is at the last one while another may stop in the phase before."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
     cdef fr_trees own = call.trees

@@ -66,6 +66,17 @@ class Jordan(Stateful):
     """
 
     accepts = frozenset({"state", "lengths", "reset_mask", "mask", "targets"})
+    _arguments = (
+        "input_size",
+        "hidden_size",
+        "output_size",
+        "nonlinearity",
+        "output_activation",
+        "teacher_forcing",
+        "bias",
+        "batch_first",
+        "dtype",
+    )
     batch_first: bool
     _rng: np.random.Generator
 
@@ -108,19 +119,6 @@ class Jordan(Stateful):
     @property
     def state_spec(self) -> StateSpec:
         return StateSpec(("y",), (self.output_size,))
-
-    def arguments(self) -> dict[str, Any]:
-        return {
-            "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
-            "output_size": self.output_size,
-            "nonlinearity": self.nonlinearity,
-            "output_activation": self.output_activation,
-            "teacher_forcing": self.teacher_forcing,
-            "bias": self.bias,
-            "batch_first": self.batch_first,
-            "dtype": self.dtype.name,
-        }
 
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 

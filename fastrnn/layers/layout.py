@@ -118,7 +118,7 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
 
 
 def resets_of_directions(reset_mask: Any, lengths: Any, S: int, T: int, N: int) -> list[Array | None]:
-    """The mask (T, N) for each of S directions: a boundary before step t is one before step t - 1 for who comes from
+    """The mask (T, N) for each of S directions: a boundary before step t is one before step t - 1 in the direction from
     the end."""
     if S == 1 or check_reset_mask(reset_mask, T, N) is None:
         return [reset_mask if S == 1 else None] * S

@@ -21,6 +21,7 @@ class Pool(Module):
     """What the layers share that reduce the axis of time to one vector. Sequences may be cut into segments, each pooled
     by itself: `merge` then makes of the segments what the whole would give, and `split` is its gradient."""
 
+    _arguments = ("batch_first",)
     time = Time.REDUCES
     accepts = frozenset({"lengths", "mask"})
     batch_first: bool
@@ -28,9 +29,6 @@ class Pool(Module):
     def __init__(self, *, batch_first: bool = False) -> None:
         super().__init__()
         self.batch_first = bool(batch_first)
-
-    def arguments(self) -> dict[str, Any]:
-        return {"batch_first": self.batch_first}
 
     def __call__(
         self, x: Array, *, lengths: Array | None = None, mask: Array | None = None, training: bool = False

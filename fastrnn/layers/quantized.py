@@ -3,8 +3,8 @@
 Letters: G gates, H hidden size, P width of h; D inputs, M outputs of a Linear.
 
 A matrix W is stored as whole numbers Q in -127..127 and a scale for each of its rows, W ~ scale[:, None] * Q, with
-scale = max |row| / 127. Biases, peepholes, states and activations are float32. What the kernels multiply Q with, rows of
-x and of h, they round to 16 bits of the row's largest entry; `fastrnn.reference.quantized` has both in NumPy.
+scale = max |row| / 127. Biases, peepholes, states and activations are float32. What the kernels multiply Q with, rows
+of x and of h, they round to 16 bits of the row's largest entry; `fastrnn.reference.quantized` has both in NumPy.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def quantize(model: Module, dtype: str = "int8", *, linear: bool = False) -> Mod
 
 def _quantized(layer: Module, label: str, linear: bool) -> Module:
     if isinstance(layer, Sequential):
-        parts = (_quantized(part, f"layer {name} ({type(part).__name__})", linear) for name, part in layer.parts().items())
+        parts = (
+            _quantized(part, f"layer {name} ({type(part).__name__})", linear) for name, part in layer.parts().items()
+        )
         copied = Sequential(*parts)
         for name, to in layer._ties.items():
             if not any(isinstance(copied._find("name", each)[0], QuantizedLinear) for each in (name, to)):
@@ -112,6 +114,10 @@ class Quantized(Module):
         """Bytes of all parameters."""
         return sum(a.nbytes for a in self._params.values())
 
+    @property
+    def trainable(self) -> bool:
+        return False
+
     def check_trainable(self, *, alone: bool = True) -> None:
         raise TypeError(f"model: expected float32 layers to train, got {type(self).__name__}, which is for inference")
 
@@ -120,7 +126,9 @@ class Quantized(Module):
 
     def _refuse_training(self, training: bool) -> None:
         if training:
-            raise TypeError(f"{type(self).__name__}: expected training=False, as int8 weights are for inference, got True")
+            raise TypeError(
+                f"{type(self).__name__}: expected training=False, as int8 weights are for inference, got True"
+            )
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         raise TypeError(f"{type(self).__name__}: expected float32 weights for a backward, got int8 ones")
@@ -137,10 +145,12 @@ class QuantizedRecurrent(Quantized, RecurrentLayer):
     """An RNN, GRU or LSTM with int8 weights, made by `quantize`. Parameters are those of that layer, its matrices int8, and
     "weight_ih_l0_scale" (G*H,) and so on; all are zeros at first. Calls are those of `RNN`, without training."""
 
-    def __init__(self, spec: CellSpec | Mapping[str, Any], input_size: int, hidden_size: int, num_layers: int = 1, **options: Any):
+    def __init__(
+        self, spec: CellSpec | Mapping[str, Any], input_size: int, hidden_size: int, num_layers: int = 1, **options: Any
+    ):
         spec = spec if isinstance(spec, CellSpec) else CellSpec(**spec)
         self.proj_size = check_size("proj_size", options.pop("proj_size", 0), least=0)
-        defaults = {
+        told: dict[str, Any] = {
             "bias": True,
             "batch_first": False,
             "dropout": 0.0,
@@ -150,7 +160,7 @@ class QuantizedRecurrent(Quantized, RecurrentLayer):
             "recurrent_dropout": 0.0,
             "zoneout": 0.0,
         }
-        told = defaults | options
+        told |= options
         super().__init__(
             spec,
             input_size,
@@ -187,8 +197,12 @@ class QuantizedRecurrent(Quantized, RecurrentLayer):
         raise TypeError("QuantizedRecurrent: expected float32 weights to trace, got int8 ones")
 
     def __repr__(self) -> str:
-        shared = ", ".join(f"{name}={value!r}" for name, value in _shared_arguments(self).items())
-        return f"<QuantizedRecurrent({self.spec.cell}, {shared}): int8 weights, {self.nbytes:,} bytes>"
+        said = {"bias": True, "num_layers": 1, "merge": "concat", "dropout": 0.0}  # and what is False
+        shared = _shared_arguments(self).items()
+        given = ", ".join(
+            f"{name}={value!r}" for name, value in shared if value is not False and value != said.get(name, 0)
+        )
+        return f"<QuantizedRecurrent({self.spec.cell}, {given}): int8 weights, {self.nbytes:,} bytes>"
 
 
 def _shared_arguments(layer: Any) -> dict[str, Any]:
@@ -227,8 +241,9 @@ class QuantizedLinear(Quantized):
         if x.size == 0:
             return np.zeros((*x.shape[:-1], self.out_features), np.float32), None
         stack = self.open_stack()
-        assert stack is not None
-        return stack.map(x), None
+        y = None if stack is None else stack.map(x)
+        assert y is not None  # x is as it takes it
+        return y, None
 
     def make_stack(self) -> Stack:
         names = {"weight_ih": "weight", "scale_ih": "weight_scale"} | ({"bias_ih": "bias"} if self.bias else {})

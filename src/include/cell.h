@@ -1,4 +1,4 @@
-/* Numbers that name cells and activations, for Python, Cython and C alike. */
+/* Numbers that name cells and activations, and a cell's options, for Cython and C alike. */
 #ifndef FASTRNN_CELL_H
 #define FASTRNN_CELL_H
 

@@ -61,7 +61,8 @@ typedef struct {
     const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
     const void *weight_hr, *bias_hr;   /* (P, H), (P,): the projection; or NULL */
     const void *weight_peephole;       /* (3*H,) i, f, o, or NULL */
-    const void *scale_ih, *scale_hh, *scale_hr; /* of int8 weights: (G*H,), (G*H,), (P,) reals; all NULL: weights are reals */
+    const void *scale_ih, *scale_hh,
+        *scale_hr;              /* of int8 weights: (G*H,), (G*H,), (P,) reals; all NULL: weights are reals */
     const void *recurrent_mask; /* (N, P) what h is multiplied with before it meets the recurrent weights; or NULL */
     fr_series zoneout_h,
         zoneout_c; /* (T, N, P), (T, N, H) the part of the state before that is kept; data NULL: none */
@@ -79,7 +80,7 @@ typedef struct {
 typedef struct {
     void *bias;    /* summed biases in panel order, then padded peepholes */
     void *zeros;   /* a row of zeros: the state of a row that starts anew */
-    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where no backward follows */
     void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
     void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
     void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */

@@ -105,7 +105,7 @@ INLINE void lstm_forward_as(const int is_default, EPILOGUE_ARGS) {
         store_part(s->h[n] + unit, outputs[n - row] * candidate(is_default, s, load(s->c + n * s->Hp + unit)), lanes);
 }
 
-/* The default cell in inference, where nobody reads the gates again: three divisions instead of five. */
+/* The default cell in inference, where no backward reads the gates again: three divisions instead of five. */
 static void lstm_inference(EPILOGUE_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);

@@ -25,7 +25,6 @@ enum { MOST_PAIRS = 256 };
 typedef int16_t shorts __attribute__((vector_size(VECTOR_BYTES)));
 typedef int16_t half_shorts __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef int16_t half_shorts_anywhere __attribute__((vector_size(VECTOR_BYTES / 2), aligned(2), may_alias));
-typedef int8_t half_bytes __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef int8_t half_bytes_anywhere __attribute__((vector_size(VECTOR_BYTES / 2), aligned(1), may_alias));
 typedef int32_t pair_anywhere __attribute__((may_alias));
 
@@ -50,22 +49,45 @@ static real largest_of(const real *row, long K) {
         const veci bits = (veci)load_part(row + k, K - k) & 0x7fffffff;
         most = larger_of(bits, most);
     }
-    for (int lane = 1; lane < VL; lane++) most[0] = most[lane] > most[0] ? most[lane] : most[0];
-    return ((vec)most)[0];
+    int32_t lanes[VL], all = 0;
+    real largest;
+    memcpy(lanes, &most, sizeof lanes);
+    for (int lane = 0; lane < VL; lane++) all = lanes[lane] > all ? lanes[lane] : all;
+    memcpy(&largest, &all, sizeof largest);
+    return largest;
+}
+
+/* To the nearest whole numbers, even ones of two. */
+INLINE veci rounded(vec x) {
+#if VECTOR_BYTES == 64
+    return (veci)_mm512_cvtps_epi32((__m512)x);
+#elif VECTOR_BYTES == 32
+    return (veci)_mm256_cvtps_epi32((__m256)x);
+#elif defined(__SSE2__)
+    return (veci)_mm_cvtps_epi32((__m128)x);
+#else
+    return (veci)(x + 12582912.0f) - 0x4b400000; /* 1.5 * 2^23: a sum with it ends at the unit */
+#endif
+}
+
+/* The lower halves of the lanes. */
+INLINE void store_shorts(int16_t *to, veci numbers) {
+#if VECTOR_BYTES == 64
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)numbers));
+#else
+    *(half_shorts_anywhere *)to = __builtin_convertvector(numbers, half_shorts);
+#endif
 }
 
 static void put_row(real *line, const real *row, long K) {
-    const real least = 1e-30f, most = 32767, rounder = 12582912; /* 1.5 * 2^23: a sum with it ends at the unit */
+    const real least = 1e-30f, most = 32767;
     real largest = largest_of(row, K);
     const int finite = largest - largest == 0;
     if (largest < least) largest = least;
     line[0] = finite ? largest / most : __builtin_nanf("");
     const vec scale = splat(finite ? most / largest : 0);
-    for (long k = 0; k < K; k += VL) {
-        const vec rounded = load_part(row + k, K - k) * scale + rounder;
-        const veci numbers = (veci)rounded & -finite;
-        *(half_shorts_anywhere *)((int16_t *)(line + VL) + k) = __builtin_convertvector(numbers, half_shorts);
-    }
+    for (long k = 0; k < K; k += VL)
+        store_shorts((int16_t *)(line + VL) + k, rounded(load_part(row + k, K - k) * scale) & -finite);
 }
 
 /* ---- Panels: (NV, VL) scales, then (pairs, NV, VL, 2) int8 ---- */
@@ -74,8 +96,8 @@ static void put_row(real *line, const real *row, long K) {
 INLINE long panel_depth(long K) { return K ? 1 + pairs_of(K) / 2 : 0; }
 
 /* Vector v of the panel: columns are `lanes` rows of a matrix with their scales; the rest is 0. */
-static void pack_transposed(real *panel, int NV, int v, const raw_weight *rows, const real *scales, long row, long lanes,
-                            long K) {
+static void pack_transposed(real *panel, int NV, int v, const raw_weight *rows, const real *scales, long row,
+                            long lanes, long K) {
     int8_t *to = (int8_t *)(panel + NV * VL) + v * VL * 2;
     store(panel + v * VL, load_part(scales, lanes));
     for (long k = 0; k < 2 * pairs_of(K); k += 2, to += NV * VL * 2)
@@ -84,6 +106,17 @@ static void pack_transposed(real *panel, int NV, int v, const raw_weight *rows, 
 }
 
 /* ---- The tile ---- */
+
+/* Pairs of int8 as pairs of int16. GCC makes two halves of a whole vector's conversion. */
+INLINE shorts widened(const int8_t *from) {
+#if VECTOR_BYTES == 64
+    return (shorts)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from));
+#elif VECTOR_BYTES == 32
+    return (shorts)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
+#else
+    return __builtin_convertvector(*(const half_bytes_anywhere *)from, shorts);
+#endif
+}
 
 /* sums + the products of a pair of numbers, the same in all lanes, with the pairs of b's lanes. */
 INLINE veci add_pairs(veci sums, veci pair, shorts b) {
@@ -120,13 +153,11 @@ INLINE void sum_pairs(const int MR, const int NV, veci sums[ROW_BLOCK][4], const
     const int chains = MR * NV * 2 <= VECTOR_REGISTERS / 2 ? 2 : 1;
     veci more[ROW_BLOCK][4];
     UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) sums[m][v] = more[m][v] = (veci){0};
-    for (long k = begin; k < end; k += 2)
-        UNROLL for (int i = 0; i < 2; i++) {
+    for (long k = begin; k < end; k += 2) UNROLL for (int i = 0; i < 2; i++) {
             veci pair[ROW_BLOCK];
             UNROLL for (int m = 0; m < MR; m++) pair[m] = ((const pair_anywhere *)a[m])[k + i] - (veci){0};
             UNROLL for (int v = 0; v < NV; v++) {
-                const half_bytes w = *(const half_bytes_anywhere *)(b + ((k + i) * NV + v) * VL * 2);
-                const shorts wide = __builtin_convertvector(w, shorts);
+                const shorts wide = widened(b + ((k + i) * NV + v) * VL * 2);
                 UNROLL for (int m = 0; m < MR; m++) {
                     veci *sum = chains == 2 && i ? &more[m][v] : &sums[m][v];
                     *sum = add_pairs(*sum, pair[m], wide);
@@ -139,7 +170,8 @@ INLINE void sum_pairs(const int MR, const int NV, veci sums[ROW_BLOCK][4], const
 INLINE void tile(const int MR, const int NV, TILE_ARGS) {
     (void)order;
     for (int m = 0; !n_products && m < MR; m++)
-        for (int v = 0; v < NV; v++) store(c + m * c_row + v * VL, init ? load(init + m * init_row + v * VL) : (vec){0});
+        for (int v = 0; v < NV; v++)
+            store(c + m * c_row + v * VL, init ? load(init + m * init_row + v * VL) : (vec){0});
     for (const product *p = products; p < products + n_products; p++) {
         const long pairs = pairs_of(p->depth);
         const real *lines[ROW_BLOCK], *scales[ROW_BLOCK];
@@ -152,7 +184,8 @@ INLINE void tile(const int MR, const int NV, TILE_ARGS) {
             sum_pairs(MR, NV, sums, lines, (const int8_t *)(p->panel + NV * VL), k, MIN(k + MOST_PAIRS, pairs));
             UNROLL for (int m = 0; m < MR; m++) UNROLL for (int v = 0; v < NV; v++) {
                 const vec before = init ? load(init + m * init_row + v * VL) : (vec){0};
-                store(c + m * c_row + v * VL, fused(float_of(sums[m][v]), *scales[m] * load(p->panel + v * VL), before));
+                store(c + m * c_row + v * VL,
+                      fused(float_of(sums[m][v]), *scales[m] * load(p->panel + v * VL), before));
             }
         }
     }

@@ -74,7 +74,7 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
     }
 }
 
-/* A root is nobody's child: its forget gate has no gradient. Not in phase 0, in which others multiply the same rows. */
+/* A root has no parent, so its forget gate has no gradient. Not in phase 0, in which other threads multiply the same rows. */
 static void clear_forgets_of_roots(const fr_trees *t, range nodes, range units) {
     for (long n = nodes.begin; n < nodes.end; n++)
         for (long v = units.begin * VL; t->parent[n] < 0 && v < units.end * VL; v += VL)

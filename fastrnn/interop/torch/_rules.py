@@ -55,7 +55,7 @@ def loses(kind: str, T: int, N: int, H: int, training: bool) -> bool:
     if kind == "lstm":
         return training and H > 768
     if training:
-        return (384 if T == 2 else 128 if N < 4 else 256) < H
+        return (384 if T == 2 else 0 if kind == "rnn" else 128 if N < 4 else 192) < H
     return T == 1 and H > WIDE
 
 
