@@ -179,7 +179,7 @@ def check_array(
     if type(array) is not np.ndarray:
         check_plain(name, array)
     if dtype is not None and array.dtype != dtype:
-        hint = f"; {name}.astype(np.{dtype})" if array.dtype.kind in "fiub" else ""
+        hint = f"; .astype(np.{dtype}) converts" if array.dtype.kind in "fiub" else ""
         raise TypeError(f"{name}: expected {dtype} like {like}, got {array.dtype}{hint}")
     if array.shape != shape and not _fits(array.shape, shape, may_be_empty):
         words = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")

@@ -464,7 +464,9 @@ def test_masked_arrays_at_the_core_and_in_targets():
     for module in (fastrnn.functional, fastrnn.reference):
         with pytest.raises(TypeError, match="x: expected a plain array, got a masked one"):
             module.gru_forward(masked, None, *p)
-        with pytest.raises(TypeError, match=r"x: expected float32 like weight_ih, got float64; x.astype\(np.float32\)"):
+        with pytest.raises(
+            TypeError, match=r"x: expected float32 like weight_ih, got float64; .astype\(np.float32\) converts"
+        ):
             module.gru_forward(SERIES.astype(float), None, *p)
     with pytest.raises(TypeError, match="x: expected a plain array, got a masked one"):
         layer.stream(6).step(masked[:, 0])
@@ -480,3 +482,47 @@ def test_a_file_that_is_mapped_is_read_and_left_alone(tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     for call in doors().values():
         np.testing.assert_allclose(call(mapped), call(SERIES), rtol=1e-6)
+
+
+def test_words_are_named_as_words():
+    """Not as sequences of differing dtypes, <U3 and <U5, and not as wrong classes."""
+    tagger = Sequential(Embedding(9, 4, rng=0), GRU(4, 5, batch_first=True, rng=1), Linear(5, 3, rng=2))
+    words, tags, tokens = [["the", "cat"], ["a", "mouse", "eats"]], [["D", "N"], ["D", "N", "V"]], [[0, 1], [2, 3, 4]]
+    with pytest.raises(TypeError, match="x: expected real numbers, got <U3; encode words or classes as numbers"):
+        Trainer(tagger).fit(words, tokens, progress=False)
+    with pytest.raises(
+        TypeError, match="y: expected numbers, got <U1; number the classes from 0, or take an estimator"
+    ):
+        Trainer(tagger).fit(tokens, tags, progress=False)
+    with pytest.raises(TypeError, match="y: expected numbers, got <U1; number the classes from 0"):
+        Trainer(tagger).fit(tokens[:1] * 2, tags[:1] * 2, progress=False)
+
+
+def test_an_iterable_of_no_batches():
+    """Its epochs had a loss of nan, in silence."""
+    net = Sequential(GRU(3, 4, batch_first=True, rng=0), LastStep(batch_first=True), Linear(4, 2, rng=1))
+    trainer, batch = Trainer(net, rng=0), (SERIES, LABELS)
+    with pytest.raises(ValueError, match="x: expected at least one batch in epoch 1/1, got none"):
+        trainer.fit(lambda: iter(()), progress=False)
+    with pytest.raises(ValueError, match="validation_data: expected at least one batch, got none"):
+        trainer.fit(*batch, validation_data=lambda: iter(()), progress=False)
+    trainer.fit([batch], progress=False)
+    assert trainer.history.epochs == 1
+
+
+def test_what_is_wrong_with_validation_data_says_so():
+    net = Sequential(GRU(3, 4, batch_first=True, rng=0), LastStep(batch_first=True), Linear(4, 2, rng=1))
+    for given, message in (
+        ((SERIES[:0], LABELS[:0]), "validation_data: x: expected samples first, at least one"),
+        ((SERIES, LABELS[:2]), "validation_data: y: expected one target per sample"),
+        (iter([(SERIES, LABELS)]), "validation_data: x: expected batches that can be gone through in each epoch"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            Trainer(net).fit(SERIES, LABELS, validation_data=given, progress=False)
+
+
+def test_class_weights_of_no_class():
+    """{"0": 5} was passed over, as no target is the string."""
+    net = Sequential(GRU(3, 4, batch_first=True, rng=0), LastStep(batch_first=True), Linear(4, 2, rng=1))
+    with pytest.raises(TypeError, match="class_weight: expected classes as y has them, numbers, got '0'"):
+        Trainer(net).fit(SERIES, LABELS, class_weight={"0": 5.0}, progress=False)

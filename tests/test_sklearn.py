@@ -331,3 +331,20 @@ def test_sequences_in_any_container():
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             RNNClassifier(**SMALL).fit(wrong, y)
+
+
+def test_columns_and_words_that_are_no_numbers():
+    pandas = pytest.importorskip("pandas")
+    dates = pandas.date_range("2024-01-01", periods=60, freq="h")
+    frame = pandas.DataFrame({"load": np.arange(60), "name": ["x"] * 60}, index=dates)
+    model = WindowRegressor(4, 2, **SMALL | {"epochs": 1})
+    with pytest.raises(
+        ValueError, match="X: expected columns of numbers, got 'index' of datetime64.*; make dates the index"
+    ):
+        model.fit(frame[["load"]].reset_index())
+    assert model.fit(frame["load"]).predict().shape == (2,)
+    frame.iloc[5, 0] = np.iinfo(np.int64).max
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        model.fit(frame["load"].where(frame["load"] < 100))
+    with pytest.raises(ValueError, match="X: expected sequences of numbers, got words"):
+        RNNTagger(**SMALL).fit([["the", "cat"], ["a"]], [["D", "N"], ["D"]])

@@ -387,7 +387,7 @@ def test_objective_errors():
         (
             lambda t, x, y: t.fit(x, y, validation_data=(x, y[:2])),
             ValueError,
-            "y: expected one target per sample of x, 6 of them, got shape (2,)",
+            "validation_data: y: expected one target per sample of x, 6 of them, got shape (2,)",
         ),
         (
             lambda t, x, y: t.evaluate(x, y, batch_size=-1),

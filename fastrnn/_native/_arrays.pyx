@@ -31,7 +31,7 @@ cdef cnp.ndarray as_array(object a, str name, int typenum):
     if cnp.PyArray_TYPE(array) != typenum:
         wanted = {cnp.NPY_FLOAT32: "float32 like weight_ih", cnp.NPY_INT8: "int8"}.get(typenum, "float64 like weight_ih")
         real = array.dtype.kind in "fiub" and typenum != cnp.NPY_INT8
-        hint = f"; {name}.astype(np.{wanted.partition(' ')[0]})" if real else ""
+        hint = f"; .astype(np.{wanted.partition(' ')[0]}) converts" if real else ""
         raise TypeError(f"{name}: expected {wanted}, got {array.dtype}{hint}")
     if not cnp.PyArray_ISBEHAVED_RO(array):
         array = array.astype(array.dtype.newbyteorder("="), order="C")

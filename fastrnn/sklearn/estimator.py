@@ -247,7 +247,13 @@ def _is_ragged(X: Any) -> bool:
 def _sequences(X: Any) -> list[Array]:
     """Each as float32 (T_i, D). An empty one does not tell its D."""
     options: dict[str, Any] = {"dtype": np.float32, "ensure_2d": False, "allow_nd": True, "ensure_min_samples": 0}
-    sequences = [check_array(plain("X", x), **options) for x in X]
+    parts = [plain("X", x) for x in X]
+    if any(part.dtype.kind in "SU" for part in parts):
+        raise ValueError(
+            "X: expected sequences of numbers, got words; encode them as vectors, or number them for a Trainer of a "
+            "model that begins with an Embedding"
+        )
+    sequences = [check_array(part, **options) for part in parts]
     sequences = [x[:, None] if x.ndim == 1 and len(x) else x for x in sequences]
     widths = {x.shape[1:] for x in sequences if x.shape != (0,)}
     if len(widths) != 1 or len(next(iter(widths))) != 1:

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._validate import check_plain
 from .estimator import Array
 from .sequences import RNNRegressor
 
@@ -175,10 +176,23 @@ class WindowRegressor(RNNRegressor):
 
     def _series(self, X: Any, y: Any) -> tuple[Array, Array]:
         """The series (T, M), and exogenous columns (T, E), none of them where y is None."""
-        X = check_array(X, dtype=np.float64, ensure_2d=False)
+        for name, value in (("X", X), ("y", y)):
+            _check_columns(name, value)
+        X = check_array(X, dtype=np.float64, ensure_2d=False, input_name="X")
         if y is None:
             return X.reshape(len(X), -1), np.empty((len(X), 0))
         y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
         if len(y) != len(X):
             raise ValueError(f"y: expected {len(X)} rows like X, got {len(y)}")
         return y.reshape(len(y), -1), X.reshape(len(X), -1)
+
+
+def _check_columns(name: str, frame: Any) -> None:
+    """Refuse columns of a DataFrame that are no numbers, such as dates, by their names."""
+    check_plain(name, frame)
+    kinds = dict(frame.dtypes) if getattr(frame, "ndim", 0) == 2 and hasattr(frame, "dtypes") else {}
+    wrong = [f"{column!r} of {dtype}" for column, dtype in kinds.items() if getattr(dtype, "kind", "O") not in "fiubO"]
+    if wrong:
+        raise ValueError(
+            f"{name}: expected columns of numbers, got {', '.join(wrong)}; make dates the index, encode the others"
+        )

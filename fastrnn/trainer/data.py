@@ -87,7 +87,7 @@ class Data:
 
     def _targets(self, y: Any, steps: bool) -> Array | list[Array]:
         if steps and isinstance(y, (list, tuple)) and any(np.ndim(targets) for targets in y):
-            y = _one_per_sample("y", [plain("y", targets) for targets in y], len(self))
+            y = _one_per_sample("y", [_numbers(plain("y", targets)) for targets in y], len(self))
             if self.lengths is None and len({targets.shape for targets in y}) == 1:
                 return np.stack(y)
             for i, targets in enumerate(y):
@@ -99,12 +99,7 @@ class Data:
                         f"y: expected targets of one shape, (T_{i}, ...) as {y[0].shape}, got {targets.shape} at {i}"
                     )
             return y
-        y = _one_per_sample("y", plain("y", y), len(self))
-        if y.dtype.kind in "OSU":
-            raise TypeError(
-                f"y: expected numbers, got {y.dtype}; number the classes from 0, or take an estimator of "
-                "fastrnn.sklearn, which takes labels of any kind"
-            )
+        y = _one_per_sample("y", _numbers(plain("y", y)), len(self))
         if steps and self.lengths is not None and y.shape[1:2] != (self.T,):
             raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), got shape {y.shape}")
         return y
@@ -269,6 +264,15 @@ class Batch:
         return padded
 
 
+def _numbers(y: Array) -> Array:
+    if y.dtype.kind in "OSU":
+        raise TypeError(
+            f"y: expected numbers, got {y.dtype}; number the classes from 0, or take an estimator of fastrnn.sklearn, "
+            "which takes labels of any kind"
+        )
+    return y
+
+
 def _padded_labels(y: Any) -> Array:
     """Rows of labels of any lengths as one array, -1 past their ends."""
     rows = [np.asarray(row) if np.size(row) else np.zeros(0, np.int64) for row in y]
@@ -312,6 +316,8 @@ def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) ->
 def _converted(x: Any, dtype: np.dtype[Any] | None) -> Array:
     """x in the dtype of the model's layers, itself where it has it."""
     x = plain("x", x)
+    if dtype is None and x.dtype.kind not in "fiub":
+        dtype = np.dtype(float)  # which it is refused with
     return as_real("x", x, dtype or x.dtype)
 
 

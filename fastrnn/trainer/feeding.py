@@ -5,7 +5,8 @@ Letters: N samples, T time steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,6 +143,16 @@ class Feeding:
         if self.trainer.stateful:
             check_whole_batches(data, batch_size)
         return batch_size
+
+
+@contextlib.contextmanager
+def in_validation_data() -> Iterator[None]:
+    """Errors that say what they are of."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError) as error:
+        said = str(error)
+        raise type(error)(said if said.startswith("validation_data: ") else f"validation_data: {said}") from error
 
 
 def weigh_sample(y: Any, sample_weight: Any, class_weight: Any) -> Weighting:

@@ -158,6 +158,8 @@ class Loop:
             if self.stopped_by is not None and trainer.at_update:
                 self._save()
                 return {}
+        if not position.batch:
+            raise ValueError(f"x: expected at least one batch in {title}, got none")
         trainer._finish_update()
         seconds = time.perf_counter() - begin
         rate = samples / seconds if samples else 0.0

@@ -24,7 +24,7 @@ from .checkpointing import CheckpointedBPTT
 from .checkpoints import newest
 from .checks import check_callbacks, check_learns_online, check_model, check_pieces, check_rows, check_targets
 from .data import Batch, Data
-from .feeding import Feeding, weigh_sample
+from .feeding import Feeding, in_validation_data, weigh_sample
 from .history import History
 from .loop import Loop, Plan, Position
 from .objective import Loss, LossName, Metric, MetricName, Objective
@@ -193,9 +193,10 @@ class Trainer:
         if self.stateful:
             self._window.settle(self.model)
             check_rows(self._carried.rows, batch_size)
-        if validation_data is not None:
-            validation = self._feeding.validation(validation_data)
-        self._try_validation(validation)
+        with in_validation_data():
+            if validation_data is not None:
+                validation = self._feeding.validation(validation_data)
+            self._try_validation(validation)
         self.stop_training = False
         plan = Plan(source, epochs, batch_size, shuffle, bucket, validation, progress)
         self._position = position = self._begin(plan, resume)
@@ -214,13 +215,11 @@ class Trainer:
 
     def _try_validation(self, data: Data | Stream | None) -> None:
         """What would be wrong with the validation data after an epoch is wrong now: one batch is evaluated."""
-        if data is None:
-            return
-        try:
-            batch, outputs = next(self._outputs(data, self._batch_size(data, None)))
-            self._bptt.score(outputs, batch)
-        except (TypeError, ValueError, IndexError) as error:
-            raise type(error)(f"validation_data: {error}") from error
+        if data is not None:
+            found = next(self._outputs(data, self._batch_size(data, None)), None)
+            if found is None:
+                raise ValueError("expected at least one batch, got none")
+            self._bptt.score(found[1], found[0])
 
     def _train_batch(self, batch: Batch) -> Iterator[Values]:
         """One update, or with tbptt several, or with `accumulate` a part of one: for each the tallies of the loss and

@@ -87,6 +87,9 @@ def as_class_weight(class_weight: Any, y: Any = None, counts: Any = None) -> Cla
         return _balanced(y, counts)
     if isinstance(class_weight, Mapping):
         weights_array("class_weight", list(class_weight.values()))
+        wrong = [key for key in class_weight if not isinstance(key, (int, float, np.integer, np.floating, np.bool_))]
+        if wrong:
+            raise TypeError(f"class_weight: expected classes as y has them, numbers, got {wrong[0]!r}")
         return class_weight
     return dict(enumerate(weights_array("class_weight", class_weight).reshape(-1).tolist()))
 
