@@ -1,7 +1,8 @@
 """Builds the compiled modules; everything else about the project is in pyproject.toml.
 
 src/kernels/kernels.c is compiled once per instruction set and dtype, with the flags below, and linked into `_runtime`,
-which picks at import; and twice each for AMX tiles and for their emulation, in the two precisions. The other modules
+which picks at import; twice each for AMX tiles and for their emulation, in the two precisions; and once per instruction
+set, and with VNNI, for int8 weights. The other modules
 are small and reach the C side through that one. All are compiled in parallel, and again only where sources are newer.
 No -march=native and no -ffast-math: the wheel runs on every x86-64, and denormals and NaN stay what they are.
 """
@@ -88,6 +89,11 @@ class BuildKernels(build_ext):
             ("src/kernels/words.c", f"words_{isa}", FLAGS + flags, [("FR_TABLE", f"fr_words_{isa}"), *macros])
             for isa, flags in ISAS.items()
         ]
+        int8 = ISAS | ({"vnni": ISAS["avx512"] + ["-mavx512vnni"]} if X86 else {})
+        jobs += [
+            ("src/kernels/kernels.c", f"int8_{isa}", FLAGS + flags, [("FR_BUILD", f"int8_{isa}"), ("FR_INT8", None)])
+            for isa, flags in int8.items()
+        ]
         tiles = {"emulated": ([*FLAGS, "-Os", "-Wno-psabi"], [("FR_EMULATED", None)])}
         if amx:
             tiles["amx"] = (FLAGS + ISAS["avx512"] + AMX, [])
@@ -129,7 +135,18 @@ def module(name, *sources):
 
 
 topics = ("_runtime", "_arrays", "_chain_layer", "_chooser", "_infer", "_lengths", "_loss", "_optim", "_plan", "_rnn")
-topics += ("_lookup", "_rows", "_sequence", "_stack", "_stream", "_subset", "_token_rows", "_tree")
+topics += (
+    "_lookup",
+    "_onnx_op",
+    "_rows",
+    "_sequence",
+    "_stack",
+    "_stack_weights",
+    "_stream",
+    "_subset",
+    "_token_rows",
+    "_tree",
+)
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {

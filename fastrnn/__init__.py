@@ -61,6 +61,7 @@ from .layers import (
     Sequential,
     TreeLSTM,
     TreeRNN,
+    quantize,
 )
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .row_gradient import RowGradient
@@ -144,6 +145,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "quantize",
     "schedules",
     "set_matmul_precision",
     "set_num_threads",

@@ -23,6 +23,7 @@ from ._runtime import (
     set_matmul_precision,
     set_num_threads,
     use_isa,
+    use_vnni,
     why_no_amx,
 )
 from ._sequence import CompiledCell
@@ -61,5 +62,6 @@ __all__ = [
     "tree_backward",
     "tree_forward",
     "use_isa",
+    "use_vnni",
     "why_no_amx",
 ]

@@ -26,8 +26,8 @@ cdef cnp.ndarray as_array(object a, str name, int typenum):
         raise TypeError(f"{name}: expected a NumPy array, got {type(a).__name__}")
     cdef cnp.ndarray array = <cnp.ndarray>a
     if cnp.PyArray_TYPE(array) != typenum:
-        wanted = "float32" if typenum == cnp.NPY_FLOAT32 else "float64"
-        raise TypeError(f"{name}: expected {wanted} like weight_ih, got {array.dtype}")
+        wanted = {cnp.NPY_FLOAT32: "float32 like weight_ih", cnp.NPY_INT8: "int8"}.get(typenum, "float64 like weight_ih")
+        raise TypeError(f"{name}: expected {wanted}, got {array.dtype}")
     if not cnp.PyArray_ISBEHAVED_RO(array):
         array = array.astype(array.dtype.newbyteorder("="), order="C")
     return array

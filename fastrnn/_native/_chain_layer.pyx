@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport new_array
-from fastrnn._native._runtime cimport Rooms, allot, allot_nogil, build_for, reserve, return_workspace
+from fastrnn._native._runtime cimport Rooms, allot, allot_nogil, build_for, reserve, return_workspace, stream_kernels
 from fastrnn._native._sequence cimport (
     NO_PHASE, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, read_weights, reserve_pointers, reserve_states, run_forward,
 )
@@ -20,11 +20,12 @@ cdef int start_layer(ChainLayer *layer, long N, int typenum, CompiledCell cell, 
     cdef SequenceCall *call = &layer.call
     cdef fr_sequence *q = &call.sequence
     cdef int itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
-    cdef const fr_sequence_kernels *k = build_for(itemsize).sequence
     cell.start(call)
+    read_weights(q, [], typenum, build_for(itemsize).sequence.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
+                 weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"),
+                 weights.get("scale_ih"), weights.get("scale_hh"), weights.get("scale_hr"))
+    cdef const fr_sequence_kernels *k = stream_kernels(q, itemsize)
     call.kernels = k
-    read_weights(q, [], typenum, k.gates(q.cell), None, weights["weight_ih"], weights.get("weight_hh"),
-                 weights.get("bias_ih"), weights.get("bias_hh"), weights.get("weight_hr"), None, weights.get("weight_peephole"))
     _read_zoneout(q, typenum, weights.get("zoneout", ()), held)
     q.T, q.N, call.packed = 1, 1, True
     call.may_stop = NO_PHASE  # a single step is finished
@@ -41,6 +42,7 @@ cdef int start_layer(ChainLayer *layer, long N, int typenum, CompiledCell cell, 
     cdef int index = weights.get("index", 0)
     reserve(&rooms, &q.scratch.panels, k.panels_size(q) if shared is None else 0, itemsize)
     reserve_states(&rooms, call, False, q.N)
+    reserve(&rooms, &q.scratch.operands, k.operands_size(q, False), itemsize)
     reserve_pointers(&rooms, call)
     held.append(allot(&rooms))
     clear_zeros(call)
@@ -93,6 +95,7 @@ cdef int advance_rows(ChainLayer *layer, fr_series x, fr_series out, const int64
     reserve(&rooms, &h, n * q.P, k.itemsize)
     if c != NULL:
         reserve(&rooms, &q.workspace.c, n * k.padded(q.H), k.itemsize)
+    reserve(&rooms, &q.scratch.operands, k.operands_size(q, False), k.itemsize)
     reserve_pointers(&rooms, &call)
     cdef char *at = allot_nogil(&rooms)
     if at == NULL:

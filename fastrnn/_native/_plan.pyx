@@ -41,7 +41,7 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k) noexce
     """
     cdef Plan plan
     cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.P)
-    cdef double weights = products * k.itemsize, step = 2.0 * products * q.N
+    cdef double weights = products * (k.itemsize if q.args.scale_ih == NULL else 1), step = 2.0 * products * q.N
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.args.weight_hh == NULL
     plan.by_units = q.args.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
     plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 6e4) else max_threads()
@@ -51,7 +51,7 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k) noexce
         plan.by_units = _forced_by_units
     if _forced_fused >= 0 and q.args.weight_hh != NULL:
         plan.fused = _forced_fused
-    plan.fused = plan.fused or not k.projects_ahead  # tiles are for many rows, where fused is as fast or faster
+    plan.fused = plan.fused or q.D > k.projects_ahead  # tiles are for many rows, where fused is as fast or faster
     plan.threads = min(plan.threads, FR_MAX_PARTITIONS)
     plan.partitions, plan.chunk = plan.threads, max(q.T, 1)
     plan.by_units = plan.by_units and plan.threads > 1

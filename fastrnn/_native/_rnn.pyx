@@ -4,7 +4,7 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport (
-    check_names, data_of, dense, gradient, hold, new_array, read_series, real_type, series_of, written_series,
+    check_names, data_of, dense, gradient, hold, new_array, read_series, series_of, written_series,
 )
 from fastrnn._native._lookup cimport gradients_of_table, project_table
 from fastrnn._native._rows cimport read_rows
@@ -13,7 +13,7 @@ from fastrnn._native._runtime cimport (
 )
 from fastrnn._native._sequence cimport (
     EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
-    reserve_pointers, reserve_states, run_backward, run_forward, whole_cost,
+    reserve_pointers, reserve_states, run_backward, run_forward, type_of_weights, whole_cost,
 )
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport int64_t
@@ -38,19 +38,24 @@ cdef class SequenceCache(Cache):
 # ---- Forward ----
 
 def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
-            weight_hr=None, bias_hr=None, weight_peephole=None, lengths=None, reset_mask=None, mask=None, recurrent_mask=None,
-            zoneout_h=None, zoneout_c=None, bint reverse=False, out=None, bint training=False, table=None):
+            weight_hr=None, bias_hr=None, weight_peephole=None, scale_ih=None, scale_hh=None, scale_hr=None, lengths=None,
+            reset_mask=None, mask=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, bint reverse=False, out=None,
+            bint training=False, table=None):
     """Run one layer in one direction over a sequence. Returns (output, h_n, c_n or None, SequenceCache or None).
 
+    scale_ih, scale_hh (G*H,), scale_hr (P,): of int8 weights, in inference.
     table: (V, D) vectors, x then being tokens (T, N), int64, C-contiguous, each in 0..V-1: the same as x = table[x], but each
     vector is projected once. `backward` then has a pair (tokens (K,), gradients (K, D)) of the vectors looked up for "x"."""
-    cdef int typenum = real_type(weight_ih, "weight_ih"), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
+    if training and scale_ih is not None:
+        raise TypeError("training: expected False for int8 weights, which are for inference, got True")
+    cdef int typenum = type_of_weights(weight_ih, scale_ih), itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8
     cdef SequenceCall call
     cdef fr_sequence *q = &call.sequence
     cdef list held = []
     cell.start(&call)
     cdef long G = build_for(itemsize).sequence.gates(q.cell)
-    read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole)
+    read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole,
+                 scale_ih, scale_hh, scale_hr)
     cdef cnp.ndarray output, h_n = None, c_n = None, projected = None
     output = _read_x(q, held, typenum, x, out) if table is None else _read_tokens(q, held, typenum, x, table, out)
     _read_h0(q, held, typenum, h0, training or out is not None)
@@ -287,7 +292,7 @@ cdef list _names(const fr_sequence *q):
 
 
 cdef object _dx(SequenceCache cache, fr_sequence *q, into):
-    """Written, unless it is the caller's: then added to. None where nobody wants it."""
+    """Written, unless it is the caller's: then added to. None where it is not asked for."""
     cdef cnp.ndarray dx
     if cache.lookup is not None:
         return None

@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 
 cdef const fr_build *build_for(int itemsize) noexcept nogil  # of the instruction set in use
 cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int itemsize) noexcept nogil  # of the precision too
+cdef const fr_sequence_kernels *stream_kernels(const fr_sequence *q, int itemsize) noexcept nogil  # of single steps
 
 # ---- Threads ----
 

@@ -21,6 +21,7 @@ cdef extern from "build.h" nogil:
     const char *fr_isa_name(int index)
     int fr_isa_supported(int index)
     const fr_build *fr_build_for(int index, int itemsize)
+    const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni)
     const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated)
     const char *fr_amx_missing()
 
@@ -151,9 +152,25 @@ cdef const fr_sequence_kernels *sequence_kernels(const fr_sequence *q, int items
     """Tiles where they are faster than float32 (DECISIONS.md, "Where AMX tiles win"); below, most of a tile, 16 rows by 32
     terms of a sum, would be padding."""
     cdef const fr_sequence_kernels *tiles = NULL
+    if q.args.scale_ih != NULL:
+        return fr_int8_kernels(_isa, _without_vnni)
     if itemsize == 4 and (_at_any_size or (q.N >= 16 and q.H >= (64 if _terms > 1 else 48))):
         tiles = _tiles()
     return tiles if tiles != NULL else fr_build_for(_isa, itemsize).sequence
+
+
+cdef const fr_sequence_kernels *stream_kernels(const fr_sequence *q, int itemsize) noexcept nogil:
+    """Of steps one by one, which no precision changes."""
+    return fr_build_for(_isa, itemsize).sequence if q.args.scale_ih == NULL else fr_int8_kernels(_isa, _without_vnni)
+
+
+cdef bint _without_vnni = False
+
+
+def use_vnni(bint use):
+    """For tests: let int8 weights run without VNNI where the CPU has it, until called with True."""
+    global _without_vnni
+    _without_vnni = not use
 
 
 # ---- Threads ----

@@ -21,14 +21,15 @@ cdef struct SequenceCall:
 
 cdef class CompiledCell:
     cdef readonly str family
-    cdef int cell, activation, gate_activation, output_activation
-    cdef double clip
+    cdef int cell
+    cdef fr_cell_options options
     cdef void start(self, SequenceCall *call)
 
 
 # The steps of a call, in their order. read_weights: also sets D, H, P.
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
-                      weight_hr, bias_hr, weight_peephole) except -1
+                      weight_hr, bias_hr, weight_peephole, scale_ih, scale_hh, scale_hr) except -1
+cdef int type_of_weights(weight_ih, scale_ih) except -1  # of all that is no int8
 cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil
 cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil
 cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil

@@ -14,8 +14,10 @@ e) A signal may stop a long call between two steps, and within one that takes lo
    the call's own: gradients that are added to the caller's arrays are either finished, or those arrays restored.
 """
 
+import numpy as np
+
 cimport numpy as cnp
-from fastrnn._native._arrays cimport hidden_size, hold
+from fastrnn._native._arrays cimport hidden_size, hold, real_type
 from fastrnn._native._plan cimport Plan, choose_plan, weight_partitions
 from fastrnn._native._runtime cimport Rooms, build_for, look, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
@@ -45,28 +47,41 @@ cdef class CompiledCell:
     def __init__(self, spec):
         self.family = spec.family
         self.cell = _CELLS["gru_reset_before" if spec.cell == "gru" and not spec.reset_after else spec.cell]
-        self.activation, self.gate_activation = _ACTIVATIONS[spec.activation], _ACTIVATIONS[spec.gate_activation]
-        self.output_activation = _ACTIVATIONS[spec.output_activation]
-        self.clip = spec.clip or 0
+        self.options.activation = _ACTIVATIONS[spec.activation]
+        self.options.gate_activation = _ACTIVATIONS[spec.gate_activation]
+        self.options.output_activation = _ACTIVATIONS[spec.output_activation]
+        self.options.generic, self.options.clip = spec.generic, spec.clip or 0
 
     cdef void start(self, SequenceCall *call):
         """Make `call` an empty one of this cell."""
-        cdef fr_sequence *q = &call.sequence
         memset(call, 0, sizeof(SequenceCall))
-        q.cell, q.activation, q.gate_activation = self.cell, self.activation, self.gate_activation
-        q.output_activation, q.clip = self.output_activation, self.clip
+        call.sequence.cell, call.sequence.options = self.cell, self.options
 
 
 # ---- Reading arguments ----
 
+cdef int type_of_weights(weight_ih, scale_ih) except -1:
+    return real_type(weight_ih, "weight_ih") if scale_ih is None else real_type(scale_ih, "scale_ih")
+
+
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
-                      weight_hr, bias_hr, weight_peephole) except -1:
+                      weight_hr, bias_hr, weight_peephole, scale_ih, scale_hh, scale_hr) except -1:
+    cdef int stored = typenum if scale_ih is None else cnp.NPY_INT8  # of the weights that have scales
+    if stored == cnp.NPY_INT8 and typenum != cnp.NPY_FLOAT32:
+        raise TypeError(f"scale_ih: expected float32, got {scale_ih.dtype}")
+    if (scale_hh is None) != (weight_hh is None or scale_ih is None) or (scale_hr is None) != (weight_hr is None or scale_ih is None):
+        raise TypeError("scale_hh, scale_hr: expected an array for each weight with scale_ih, and None without it, got others")
+    if not isinstance(weight_ih, np.ndarray):
+        raise TypeError(f"weight_ih: expected a NumPy array, got {type(weight_ih).__name__}")
     q.H = hidden_size(weight_ih, G, x)
     q.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)
-    q.args.weight_hr = hold(held, weight_hr, "weight_hr", typenum, "PH", 2, -1, q.H)
+    q.args.weight_hr = hold(held, weight_hr, "weight_hr", stored, "PH", 2, -1, q.H)
     q.P = q.H if weight_hr is None else cnp.PyArray_DIM(<cnp.ndarray>weight_hr, 0)
-    q.args.weight_ih = hold(held, weight_ih, "weight_ih", typenum, "GD", 2, G * q.H, q.D)
-    q.args.weight_hh = hold(held, weight_hh, "weight_hh", typenum, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
+    q.args.weight_ih = hold(held, weight_ih, "weight_ih", stored, "GD", 2, G * q.H, q.D)
+    q.args.weight_hh = hold(held, weight_hh, "weight_hh", stored, "GH" if q.P == q.H else "GP", 2, G * q.H, q.P)
+    q.args.scale_ih = hold(held, scale_ih, "scale_ih", typenum, "G", 1, G * q.H, -1)
+    q.args.scale_hh = hold(held, scale_hh, "scale_hh", typenum, "G", 1, G * q.H, -1)
+    q.args.scale_hr = hold(held, scale_hr, "scale_hr", typenum, "P", 1, q.P, -1)
     q.args.bias_ih = hold(held, bias_ih, "bias_ih", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hh = hold(held, bias_hh, "bias_hh", typenum, "G", 1, G * q.H, -1)
     q.args.bias_hr = hold(held, bias_hr, "bias_hr", typenum, "P", 1, q.P, -1)
@@ -282,7 +297,7 @@ cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr
 
 cdef void backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
-    ends before all do, so nobody is at the gradients of weights yet."""
+    ends before all do, so no thread is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
     cdef fr_task task

@@ -15,7 +15,7 @@ cdef class Stack:
     cdef object params
     cdef list names
     cdef CompiledCell cell
-    cdef int count, directions, typenum, itemsize, G
+    cdef int count, directions, typenum, itemsize
     cdef fr_sequence *layers  # sizes and weights of each, as last read
     cdef tuple arrays         # the same weights as Python objects
     cdef list packed          # of Packed

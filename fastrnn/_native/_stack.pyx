@@ -19,9 +19,10 @@ from fastrnn._native._arrays cimport data_of, new_array
 from fastrnn._native._infer cimport infer
 from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
 from fastrnn._native._runtime cimport (
-    Rooms, Workspace, allot, build_for, checksum_of, new_workspace, raise_signal, reserve, sequence_kernels,
+    Rooms, Workspace, allot, checksum_of, new_workspace, raise_signal, reserve, sequence_kernels, stream_kernels,
 )
 from fastrnn._native._sequence cimport CompiledCell, SequenceCall
+from fastrnn._native._stack_weights cimport read_layers
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -40,8 +41,6 @@ cdef extern from *:
     """
     Py_ssize_t fr_references(void *)
     void *fr_entry(object, Py_ssize_t)
-
-cdef tuple WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "bias_hr", "weight_peephole")
 
 
 cdef class Packed:
@@ -123,50 +122,9 @@ cdef class Stack:
 
     cdef int _read(self, tuple arrays) except -1:
         """Sizes and weights from `arrays`; `usable` says whether all are as the layer made them."""
-        cdef fr_sequence *q
-        cdef int index, kind
-        cdef Py_ssize_t at = 0
-        cdef cnp.ndarray a
-        cdef void *found[7]
-        cdef long rows[7]
-        cdef long columns[7]
         self.arrays, self.packed, self.usable, self.summed = arrays, [], False, False
-        first = arrays[0]
-        if not cnp.PyArray_Check(first) or (cnp.PyArray_TYPE(<cnp.ndarray>first) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64)):
-            return 0
-        self.typenum = cnp.PyArray_TYPE(<cnp.ndarray>first)
+        self.usable = read_layers(self.layers, self.names, arrays, self.directions, &self.typenum)
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
-        self.G = build_for(self.itemsize).sequence.gates(self.cell.cell)
-        for index in range(self.count):
-            q = &self.layers[index]
-            memset(found, 0, sizeof(found))
-            for name in self.names[index]:
-                kind = WEIGHTS.index(name)
-                given, at = arrays[at], at + 1
-                if given is None:
-                    continue
-                if not cnp.PyArray_CheckExact(given):
-                    return 0
-                a = <cnp.ndarray>given
-                if cnp.PyArray_TYPE(a) != self.typenum or not cnp.PyArray_ISCARRAY_RO(a) or (
-                        cnp.PyArray_NDIM(a) != (1 if kind in (2, 3, 5, 6) else 2)):
-                    return 0
-                found[kind], rows[kind] = cnp.PyArray_DATA(a), cnp.PyArray_DIM(a, 0)
-                columns[kind] = cnp.PyArray_DIM(a, 1) if cnp.PyArray_NDIM(a) == 2 else 0
-            if found[0] == NULL or rows[0] == 0 or rows[0] % self.G or columns[0] == 0:
-                return 0
-            q.H, q.D = rows[0] // self.G, columns[0]
-            q.P = rows[4] if found[4] != NULL else q.H
-            if (found[1] != NULL and (rows[1] != rows[0] or columns[1] != q.P)) or (found[2] != NULL and rows[2] != rows[0]) or (
-                    found[3] != NULL and rows[3] != rows[0]) or (found[4] != NULL and columns[4] != q.H) or (
-                    found[5] != NULL and rows[5] != q.P) or (found[6] != NULL and rows[6] != 3 * q.H):
-                return 0
-            q.args.weight_ih, q.args.weight_hh, q.args.bias_ih, q.args.bias_hh = found[0], found[1], found[2], found[3]
-            q.args.weight_hr, q.args.bias_hr, q.args.weight_peephole = found[4], found[5], found[6]
-            if q.H != self.layers[0].H or q.P != self.layers[0].P or (
-                    q.D != (self.layers[0].D if index < self.directions else self.directions * q.P)):
-                return 0
-        self.usable = True
         return 0
 
     cdef Packed _packed(self, const fr_sequence_kernels *k):
@@ -225,7 +183,7 @@ cdef class Stack:
         if frozen:
             self._look()
             if self.usable:
-                self._pack(build_for(self.itemsize).sequence)
+                self._pack(stream_kernels(self.layers, self.itemsize))
         self.frozen = frozen
 
     def forget(self):

@@ -3,11 +3,11 @@
 import numpy as np
 
 cimport numpy as cnp
-from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, real_type, series_of, shape_of
+from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, series_of, shape_of
 from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, set_state_of_rows, start_layer, state_of_rows
 from fastrnn._native._chooser cimport Chooser
 from fastrnn._native._runtime cimport LONG_CALL, Workspace, new_workspace, own_watch, raise_signal, stops, was_stopped
-from fastrnn._native._sequence cimport EVERY_PHASE, NO_PHASE, projected_steps, run_forward, whole_cost
+from fastrnn._native._sequence cimport EVERY_PHASE, NO_PHASE, projected_steps, run_forward, type_of_weights, whole_cost
 from fastrnn._native._subset cimport overlap, row_indices, tokens_of
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport int64_t
@@ -37,7 +37,7 @@ cdef class Chain:
         if self.layers != NULL or not layers or N < 1:
             raise ValueError("layers: expected at least one, of a batch of at least 1, and a chain that is not in use")
         self.N = N
-        self.typenum = real_type(layers[0]["weight_ih"], "weight_ih")
+        self.typenum = type_of_weights(layers[0]["weight_ih"], layers[0].get("scale_ih"))
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
         # Barriers ask for more alignment than malloc gives.
         cdef Workspace memory = new_workspace(len(layers) * sizeof(ChainLayer))

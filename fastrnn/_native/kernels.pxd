@@ -7,6 +7,10 @@ cdef extern from "build.h" nogil:
     enum: FR_LSTM, FR_GRU_RESET_BEFORE  # the others are known by their names alone
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
+    ctypedef struct fr_cell_options:
+        int activation, gate_activation, output_activation, generic
+        double clip
+
     ctypedef struct fr_watch:  # work.h
         int *stopped
         int caller
@@ -55,6 +59,9 @@ cdef extern from "build.h" nogil:
         const void *weight_hr
         const void *bias_hr
         const void *weight_peephole
+        const void *scale_ih
+        const void *scale_hh
+        const void *scale_hr
         const void *recurrent_mask
         fr_series zoneout_h, zoneout_c
         fr_series doutput
@@ -95,8 +102,8 @@ cdef extern from "build.h" nogil:
 
     ctypedef struct fr_sequence:
         long T, N, D, H, P
-        int cell, activation, gate_activation, output_activation
-        double clip
+        int cell
+        fr_cell_options options
         int input_projection, as_one_row, training
         fr_rows rows
         fr_sequence_arguments args
@@ -105,7 +112,8 @@ cdef extern from "build.h" nogil:
         fr_watch *watch
 
     ctypedef struct fr_sequence_kernels:
-        int lanes, itemsize, projects_ahead
+        int lanes, itemsize
+        long projects_ahead
         long (*row_blocks)(long n) noexcept nogil
         long (*padded)(long width) noexcept nogil
         const char *(*cell_name)(int cell) noexcept nogil

@@ -31,10 +31,14 @@ def sequence_forward(
     recurrent_mask: Maybe = None,
     zoneout_h: Maybe = None,
     zoneout_c: Maybe = None,
+    scale_ih: Maybe = None,
+    scale_hh: Maybe = None,
+    scale_hr: Maybe = None,
     table: Maybe = None,
 ) -> tuple[Array, Array, Maybe, Any]:
     """Any cell over a sequence: output, h_n, c_n (None where the cell has no c) and the cache, None unless training.
 
+    scale_ih, scale_hh, scale_hr: of the rows of int8 weights, in inference.
     table: (V, D), x then being tokens (T, N), int64 in 0..V-1, that stand for its rows; `sequence_backward` returns the
     tokens met (K,) and the gradients (K, D) of their rows for "x"."""
     if weight_hh is None:
@@ -50,6 +54,9 @@ def sequence_forward(
         bias_hh=bias_hh,
         weight_hr=weight_hr,
         weight_peephole=weight_peephole,
+        scale_ih=scale_ih,
+        scale_hh=scale_hh,
+        scale_hr=scale_hr,
         lengths=lengths,
         reset_mask=reset_mask,
         mask=mask,

@@ -11,6 +11,7 @@ from .jordan import Jordan
 from .linear import Linear
 from .module import Module, build
 from .pooling import LastStep, MaxPool, MeanPool
+from .quantized import QuantizedLinear, QuantizedRecurrent, quantize
 from .repeat import Repeat
 from .rnn import GRU, LSTM, RNN
 from .seq2seq import EncoderDecoder
@@ -21,6 +22,8 @@ __all__ = [
     "AdaptiveSoftmax",
     "GRU",
     "LSTM",
+    "QuantizedLinear",
+    "QuantizedRecurrent",
     "RNN",
     "Activation",
     "Cell",
@@ -39,4 +42,5 @@ __all__ = [
     "TreeLSTM",
     "TreeRNN",
     "build",
+    "quantize",
 ]

@@ -144,8 +144,10 @@ class Weights:
         values: dict[str, Array] = {}
         for name, given_value in mapping.items():
             value, stored = np.asarray(given_value), aliases.get(name, name)
-            if value.dtype.kind != "f":
-                raise TypeError(f"{prefix}{name}: expected floating point, got {value.dtype}")
+            wanted = params[stored].dtype
+            if value.dtype.kind != "f" if wanted.kind == "f" else value.dtype != wanted:
+                expected = "floating point" if wanted.kind == "f" else wanted
+                raise TypeError(f"{prefix}{name}: expected {expected}, got {value.dtype}")
             if value.shape != params[stored].shape:
                 raise ValueError(f"{prefix}{name}: expected shape {params[stored].shape}, got {value.shape}")
             if stored in values and not np.array_equal(values[stored], value, equal_nan=True):

@@ -77,16 +77,19 @@ class ChainBuilder:
         self.links.append(link | self._sizes(link))
         return True
 
-    def add_linear(self, weight: Array, bias: Array | None, stack: _native.Stack | None = None) -> bool:
-        """y = W x + b at each step."""
-        link = {"weight_ih": weight, "bias_ih": bias, "spec": LINEAR, "stack": stack}
+    def add_linear(
+        self, weight: Array, bias: Array | None, stack: _native.Stack | None = None, scale: Array | None = None
+    ) -> bool:
+        """y = W x + b at each step; scale: of the rows of an int8 weight."""
+        link = {"weight_ih": weight, "scale_ih": scale, "bias_ih": bias, "spec": LINEAR, "stack": stack}
         self.links.append(link | self._sizes(link))
         return True
 
     @staticmethod
     def _sizes(link: Mapping[str, Any]) -> dict[str, Any]:
         """What the initial state needs to know of weights."""
-        dtype, recurrent = link["weight_ih"].dtype, link.get("weight_hh")
+        scale, recurrent = link.get("scale_ih"), link.get("weight_hh")
+        dtype = (link["weight_ih"] if scale is None else scale).dtype
         if recurrent is None:
             return {"dtype": dtype, "widths": None}
         H, P = len(link["weight_ih"]) // link["spec"].gates, recurrent.shape[1]

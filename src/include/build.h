@@ -22,6 +22,10 @@ const char *fr_isa_name(int index);
 int fr_isa_supported(int index);
 const fr_build *fr_build_for(int index, int itemsize);
 
+/* Inference with int8 weights, of the instruction set `index`; with AVX-512 there are two builds, of which the one with
+ * VNNI is for CPUs that have it. */
+const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni);
+
 /* float32 products on AMX tiles: terms that a factor is split into, 2 ("high") or 1 ("medium"). `emulated` are the same
  * kernels on tiles in plain C, to be tested where there is no AMX. NULL where this process may not use AMX. */
 const fr_sequence_kernels *fr_amx_kernels(int terms, int emulated);

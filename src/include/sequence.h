@@ -65,6 +65,8 @@ typedef struct {
     const void *bias_ih, *bias_hh;     /* (G*H,) or NULL */
     const void *weight_hr, *bias_hr;   /* (P, H), (P,): the projection; or NULL */
     const void *weight_peephole;       /* (3*H,) i, f, o, or NULL */
+    const void *scale_ih, *scale_hh,
+        *scale_hr;              /* of int8 weights: (G*H,), (G*H,), (P,) reals; all NULL: weights are reals */
     const void *recurrent_mask; /* (N, P) what h is multiplied with before it meets the recurrent weights; or NULL */
     fr_series zoneout_h,
         zoneout_c; /* (T, N, P), (T, N, H) the part of the state before that is kept; data NULL: none */
@@ -82,7 +84,7 @@ typedef struct {
 typedef struct {
     void *bias;    /* summed biases in panel order, then padded peepholes */
     void *zeros;   /* a row of zeros: the state of a row that starts anew */
-    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where no backward follows */
     void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
     void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
     void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */
@@ -107,11 +109,9 @@ typedef struct {
 typedef struct {
     long T, N, D, H, P;
     int cell;
-    int activation, gate_activation; /* of candidate and output; of the gates */
-    int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
-    double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
-    int input_projection;            /* an fr_input_projection */
-    int as_one_row; /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
+    fr_cell_options options;
+    int input_projection; /* an fr_input_projection */
+    int as_one_row;       /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
     int training; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
     fr_rows rows;
     fr_sequence_arguments args;
@@ -122,10 +122,10 @@ typedef struct {
     fr_watch *watch;
 } fr_sequence;
 
-/* What one build of rnn.c offers. Sizes are in elements. */
+/* What one build of rnn.c offers; of rnn_int8.c, which is for inference, forward alone. Sizes are in elements. */
 typedef struct {
     int lanes, itemsize;
-    int projects_ahead;                    /* whether FR_AHEAD is there */
+    long projects_ahead;                   /* the largest D that FR_AHEAD is there for, 0: none */
     long (*row_blocks)(long n);            /* blocks that n rows are cut into */
     long (*padded)(long width);            /* to whole vectors */
     const char *(*cell_name)(int cell);    /* NULL: there are no more */

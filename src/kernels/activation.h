@@ -50,10 +50,4 @@ static void softmax_row(real *y, long n) {
     for (long k = 0; k < n; k++) y[k] /= sum;
 }
 
-static void softmax_row_backward(real *dy, const real *y, long n) {
-    real dot = 0;
-    for (long k = 0; k < n; k++) dot += dy[k] * y[k];
-    for (long k = 0; k < n; k++) dy[k] = y[k] * (dy[k] - dot);
-}
-
 #endif

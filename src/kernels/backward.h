@@ -3,6 +3,25 @@
 #define FASTRNN_BACKWARD_H
 
 #include "forward.h"
+#include "noise_backward.h"
+
+static void softmax_row_backward(real *dy, const real *y, long n) {
+    real dot = 0;
+    for (long k = 0; k < n; k++) dot += dy[k] * y[k];
+    for (long k = 0; k < n; k++) dy[k] = y[k] * (dy[k] - dot);
+}
+
+/* dh0 where `h` leads to, `dstate` its direct part where the cell has one. */
+static void grad_state_epilogue(EPILOGUE_ARGS) {
+    for (int b = 0; b < blocks; b++) {
+        const long unit = (block + b) * VL;
+        for (long n = row; n < row + rows; n++) {
+            vec dh = load(acc + (n - row) * acc_row + b * VL) + dh_from_outside(s, n, block + b);
+            if (s->dstate) dh += load(s->dstate + n * s->Hp + unit);
+            store_part(s->h[n] + unit, dh, lanes_of(s, block + b));
+        }
+    }
+}
 
 /* Gate gradients as a left operand: `slots` vectors per unit block, of which a product takes `count` from `first`. */
 typedef struct {
@@ -110,7 +129,7 @@ static void put_backward_operands(const fr_sequence *q, int index, long s, long 
     block_walk walk = walk_blocks(q->N, g->weight ? active : 0, partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
-            real *line = operand_line(operands_of(q, walk.deal, walk.rows.begin, stride), i - walk.rows.begin);
+            real *line = operand_line(operands_of(q, walk.deal, walk.rows.begin, stride), i - walk.rows.begin, 0);
             put_gates(line, gates_into(q, &p, s, i), g->slots, g->first, g->count, g->width);
         }
 }
@@ -207,9 +226,8 @@ static cell_step backward_view(const fr_sequence *q, const backward_product *p, 
     const cell_step v = {
         .H = p->width,
         .Hp = Hp,
-        .activation = p->is_projection ? q->output_activation : q->activation,
-        .gate_activation = q->gate_activation,
-        .clip = (real)q->clip,
+        .options = &q->options,
+        .activation = p->is_projection ? q->options.output_activation : q->options.activation,
         .peephole = peephole_of(q),
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,

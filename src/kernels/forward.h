@@ -10,7 +10,9 @@ typedef struct {
     const forward_descriptor *form;
     long width, blocks; /* its units and their blocks */
     long D, K;          /* depth of its input part and of its recurrent part, 0: none */
-    const real *weight_x, *weight_h, *bias_x, *bias_h;
+    const raw_weight *weight_x, *weight_h;
+    const real *scale_x, *scale_h; /* of int8 weights, one for each row */
+    const real *bias_x, *bias_h;
     long columns,
         accumulators; /* where its panels, depth_of per column, and its accumulators start among those of all */
     int is_projection;
@@ -32,10 +34,11 @@ static forward_product forward_product_at(const fr_sequence *q, int index) {
         if (i) p.columns = columns_end(&p), p.accumulators = accumulators_end(&p);
         if (i < cell->products) {
             p.form = &cell->forward[i], p.width = q->H, p.D = q->D, p.K = a->weight_hh ? q->P : 0;
-            p.weight_x = a->weight_ih, p.weight_h = a->weight_hh, p.bias_x = a->bias_ih, p.bias_h = a->bias_hh;
+            p.weight_x = a->weight_ih, p.weight_h = a->weight_hh;
+            p.scale_x = a->scale_ih, p.scale_h = a->scale_hh, p.bias_x = a->bias_ih, p.bias_h = a->bias_hh;
         } else {
             p.form = &projection_forward, p.width = q->P, p.D = 0, p.K = q->H, p.is_projection = 1;
-            p.weight_x = 0, p.weight_h = a->weight_hr, p.bias_x = 0, p.bias_h = a->bias_hr;
+            p.weight_x = 0, p.weight_h = a->weight_hr, p.scale_h = a->scale_hr, p.bias_x = 0, p.bias_h = a->bias_hr;
         }
         p.blocks = vectors_in(p.width);
     }
@@ -87,8 +90,9 @@ static void pack_vector(const forward_product *p, const forward_panel *panel, in
     const long block = all_gates ? panel->first : panel->first + v, lanes = p->width - block * VL;
     const long x_unit = p->form->x_gates[gate] * p->width + block * VL;
     const long h_unit = p->form->h_gates[gate] * p->width + block * VL;
-    if (p->D) pack_transposed(panel->x, panel->NV, v, p->weight_x + x_unit * p->D, p->D, lanes, p->D);
-    if (p->K) pack_transposed(panel->h, panel->NV, v, p->weight_h + h_unit * p->K, p->K, lanes, p->K);
+    const real *x_scales = p->scale_x ? p->scale_x + x_unit : 0, *h_scales = p->scale_h ? p->scale_h + h_unit : 0;
+    if (p->D) pack_transposed(panel->x, panel->NV, v, p->weight_x + x_unit * p->D, x_scales, p->D, lanes, p->D);
+    if (p->K) pack_transposed(panel->h, panel->NV, v, p->weight_h + h_unit * p->K, h_scales, p->K, lanes, p->K);
     real *x_bias = panel->bias + v * VL, *h_bias = x_bias + p->form->recurrent_offset * VL;
     if (p->bias_x) store(x_bias, load(x_bias) + load_part(p->bias_x + x_unit, lanes));
     if (p->bias_h) store(h_bias, load(h_bias) + load_part(p->bias_h + h_unit, lanes));
@@ -114,8 +118,13 @@ static void pack_forward(const fr_sequence *q, fr_partition partition) {
 /* ---- Inputs times W_ih plus biases, for all steps of a chunk ahead of the recurrence ---- */
 
 /* In order: the cut into tiles depends on T here, and a stream that advances one step at a time must get the same bits. */
-static void project_rows(const fr_sequence *q, const real *const *x, real *out, long rows, fr_partition partition) {
+static void project_rows(const fr_sequence *q, const real **x, real *out, long rows, fr_partition partition) {
     const long row = inputs_row(q);
+#if OPERANDS_APART
+    real block[operand_block(q->D) + 1]; /* D is at most PROJECTS_AHEAD */
+    for (long m = 0; m < rows; m++) put_row(operand_line(block, m, q->D), x[m], q->D);
+    x[0] = block;
+#endif
     for (int index = 0; index < cell_of(q)->products; index++) {
         const forward_product p = forward_product_at(q, index);
         const range panels = panels_of(forward_panels(&p), partition);
@@ -138,7 +147,7 @@ static void project_table(const fr_sequence *q, void *projected, const void *tab
     const fr_partition all = {.count = 1};
     const real *x[MOST_TOGETHER];
     for (long v = 0, count; v < V; v += count) {
-        count = MIN(V - v, (long)MOST_TOGETHER);
+        count = MIN(V - v, OPERANDS_APART ? (long)ROW_BLOCK : (long)MOST_TOGETHER);
         for (long k = 0; k < count; k++) x[k] = (const real *)table + (v + k) * q->D;
         project_rows(q, x, (real *)projected + v * inputs_row(q), count, all);
     }
@@ -178,7 +187,7 @@ static void project(const fr_sequence *q, long s_begin, long s_end, fr_partition
     const int all_rows = partition.by_units || partition.count == 1;
     const long row = inputs_row(q);
     long together = (long)(400 * 1024 / sizeof(real)) / (q->D > 64 ? q->D : 64), count = 0;
-    together = together < 24 ? 24 : MIN(together, (long)MOST_TOGETHER);
+    together = OPERANDS_APART ? ROW_BLOCK : together < 24 ? 24 : MIN(together, (long)MOST_TOGETHER);
     for (long s = s_begin; s < s_end; s++) {
         block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
         while (next_block(&walk))
@@ -220,13 +229,15 @@ INLINE const real *recurrent_row(const fr_sequence *q, const forward_product *p,
 static void put_forward_operands(const fr_sequence *q, int index, long s, fr_partition partition) {
     const forward_product p = forward_product_at(q, index);
     const long stride = forward_operand_stride(q);
+    const int reads_x = p.D && q->input_projection != FR_AHEAD;
     partition.by_units = 0;
     block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
-            real *line = operand_line(operands_of(q, walk.deal, walk.rows.begin, stride), i - walk.rows.begin);
-            if (p.D) put_row(line, row_of(q, q->args.x, s, i), p.D);
-            if (p.K) put_row(line + operand_block(p.D), recurrent_row(q, &p, s, i), p.K);
+            real *block = operands_of(q, walk.deal, walk.rows.begin, stride);
+            const long m = i - walk.rows.begin;
+            if (reads_x) put_row(operand_line(block, m, p.D), row_of(q, q->args.x, s, i), p.D);
+            if (p.K) put_row(operand_line(block + operand_block(p.D), m, p.K), recurrent_row(q, &p, s, i), p.K);
         }
 }
 
@@ -249,9 +260,8 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
     cell_step v = {
         .H = p->width,
         .Hp = Hp,
-        .activation = p->is_projection ? q->output_activation : q->activation,
-        .gate_activation = q->gate_activation,
-        .clip = (real)q->clip,
+        .options = &q->options,
+        .activation = p->is_projection ? q->options.output_activation : q->options.activation,
         .peephole = peephole_of(q),
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,

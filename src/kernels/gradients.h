@@ -55,7 +55,7 @@ static void put_input_operands(const fr_sequence *q, const real **gates, long co
     const int slots = cell_of(q)->slots, x_slots = cell_of(q)->x_slots;
     for (long k = 0, part; k < count; k += part, to += operand_block(x_slots * padded(q->H))) {
         part = next_rows(count - k, ROW_BLOCK);
-        for (long m = 0; m < part; m++) put_gates(operand_line(to, m), gates[k + m], slots, 0, x_slots, q->H);
+        for (long m = 0; m < part; m++) put_gates(operand_line(to, m, 0), gates[k + m], slots, 0, x_slots, q->H);
         gates[k] = to;
     }
 }

@@ -1,5 +1,6 @@
 /* One build of the kernels: setup.py compiles this file once per instruction set and dtype (FR_DOUBLE), and once per precision
- * for AMX tiles and for their emulation (FR_AMX_TERMS, FR_EMULATED), which are for recurrent layers alone. FR_BUILD names the
+ * for AMX tiles and for their emulation (FR_AMX_TERMS, FR_EMULATED), which are for recurrent layers alone; and once per
+ * instruction set for int8 weights (FR_INT8), which are for them and for inference alone. FR_BUILD names the
  * build, and each family of kernels exports one table, fr_<family>_<build>; runtime/cpu.c knows them all.
  *
  * Each file rests on those before it: simd.h, vecmath.h, activation.h, tile.h, epilogues.h, cells.h, rows.h, passes.h,
@@ -12,8 +13,12 @@
 #define TABLE_IN(family, build) TABLE_OF(family, build)
 #define FR_TABLE(family) TABLE_IN(family, FR_BUILD)
 
+#ifdef FR_INT8
+#include "rnn_int8.c"
+#else
 #include "rnn.c"
-#ifndef FR_AMX_TERMS
+#endif
+#if !defined(FR_AMX_TERMS) && !defined(FR_INT8)
 #include "tree.c"
 
 #include "loss.c"

@@ -2,10 +2,11 @@
  *
  *     c[m][v] = init[m][v] + sum over products, over k of a[m][k] * panel[k][v]        m < rows, v < NV vectors
  *
- * There are two kinds of tile with one interface, chosen here: tile_fma.h multiplies in vector registers, tile_amx.h in
- * AMX's tiles of bfloat16 (FR_AMX_TERMS: the terms that a float32 factor is split into). Each of them defines
+ * There are three kinds of tile with one interface, chosen here: tile_fma.h multiplies in vector registers, tile_amx.h in
+ * AMX's tiles of bfloat16 (FR_AMX_TERMS: the terms that a float32 factor is split into), and tile_int8.h has weights of int8
+ * (FR_INT8), for forward alone. Each of them defines
  *
- *   ROW_BLOCK, ROW_BLOCK_ALONE, PROJECTS_AHEAD       how rows are cut, and whether inputs may be projected ahead
+ *   ROW_BLOCK, ROW_BLOCK_ALONE, PROJECTS_AHEAD       how rows are cut, and up to which D inputs may be projected ahead
  *   OPERANDS_APART, operand_block, operand_line,     whether left operands are put into a form of their own before they are
  *   put_row, put_gates, multiply_begin, multiply_end    multiplied, and how; what stands around products
  *   panel_depth, gates_depth                         elements of a panel per column
@@ -72,9 +73,14 @@ INLINE void add_sums(const outer_target *t, long unit, long rows, const real *su
 
 enum { DEPTH = 256 }; /* rows (time steps x batch) that one packed panel of dW spans: 64 KB in float32 */
 
-#ifdef FR_AMX_TERMS
+#ifdef FR_INT8
+typedef int8_t raw_weight; /* what weights are before they are packed */
+#include "tile_int8.h"
+#elif defined(FR_AMX_TERMS)
+typedef real raw_weight;
 #include "tile_amx.h"
 #else
+typedef real raw_weight;
 #include "tile_fma.h"
 #endif
 

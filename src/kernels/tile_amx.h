@@ -109,7 +109,7 @@ INLINE vec vector_at(const real *row, long k, long K) { return k < K ? load_part
 INLINE long chunks_of(long K) { return (K + PAIR - 1) / PAIR; }
 INLINE long operand_block(long K) { return chunks_of(K) * 2 * TILE_TERMS; }
 /* Where the terms of row m of a block start. */
-INLINE real *operand_line(real *block, long m) { return block + m / 16 * TILE_TERMS + m % 16 * VL; }
+INLINE real *operand_line(real *block, long m, long K) { return (void)K, block + m / 16 * TILE_TERMS + m % 16 * VL; }
 
 INLINE_FAST void put_operand(real *line, vec x, vec y) {
     vec terms[TERMS];
@@ -145,7 +145,9 @@ INLINE long panel_depth(long K) { return chunks_of(K) * VL * TERMS; }
 INLINE long gates_depth(long slots, long H) { return panel_depth(slots * padded(H)); }
 
 /* Vector v of the panel: columns are `lanes` rows of a matrix, from `rows`, `row` elements apart; the rest is 0. */
-static void pack_transposed(real *panel, int NV, int v, const real *rows, long row, long lanes, long K) {
+static void pack_transposed(real *panel, int NV, int v, const real *rows, const real *scales, long row, long lanes,
+                            long K) {
+    (void)scales;
     real *to = panel + v * TILE_TERMS;
     for (long k = 0; k < K; k += PAIR, to += NV * TILE_TERMS) {
         vec block[TERMS][VL];

@@ -18,13 +18,13 @@
 #ifndef FASTRNN_TILE_FMA_H
 #define FASTRNN_TILE_FMA_H
 
-enum { ROW_BLOCK = 6, ROW_BLOCK_ALONE = ROW_BLOCK, PROJECTS_AHEAD = 1 };
+enum { ROW_BLOCK = 6, ROW_BLOCK_ALONE = ROW_BLOCK, PROJECTS_AHEAD = 1 << 30 };
 
 /* ---- Left operands are the rows themselves ---- */
 
 #define OPERANDS_APART 0
 INLINE long operand_block(long K) { return (void)K, 0; }
-INLINE real *operand_line(real *block, long m) { return (void)m, block; }
+INLINE real *operand_line(real *block, long m, long K) { return (void)m, (void)K, block; }
 INLINE void put_row(real *line, const real *row, long K) { (void)line, (void)row, (void)K; }
 INLINE void put_gates(real *line, const real *row, int slots, int first, int count, long H) {
     (void)line, (void)row, (void)slots, (void)first, (void)count, (void)H;
@@ -213,7 +213,9 @@ INLINE long panel_depth(long K) { return K; }
 INLINE long gates_depth(long slots, long H) { return slots * H; }
 
 /* Vector v of the panel's row k = column k of `lanes` rows of the matrix, from `rows`, `row` elements apart; rest 0. */
-static void pack_transposed(real *panel, int NV, int v, const real *rows, long row, long lanes, long K) {
+static void pack_transposed(real *panel, int NV, int v, const real *rows, const real *scales, long row, long lanes,
+                            long K) {
+    (void)scales;
     for (long k = 0; k < K; k += VL) {
         const long left = K - k < VL ? K - k : VL;
         vec block[VL];

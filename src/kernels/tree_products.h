@@ -38,7 +38,7 @@ static void pack_tree_units(const fr_trees *t, real *panels, const real *weight,
     for (long v = part.begin; v < part.end; v++) {
         const long first = v - v % PANEL;
         pack_transposed(panels + first * K * VL, panel_width(vectors, first), (int)(v - first),
-                        weight + (row_block * t->H + v * VL) * K, K, t->H - v * VL, K);
+                        weight + (row_block * t->H + v * VL) * K, 0, K, t->H - v * VL, K);
     }
 }
 

@@ -34,6 +34,11 @@ DECLARE(avx512_double)
 extern const fr_words_kernels fr_words_avx2, fr_words_avx512;
 #endif
 
+extern const fr_sequence_kernels fr_rnn_int8_baseline;
+#ifdef FR_X86
+extern const fr_sequence_kernels fr_rnn_int8_avx2, fr_rnn_int8_avx512, fr_rnn_int8_vnni;
+#endif
+
 extern const fr_sequence_kernels fr_rnn_emulated_high, fr_rnn_emulated_medium;
 #ifdef FR_AMX
 extern const fr_sequence_kernels fr_rnn_amx_high, fr_rnn_amx_medium;
@@ -52,11 +57,12 @@ static const struct {
     const char *name;
     int (*supported)(void);
     fr_build float32, float64;
+    const fr_sequence_kernels *int8;
 } builds[] = {
-    {"baseline", always, TABLES_OF(baseline)},
+    {"baseline", always, TABLES_OF(baseline), &fr_rnn_int8_baseline},
 #ifdef FR_X86
-    {"avx2", has_avx2, TABLES_OF(avx2)},
-    {"avx512", has_avx512, TABLES_OF(avx512)},
+    {"avx2", has_avx2, TABLES_OF(avx2), &fr_rnn_int8_avx2},
+    {"avx512", has_avx512, TABLES_OF(avx512), &fr_rnn_int8_avx512},
 #endif
 };
 
@@ -66,6 +72,14 @@ int fr_isa_supported(int index) { return builds[index].supported(); }
 
 const fr_build *fr_build_for(int index, int itemsize) {
     return itemsize == 4 ? &builds[index].float32 : &builds[index].float64;
+}
+
+const fr_sequence_kernels *fr_int8_kernels(int index, int without_vnni) {
+#ifdef FR_X86
+    if (builds[index].int8 == &fr_rnn_int8_avx512 && !without_vnni && __builtin_cpu_supports("avx512vnni"))
+        return &fr_rnn_int8_vnni;
+#endif
+    return (void)without_vnni, builds[index].int8;
 }
 
 /* ---- AMX ---- */
