@@ -147,7 +147,7 @@ INLINE void project_table(const fr_sequence *q, void *projected, const void *tab
     const fr_partition all = {.count = 1};
     const real *x[MOST_TOGETHER];
     for (long v = 0, count; v < V; v += count) {
-        count = MIN(V - v, (long)MOST_TOGETHER);
+        count = MIN(V - v, OPERANDS_APART ? (long)ROW_BLOCK : (long)MOST_TOGETHER);
         for (long k = 0; k < count; k++) x[k] = (const real *)table + (v + k) * q->D;
         project_rows(q, x, (real *)projected + v * inputs_row(q), count, all);
     }

@@ -23,6 +23,7 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .operands_size = operands_size,
     .pack_forward = pack_forward,
     .project = project,
+    .project_table = project_table,
     .step_forward = step_forward,
     .pack_state = pack_state,
     .unpack_state = unpack_state,
