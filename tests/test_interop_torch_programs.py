@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 
 import fastrnn.interop.torch as door  # noqa: E402
@@ -372,3 +373,160 @@ def test_functional_call_profiler_and_checkpointing():
     run = torch.utils.checkpoint.checkpoint
     assert_same_training(theirs, ours, x, lambda leaf: run(ours, leaf, use_reentrant=False))
     np.testing.assert_allclose(ours(x).detach().numpy(), theirs(x).detach().numpy(), atol=1e-6)
+
+
+# --- Odd programs -----------------------------------------------------------------------------------------------------
+
+
+class Padding(nn.LSTM):
+    """Hands on only the sequences that are not empty, as programs with lengths of 0 do; one more argument."""
+
+    def forward(self, x, lengths, scale=1.0):
+        runs = lengths > 0
+        packed = nn.utils.rnn.pack_padded_sequence(x[runs], lengths[runs], batch_first=True, enforce_sorted=False)
+        y, _ = nn.utils.rnn.pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=x.shape[1])
+        whole = x.new_zeros(len(x), x.shape[1], y.shape[2])
+        whole[runs] = y * scale
+        return whole
+
+
+class Decoder(nn.Module):
+    """A cell in a loop, a learned initial state, an output that feeds back."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(4, 6), nn.Linear(6, 4)
+        self.start = nn.Parameter(torch.randn(1, 6))
+
+    def forward(self, x):
+        h, outputs = self.start.expand(len(x), -1), []
+        for _ in range(3):
+            h = self.cell(x, h)
+            x = self.out(h)
+            outputs.append(x)
+        return torch.stack(outputs)
+
+
+class Learned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 6, batch_first=True)
+        self.h, self.c = (nn.Parameter(torch.randn(1, 1, 6)) for _ in range(2))
+
+    def forward(self, x):
+        start = [p.repeat(1, len(x), 1) for p in (self.h, self.c)] if len(x) > 1 else [self.h, self.c]
+        return self.rnn(x, start)[0]
+
+
+class DroppedWeights(nn.Module):
+    """As AWD-LSTM: its recurrent weights are replaced by a tensor that is computed anew for each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 6)
+        self.raw = self.rnn._parameters.pop("weight_hh_l0")
+
+    def forward(self, x):
+        self.rnn.weight_hh_l0 = nn.functional.dropout(self.raw, 0.5, self.training) * 1
+        return self.rnn(x)[0]
+
+
+def odd_programs():
+    x = torch.randn(3, 5, 4)
+    yield Padding(4, 6, batch_first=True), (x, torch.tensor([5, 0, 2]), 2.0)
+    yield Decoder(), (x[:, 0],)
+    yield Learned(), (x,)
+    yield Learned(), (x[:1],)
+    yield DroppedWeights(), (x,)
+    yield nn.DataParallel(nn.GRU(4, 6)), (x,)
+    pruned = nn.Sequential(nn.GRU(4, 6))
+    prune.random_unstructured(pruned[0], "weight_hh_l0", 0.5)
+    yield pruned, (x,)
+    yield nn.utils.weight_norm(nn.LSTM(4, 6), "weight_hh_l0"), (x,)
+    turned = nn.GRU(6, 6)
+    turned.weight_hh_l0.data = torch.randn(6, 18).t()
+    yield turned, (torch.randn(3, 5, 6),)
+    hooked = nn.RNN(4, 6)
+    hooked.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    hooked.register_forward_hook(lambda module, args, result: (result[0] + 1, result[1]))
+    yield hooked, (x,)
+
+
+@pytest.mark.parametrize("index", range(10))
+def test_odd_programs_under_patch(index):
+    torch.manual_seed(index)
+    model, args = list(odd_programs())[index]
+    results = []
+    for patched in (False, True):
+        (door.patch if patched else door.unpatch)()
+        for _ in range(2):
+            model.zero_grad()
+            torch.manual_seed(0)
+            y = flat(model(*args))[0]
+            y.square().sum().backward()
+        with torch.no_grad():
+            model.eval()
+            once, again = flat(model(*args))[0], flat(model(*args))[0]
+            model.train()
+        torch.testing.assert_close(once, again)
+        results.append([y.detach(), once, *[p.grad for p in model.parameters()]])
+    assert taken() > 0
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "GRUCell"])
+def test_wrong_calls_raise_torchs_errors_after_right_ones(name):
+    theirs, ours = twins(getattr(nn, name)(4, 6))
+    cell, lstm = name.endswith("Cell"), name == "LSTM"
+    x = torch.randn(3, 4) if cell else torch.randn(5, 3, 4)
+    h = torch.randn(3, 6) if cell else torch.randn(1, 3, 6)
+    wrong = [
+        (x[..., :3],),
+        (x.double(),),
+        (x, h[..., :5]),
+        (x, h[:, :2]) if not cell else (x, h[:2]),
+        (x, (h, h, h)),
+        (x, "state"),
+        (x[0, 0, 0] if not cell else x[0, 0],),
+    ]
+    wrong += [] if cell else [(x[:0],), (x, h.double()), (x, (h, h[..., :5])) if lstm else (x, h[0])]
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(flat(ours(x)), flat(theirs(x)))
+        for args in wrong:
+            said = []
+            for module in (theirs, ours):
+                try:
+                    module(*args)
+                    said.append("no error")
+                except Exception as error:
+                    said.append((type(error), str(error)))
+            assert said[0] == said[1], args
+        torch.testing.assert_close(flat(ours(x)), flat(theirs(x)))
+
+
+def test_one_module_in_many_threads_and_an_rnn_that_changes_its_mind():
+    from concurrent.futures import ThreadPoolExecutor
+
+    theirs, ours = twins(nn.LSTM(8, 16, 2))
+    inputs = [torch.randn(4, 2, 8) for _ in range(16)]
+    with torch.no_grad(), ThreadPoolExecutor(8) as pool:
+        expected = [theirs(x)[0] for x in inputs]
+
+        def call(x):
+            with torch.no_grad():
+                return ours(x)[0]
+
+        for _ in range(5):
+            torch.testing.assert_close(list(pool.map(call, inputs)), expected)
+            with torch.no_grad():
+                for module in (theirs, ours):
+                    module.weight_hh_l1.data.mul_(1.1)
+            expected = [theirs(x)[0] for x in inputs]
+    theirs, ours = twins(nn.RNNCell(3, 4))
+    x = torch.randn(2, 3)
+    with torch.no_grad():
+        for nonlinearity in ("tanh", "relu"):
+            theirs.nonlinearity = ours.nonlinearity = nonlinearity
+            for _ in range(2):
+                torch.testing.assert_close(ours(x), theirs(x))

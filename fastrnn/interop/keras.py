@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from .. import layers
 from ..layers.merge import MERGES
 from .final_state import FinalState
+from .keras_backend import disable, enable
 from .keras_writer import save
 from .reverse import ReverseInTime
 
-__all__ = ["from_keras", "load", "mask_of", "save"]
+__all__ = ["disable", "enable", "from_keras", "load", "mask_of", "save"]
 
 Array = NDArray[Any]
 Config = dict[str, Any]

@@ -138,7 +138,7 @@ def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
         return reason
     still = not torch.is_grad_enabled() and not (module.training and module.dropout)
     if still and reset_mask is None:
-        found = _packed.quick(module, module._flat_weights_names, input, hx, kind == "lstm", False)
+        found = _packed.quick(module, module._flat_weights_names, input, hx, kind, options, False)
         if found is not None:
             return found
     read = _read(module, input, reset_mask)
@@ -192,7 +192,7 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
     if reason:
         return reason
     if not torch.is_grad_enabled():
-        found = _packed.quick(module, _CELL_WEIGHTS, input, hx, kind == "lstm", True)
+        found = _packed.quick(module, _CELL_WEIGHTS, input, hx, kind, options, True)
         if found is not None:
             return found
     x, dtype, H = input, getattr(input, "dtype", None), module.hidden_size

@@ -33,9 +33,9 @@ _SPECS = {
     ("rnn", "tanh"): CellSpec("rnn"),
     ("rnn", "relu"): CellSpec("rnn", "relu"),
 }
-# By id of a module: a weak reference to it, where its weights lie, their shapes, and the Stack or None. The Stack's
-# arrays keep that memory, so other memory of the same address cannot come up meanwhile.
-_kept: dict[int, tuple[Any, list, list, Stack | None]] = {}
+# By id of a module: a weak reference to it, where its weights lie, their shapes, the Stack or None, and which cell it
+# is. The Stack's arrays keep that memory, so other memory of the same address cannot come up meanwhile.
+_kept: dict[int, tuple[Any, list, list, Stack | None, CellSpec]] = {}
 from_numpy = torch.from_numpy
 
 
@@ -43,7 +43,7 @@ def _stack(module: Any, weights: list, spec: CellSpec, directions: int) -> Stack
     """The module's weights, packed; None where that does not pay or they are computed anew for each call."""
     places = [0 if w is None else w.data_ptr() for w in weights]
     found = _kept.get(id(module))
-    if found is not None and found[0]() is module and found[1] == places:
+    if found is not None and found[0]() is module and found[1] == places and found[4] is spec:
         for w, shape in zip(weights, found[2]):
             if w is not None and (w.shape != shape or not w.is_contiguous()):
                 break
@@ -52,7 +52,7 @@ def _stack(module: Any, weights: list, spec: CellSpec, directions: int) -> Stack
     return _new_stack(module, weights, spec, directions, places)
 
 
-def quick(module: Any, names: Any, x: Any, hx: Any, lstm: bool, cell: bool) -> Any:
+def quick(module: Any, names: Any, x: Any, hx: Any, kind: str, options: dict, cell: bool) -> Any:
     """The whole call of a module that was called before, or None for the long way, which finds out why.
 
     The Stack refuses dtypes and shapes that do not fit, and NumPy tensors that are not plain ones of the CPU.
@@ -60,9 +60,12 @@ def quick(module: Any, names: Any, x: Any, hx: Any, lstm: bool, cell: bool) -> A
     found = _kept.get(id(module))
     if found is None or type(x) is not Tensor:
         return None
-    parameters, (reference, places, shapes, stack) = module._parameters, found
-    if stack is None or reference() is not module:
+    reference, places, shapes, stack, spec = found
+    if stack is None or reference() is not module or not x.numel():
         return None
+    if kind == "rnn" and spec.activation != options["nonlinearity"]:
+        return None
+    parameters, lstm = module._parameters, kind == "lstm"
     for name, place, shape in zip(names, places, shapes):
         w = parameters.get(name)
         if w is None:
@@ -113,7 +116,7 @@ def _new_stack(module: Any, weights: list, spec: CellSpec, directions: int, plac
                     params[f"{kind}_{start}"] = w.detach().numpy()
         stack = Stack(params, names, directions, spec.compiled)
     reference = weakref.ref(module, lambda _: _kept.pop(key, None))
-    _kept[key] = reference, places, [None if w is None else w.shape for w in weights], stack
+    _kept[key] = reference, places, [None if w is None else w.shape for w in weights], stack, spec
     return stack
 
 
