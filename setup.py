@@ -139,7 +139,18 @@ def module(name, *sources):
 
 
 topics = ("_runtime", "_arrays", "_chain_layer", "_chooser", "_infer", "_lengths", "_loss", "_optim", "_plan", "_rnn")
-topics += ("_rows", "_sequence", "_stack", "_stack_weights", "_step", "_stream", "_subset", "_token_rows", "_tree")
+topics += (
+    "_onnx_op",
+    "_rows",
+    "_sequence",
+    "_stack",
+    "_stack_weights",
+    "_step",
+    "_stream",
+    "_subset",
+    "_token_rows",
+    "_tree",
+)
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {

@@ -87,6 +87,38 @@ def check_probability(name: str, value: Any) -> float:
     return p
 
 
+def check_limit(name: str, value: float | None) -> float | None:
+    """None, or a number above 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
+        raise ValueError(f"{name}: expected None or a number above 0, got {value!r}")
+    return float(value)
+
+
+def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
+    """(k1, k2), how many steps an update is after, and how many it goes back; from k for both."""
+    if tbptt is None:
+        return None
+    if not isinstance(tbptt, (tuple, list)):
+        tbptt = (tbptt, tbptt)
+    if len(tbptt) != 2:
+        raise ValueError(f"tbptt: expected k or (k1, k2), got {tbptt!r}")
+    k1, k2 = (check_size("tbptt", k) for k in tbptt)
+    if k2 < k1:
+        raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, got {(k1, k2)}")
+    return k1, k2
+
+
+def check_every(every: Any) -> int | str | None:
+    """How many steps a segment has: None, a number, or "sqrt"."""
+    if every is None or (isinstance(every, str) and every == "sqrt"):
+        return every
+    if isinstance(every, str):
+        raise ValueError(f"checkpoint_every: expected a number of steps or 'sqrt', got {every!r}")
+    return check_size("checkpoint_every", every)
+
+
 def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     """One of the names in `known`."""
     known = tuple(known)
@@ -156,14 +188,25 @@ def check_array(
     return found
 
 
+def check_plain(name: str, a: Any) -> None:
+    """Refuse masked arrays: NumPy hands out what stands behind the mask without a word."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths or a mask"
+        )
+
+
+def plain(name: str, a: Any) -> Array:
+    """As NumPy takes it; a masked array is refused."""
+    check_plain(name, a)
+    return np.asarray(a)
+
+
 def as_real(name: str, a: Any, dtype: np.dtype[Any]) -> Array:
     """Real numbers of any kind, lists included, as an array of this dtype: itself where it is one, else one copy."""
     if type(a) is np.ndarray and a.dtype == dtype:
         return a
-    if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name}: expected a plain array, got a masked one; fill it, {name}.filled(...), or pass lengths"
-        )
+    check_plain(name, a)
     try:
         a = np.asarray(a)
     except ValueError:
@@ -236,26 +279,25 @@ def check_lengths(lengths: Any, T: int, N: int) -> NDArray[np.intp]:
 
 def check_reset_mask(reset_mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
     """Before which steps a state is zeroed: booleans, (T, N); None where nothing is reset."""
-    if reset_mask is None:
-        return None
-    if not isinstance(reset_mask, np.ndarray) or reset_mask.dtype != np.bool_:
-        got = reset_mask.dtype if isinstance(reset_mask, np.ndarray) else type(reset_mask).__name__
-        raise TypeError(f"reset_mask: expected a NumPy array of bool, got {got}")
-    if reset_mask.shape != (T, N):
-        raise ValueError(f"reset_mask: expected shape ({T}, {N}) = (T, N), got {reset_mask.shape}")
-    return reset_mask if reset_mask.any() else None
+    flags = _check_flags("reset_mask", reset_mask, T, N)
+    return flags if flags is not None and flags.any() else None
 
 
 def check_mask(mask: Any, T: int, N: int) -> NDArray[np.bool_] | None:
     """Which steps are real: booleans, (T, N); None where all are."""
-    if mask is None:
+    flags = _check_flags("mask", mask, T, N)
+    return None if flags is None or flags.all() else flags
+
+
+def _check_flags(name: str, flags: Any, T: int, N: int) -> NDArray[np.bool_] | None:
+    if flags is None:
         return None
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise TypeError(f"mask: expected a NumPy array of bool, got {got}")
-    if mask.shape != (T, N):
-        raise ValueError(f"mask: expected shape ({T}, {N}) = (T, N), got {mask.shape}")
-    return None if mask.all() else mask
+    if not isinstance(flags, np.ndarray) or flags.dtype != np.bool_:
+        got = flags.dtype if isinstance(flags, np.ndarray) else type(flags).__name__
+        raise TypeError(f"{name}: expected a NumPy array of bool, got {got}")
+    if flags.shape != (T, N):
+        raise ValueError(f"{name}: expected shape ({T}, {N}) = (T, N), got {flags.shape}")
+    return flags
 
 
 def check_state(name: str, part: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -109,7 +109,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Map
     unfinished = f"{path}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
     _writing.add(unfinished)
     try:
-        # Nobody who may not read the file that is replaced may read the new one, not for a moment either.
+        # The new file is never, not for a moment, readable for more users than the one that it replaces.
         with open(unfinished, "xb", opener=_private if replaced else None) as file:
             file.write(data)
             file.flush()

@@ -478,7 +478,7 @@ ARRAY = padded(X)
         (
             fit(ARRAY, CLASSES, LastStep, reset_mask=np.zeros((7, 9), bool)),
             ValueError,
-            "reset_mask: expected shape (7, 11), got (7, 9)",
+            "reset_mask: expected shape (7, 11) = (N, T), got (7, 9)",
         ),
         (
             lambda: Trainer(Sequential(Linear(D, M, dtype="f8"))).predict(ARRAY, reset_mask=np.zeros((7, 11), bool)),

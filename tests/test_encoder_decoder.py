@@ -320,3 +320,22 @@ CALLS = {
 def test_wrong_arguments(error, message, call):
     with pytest.raises(error, match=message):
         call(translator())
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_nothing_gives_nothing(batch_first):
+    """No sources, and targets without a step; both used to be refused."""
+    model = translator("lstm", batch_first=batch_first)
+    for rows, steps in ((0, 4), (3, 0), (0, 0)):
+        source, targets = np.ones((rows, T), int), np.ones((rows, steps), int)
+        if not batch_first:
+            source, targets = source.T, targets.T
+        model.zero_grad()
+        logits = model(source, targets=targets, training=True)
+        assert logits.shape == (*targets.shape, V)
+        model.backward(np.zeros_like(logits))
+        assert not any(grad.any() for grad in model.grads.values())
+    nobody = np.ones((0, T) if batch_first else (T, 0), int)
+    greedy, (beams, scores) = model.generate(nobody, 5), model.generate(nobody, 5, mode="beam", return_scores=True)
+    assert greedy.shape == beams.shape == (0, 5) and scores.shape == (0,)
+    assert greedy.dtype == model.generate(np.ones((2, T) if batch_first else (T, 2), int), 5).dtype

@@ -81,6 +81,25 @@ def test_what_becomes_of_two_directions(mode, sequences, tmp_path):
     assert fastrnn.layers.build(ours.config()).config() == ours.config()
 
 
+def test_recurrent_dropout_is_kept(tmp_path):
+    """It was dropped in silence, so that a model was tuned on without."""
+    model = keras.Sequential(
+        [
+            keras.Input((T, D)),
+            L.Bidirectional(L.LSTM(H, recurrent_dropout=0.3, return_sequences=True)),
+            L.GRU(H, recurrent_dropout=0.2),
+        ]
+    )
+    with_random_weights(model)
+    model.save(tmp_path / "m.keras")
+    x = np.random.default_rng(1).standard_normal((N, T, D), dtype=np.float32)
+    for ours in (door.from_keras(model), door.load(tmp_path / "m.keras")):
+        kept = [layer.noise.recurrent_dropout for layer in ours.flatten() if hasattr(layer, "noise")]
+        assert kept == [0.3, 0.2]
+        assert_output_close(ours(x), run(model, x), "float32")
+        assert not np.allclose(ours(x, training=True), ours(x))
+
+
 def test_a_layer_that_goes_backwards():
     layer = L.GRU(H, go_backwards=True)
     x = np.random.default_rng(1).standard_normal((N, T, D), dtype=np.float32)

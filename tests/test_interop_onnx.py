@@ -314,3 +314,118 @@ def test_round_trip(tmp_path):
     assert again.gate_activation == "hard_sigmoid_6"
     for name, param in layer.params.items():
         assert np.array_equal(param, again.params[name]), name
+
+
+# --- accelerate: the nodes in ONNX Runtime ----------------------------------------------------------------------------
+
+
+def sessions(model):
+    """ONNX Runtime's own, and ours."""
+    runtime = pytest.importorskip("onnxruntime")
+    plain = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return plain, door.accelerate(model)
+
+
+def assert_same_session(model, feeds, tolerance=2e-6):
+    plain, ours = sessions(model)
+    names = {value.name for value in plain.get_inputs()}
+    feeds = {name: a for name, a in feeds.items() if name in names}
+    for _ in range(2):
+        for a, b in zip(plain.run(None, feeds), ours.run(None, feeds), strict=True):
+            np.testing.assert_allclose(b, a, rtol=0, atol=tolerance)
+    return ours
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("kind", GATES)
+def test_accelerated_sessions_equal_onnxruntime(kind, direction):
+    S = 2 if direction == "bidirectional" else 1
+    rng = np.random.default_rng(1)
+    for names in (
+        ("X", "W", "R", "B"),
+        ("X", "W", "R"),
+        ("X", "W", "R", "B", "sequence_lens"),
+        ("X", "W", "R", "B", "", "initial_h"),
+        ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c"),
+        ("X", "W", "R", "B", "", "", "initial_c"),
+    ):
+        if kind != "LSTM" and "initial_c" in names:
+            continue
+        options = {"linear_before_reset": len(names) % 2} if kind == "GRU" else {}
+        model = make_model(kind, make_arrays(kind, S), names, direction=direction, **options)
+        for T, N in ((1, 1), (1, 3), (7, 4)):
+            feeds = {
+                "X": rng.standard_normal((T, N, D)).astype(np.float32),
+                "sequence_lens": np.minimum(T, 1 + np.arange(N)).astype(np.int32),
+                "initial_h": rng.standard_normal((S, N, H)).astype(np.float32),
+                "initial_c": rng.standard_normal((S, N, H)).astype(np.float32),
+            }
+            ours = assert_same_session(model, feeds)
+            assert ours.fastrnn_nodes == (["node"], {})
+
+
+def test_accelerated_peepholes_clip_layout_and_dtypes():
+    x = np.random.default_rng(0).standard_normal((4, 2, D))
+    arrays = make_arrays("LSTM", 1, peephole=True)
+    model = make_model("LSTM", arrays, ("X", "W", "R", "B", "", "", "", "P"), clip=0.5)
+    assert_same_session(model, {"X": x.astype(np.float32)})
+    for kind in GATES:  # ONNX Runtime has no layout=1: onnx's evaluator is the judge
+        model = make_model(kind, make_arrays(kind, 1), layout=1)
+        pytest.importorskip("onnxruntime")
+        ours = door.accelerate(model).run(None, {"X": x.astype(np.float32)})
+        for a, b in zip(ReferenceEvaluator(model, new_ops=door.ops).run(None, {"X": x.astype(np.float32)}), ours):
+            np.testing.assert_allclose(a, b, atol=2e-6)
+    arrays = make_arrays("LSTM", 1, dtype=np.float64)
+    model = make_model("LSTM", arrays)
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = TensorProto.DOUBLE
+    ours = door.accelerate(model)
+    expected = ReferenceEvaluator(model).run(None, {"X": x})
+    np.testing.assert_allclose(ours.run(None, {"X": x})[0], expected[0], atol=1e-12)
+
+
+def test_what_fastrnn_lacks_stays_onnxruntimes():
+    model = make_model("GRU", make_arrays("GRU", 1), clip=0.5, linear_before_reset=1)
+    x = np.random.default_rng(0).standard_normal((4, 2, D)).astype(np.float32)
+    ours = assert_same_session(model, {"X": x})
+    assert ours.fastrnn_nodes[0] == [] and "clip" in ours.fastrnn_nodes[1]["node"]
+    with pytest.raises(FileNotFoundError):
+        door.accelerate("nowhere.onnx")
+
+
+def test_an_accelerated_session_lets_its_weights_go(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from fastrnn._native import _onnx_op
+
+    model = make_model("LSTM", make_arrays("LSTM", 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    before = model.SerializeToString()
+    session = door.accelerate(tmp_path / "model.onnx")
+    twin = door.accelerate(before)
+    assert len(_onnx_op.nodes) == 2 and model.SerializeToString() == before
+    x = np.ones((3, 2, D), np.float32)
+    np.testing.assert_array_equal(session.run(["Y_h"], {"X": x})[0], twin.run(["Y_h"], {"X": x})[0])
+    with pytest.raises(Exception, match="X"):
+        session.run(None, {"X": np.ones((3, 2, D + 1), np.float32)})
+    del session, twin
+    assert not _onnx_op.nodes
+
+
+@pytest.mark.parametrize("merge", ["sum", "mul", "ave"])
+def test_merged_directions_are_written(merge, tmp_path):
+    rng = np.random.default_rng(0)
+    for make in (fastrnn.RNN, fastrnn.GRU, fastrnn.LSTM):
+        layer = make(D, H, 2, bidirectional=True, merge=merge, rng=0, batch_first=make is fastrnn.GRU)
+        door.save(layer, tmp_path / "model.onnx")
+        x = rng.standard_normal((6, 4, D)).astype(np.float32)
+        lengths = np.array([6, 2, 5, 1, 3, 4][: x.shape[0 if layer.batch_first else 1]], np.int32)
+        lengths = np.minimum(lengths, x.shape[1 if layer.batch_first else 0])
+        feeds = {"x": x, "lengths": lengths}
+        for k in range(2):
+            for state in ("h", "c") if make is fastrnn.LSTM else ("h",):
+                feeds[f"{state}_{k}"] = np.zeros((2, len(lengths), H), np.float32)
+        found = run_runtime(str(tmp_path / "model.onnx"), feeds)[0]
+        np.testing.assert_allclose(found, layer(x, lengths=lengths)[0], atol=2e-6)
+        session = door.accelerate(tmp_path / "model.onnx")
+        assert len(session.fastrnn_nodes[0]) == 2
+        np.testing.assert_allclose(session.run(["y"], feeds)[0], found, atol=2e-6)

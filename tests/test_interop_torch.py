@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence  # noqa: E402
 
 import fastrnn.interop.torch as door  # noqa: E402
-from fastrnn.interop.torch import _modules  # noqa: E402
+from fastrnn.interop.torch import _masked, _modules, _packed, _rules  # noqa: E402
 
 SEQUENCES = ("RNN", "GRU", "LSTM")
 CELLS = ("RNNCell", "GRUCell", "LSTMCell")
@@ -25,8 +25,9 @@ IGNORED = "ignore:LSTM with projections is not supported with oneDNN"
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Every call that can be taken is: shapes of a test are small, and their speed is no matter here."""
-    monkeypatch.setattr(_modules, "_loses", lambda *args: False)
-    monkeypatch.setattr(_modules, "_cell_loses", lambda *args: False)
+    monkeypatch.setattr(_rules, "loses", lambda *args: False)
+    monkeypatch.setattr(_rules, "cell_loses", lambda *args: False)
+    monkeypatch.setattr(_rules, "half_loses", lambda *args: False)
     torch.manual_seed(0)
     door.report(reset=True)
     yield
@@ -429,8 +430,8 @@ def test_what_cannot_be_taken_falls_back_with_torchs_result():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
         assert torch.autograd.forward_ad.unpack_dual(ours(dual)[0]).tangent is not None
     assert reasons() == ["forward-mode differentiation"]
-    assert ours.to(torch.bfloat16)(x.bfloat16())[0].dtype is torch.bfloat16
-    assert reasons() == ["input: dtype torch.bfloat16"]
+    assert ours.half()(x.half())[0].dtype is torch.float16
+    assert reasons() == ["input: dtype torch.float16"]
     assert ours.float().to("meta")(x.to("meta"))[0].is_meta
     assert reasons() == ["input: device meta"]
     with torch._subclasses.FakeTensorMode():
@@ -460,7 +461,7 @@ def test_masked_equals_a_loop_over_episode_starts():
         x, mask = torch.randn(6, 5, 3), torch.rand(6, 5) < 0.4
         states = initial(module, name, 6 if batch_first else 5)
         twin = copy.deepcopy(module)
-        loop = _modules._masked_in_torch
+        loop = _masked._masked_in_torch
         hx = tuple if name == "LSTM" else (lambda s: s[0])
         assert_equal(
             twin,
@@ -576,8 +577,73 @@ def test_the_runner(tmp_path):
 
 def test_shapes_at_which_torch_is_faster_have_its_bits(monkeypatch):
     monkeypatch.undo()
-    for theirs, ours, shape in ((*pair("LSTMCell", 4, 256), (1, 4)), (*pair("GRU", 4, 256), (1, 1, 4))):
+    for theirs, ours, shape in ((*pair("LSTMCell", 4, 800), (1, 4)), (*pair("GRU", 4, 800), (1, 1, 4))):
         x = torch.randn(shape)
         with torch.no_grad():
             assert all(torch.equal(a, b) for a, b in zip(flat(theirs(x)), flat(ours(x))))
     assert set(door.report().fallen_back.values()) == {1} and not door.report().taken
+
+
+def through_data(p):
+    p.data.mul_(1.5)
+
+
+def through_numpy(p):
+    p.detach().numpy()[...] *= 1.5
+
+
+def through_an_optimiser(p):
+    p.grad = torch.ones_like(p)
+    torch.optim.SGD([p], 0.1).step()
+
+
+def with_other_memory(p):
+    p.data = p.data * 1.5
+
+
+def in_inference_mode(p):
+    with torch.inference_mode():
+        p.mul_(1.5)
+
+
+def turned_in_its_memory(p):
+    p.data = p.data.reshape(-1).flip(0).reshape(p.shape)
+
+
+CHANGES = [
+    through_data,
+    through_numpy,
+    through_an_optimiser,
+    with_other_memory,
+    in_inference_mode,
+    turned_in_its_memory,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", ["GRUCell", "LSTM"])
+def test_packed_weights_follow_every_change(name, change):
+    theirs, ours = pair(name, 6, 6)
+    x = torch.randn(1, 6) if name == "GRUCell" else torch.randn(1, 1, 6)
+    with torch.no_grad():
+        for which in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            which += "" if name == "GRUCell" else "_l0"
+            for _ in range(2):
+                torch.testing.assert_close(flat(ours(x)), flat(theirs(x)))
+            for module in (theirs, ours):
+                change(getattr(module, which))
+            torch.testing.assert_close(flat(ours(x)), flat(theirs(x)))
+        for module in (theirs, ours):
+            setattr(module, which, nn.Parameter(torch.ones(getattr(module, which).shape)))
+        torch.testing.assert_close(flat(ours(x)), flat(theirs(x)))
+
+
+def test_packed_weights_are_let_go():
+    module = door.GRU(6, 6)
+    with torch.no_grad():
+        module(torch.randn(1, 1, 6))
+        assert id(module) in _packed._kept
+        module.double()(torch.randn(1, 1, 6, dtype=torch.float64))
+    before = len(_packed._kept)
+    del module
+    assert len(_packed._kept) == before - 1

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 
 import fastrnn.interop.torch as door  # noqa: E402
-from fastrnn.interop.torch import _modules  # noqa: E402
+from fastrnn.interop.torch import _rules  # noqa: E402
 
 NAMES = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
 with warnings.catch_warnings():
@@ -49,8 +49,8 @@ def outcome(cls, state, sample):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_torchs_samples(name, monkeypatch):
-    monkeypatch.setattr(_modules, "_loses", lambda *args: False)
-    monkeypatch.setattr(_modules, "_cell_loses", lambda *args: False)
+    monkeypatch.setattr(_rules, "loses", lambda *args: False)
+    monkeypatch.setattr(_rules, "cell_loses", lambda *args: False)
     door.report(reset=True)
     count = 0
     for sample in samples(name):

@@ -6,6 +6,7 @@ Letters: N samples, T time steps, D features.
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -165,3 +166,146 @@ def test_clear_errors():
     model = RNNRegressor(**SMALL | {"epochs": 1}).fit(np.zeros((4, 3, 2)), np.zeros(4))
     with pytest.raises(ValueError, match="X: expected D=2 features as in fit, got 5"):
         model.predict([np.zeros((3, 5)), np.zeros((2, 5))])
+
+
+# --- Weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_of_two_is_two_samples_where_the_batch_is_all():
+    """What scikit-learn's own check asks of estimators whose batches are not drawn at random."""
+    x, y = signs(N=40)
+    options = SMALL | {"epochs": 15, "batch_size": 1000, "standardize": False}
+    weights = np.random.default_rng(0).integers(0, 3, 40)
+    weighted = RNNClassifier(**options, class_weight={"up": 2.0, "down": 0.5}).fit(x, y, sample_weight=weights)
+    rows = np.repeat(np.arange(40), weights)
+    repeated = RNNClassifier(**options, class_weight={"up": 2.0, "down": 0.5}).fit(x[rows], y[rows])
+    np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), rtol=1e-3)
+    target = x.sum(axis=(1, 2))
+    weighted = RNNRegressor(**options).fit(x, target, sample_weight=1e-3 * np.ones(40))
+    np.testing.assert_allclose(weighted.predict(x), RNNRegressor(**options).fit(x, target).predict(x), rtol=1e-4)
+
+
+def tags():
+    rng = np.random.default_rng(0)
+    x = [rng.standard_normal((T, 1)) for T in rng.integers(2, 9, 60)]
+    return x, [[("sign", bool(v > 0)) if v > -1 else None for v in part[:, 0]] for part in x]
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_tagger_takes_weights_and_any_labels(steps):
+    x, y = tags()
+    wrong = [[None] * len(row) if n % 2 else row for n, row in enumerate(y)]
+    weights = [np.full(len(row), 1.0 - n % 2) for n, row in enumerate(y)] if steps else 1.0 - np.arange(60) % 2
+    options = SMALL | {"epochs": 60}
+    model = RNNTagger(**options).fit(x, wrong, sample_weight=weights)
+    assert model.score(x, y) > 0.9 > RNNTagger(**options).fit(x, wrong).score(x, y)
+    assert set(model.classes_) == {("sign", True), ("sign", False), None}
+    assert all(isinstance(label, tuple) or label is None for label in model.predict(x)[0])
+    right = model.score(x, wrong, sample_weight=weights)
+    assert right == pytest.approx(model.score(x[::2], y[::2])) and right > model.score(x, wrong)
+    heavy = RNNTagger(**SMALL | {"epochs": 20}, class_weight={None: 1e4}).fit(
+        [np.zeros((3, 1))] * 8, [["a", "b", None]] * 8
+    )
+    assert list(heavy.predict([np.zeros((3, 1))] * 2)[1]) == [None] * 3
+    with pytest.raises(ValueError, match="class_weight: expected labels among"):
+        RNNTagger(**SMALL, class_weight={"c": 1}).fit([np.zeros((2, 1))] * 2, [["a", "b"]] * 2)
+    with pytest.raises(ValueError, match="sample_weight: expected a weight for each sequence"):
+        RNNTagger(**SMALL).fit(x, y, sample_weight=[np.ones(1)] * 60)
+
+
+def test_labels_that_numpy_has_keep_their_dtype():
+    x = np.zeros((4, 2, 1))
+    for labels, dtype in (
+        ([["x", "yy"]] * 4, "<U2"),
+        (np.array([[3, 1]] * 4), np.int64),
+        ([[0.5, 1.5]] * 4, np.float64),
+    ):
+        model = RNNTagger(**SMALL | {"epochs": 1}).fit(x, labels)
+        assert model.classes_.dtype == dtype and model.predict(x)[0].dtype == dtype
+
+
+def test_metadata_is_routed():
+    """Weights reach fit and score through a pipeline and a search; without a request they are refused."""
+    import sklearn
+    from sklearn.exceptions import UnsetMetadataPassedError
+
+    x, y = signs(N=60)
+    weights = np.where(np.arange(60) % 2, 1.0, 0.0)
+    wrong = np.where(weights > 0, y, np.where(y == "up", "down", "up"))
+    with sklearn.config_context(enable_metadata_routing=True):
+        clf = RNNClassifier(**SMALL).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        pipe = make_pipeline(FunctionTransformer(lambda a: a * 2), clf)
+        search = GridSearchCV(pipe, {"rnnclassifier__hidden_size": [8, 16]}, cv=2).fit(x, wrong, sample_weight=weights)
+        assert search.best_score_ > 0.8
+        assert (
+            search.score(x, wrong, sample_weight=weights) > 0.9 > search.best_estimator_.predict(x).__eq__(wrong).mean()
+        )
+        with pytest.raises(UnsetMetadataPassedError):
+            GridSearchCV(RNNClassifier(**SMALL), {"cell": ["gru"]}, cv=2).fit(x, y, sample_weight=weights)
+        for made in (RNNTagger(), RNNRegressor(), WindowRegressor()):
+            made.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+
+
+def test_early_stopping_weighs_what_it_validates():
+    """Samples of weight 0 have no part in the loss that is watched."""
+    x, y = signs()
+    wrong = np.where(np.arange(len(y)) % 2, y, np.where(y == "up", "down", "up"))
+    options = SMALL | {"epochs": 40}
+    model = RNNClassifier(**options, early_stopping=True).fit(x, wrong, sample_weight=np.arange(len(y)) % 2)
+    assert min(model.history_["val_loss"]) < 0.4
+
+
+# --- Forecasts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["direct", "recursive"])
+def test_score_is_r2_of_forecasts(strategy):
+    """It used to compare one forecast with the whole of y, and fail."""
+    rng = np.random.default_rng(0)
+    exogenous = rng.standard_normal((120, 1))
+    series = np.stack([np.sin(np.arange(120) / 4), np.cos(np.arange(120) / 4)], axis=1) + np.roll(exogenous, 1, axis=0)
+    options = SMALL | {"epochs": 30, "random_state": 0}
+    model = WindowRegressor(6, 3, strategy=strategy, **options).fit(exogenous[:90], series[:90])
+    truth, said, weights = [], [], rng.random(30)
+    for start in range(90, 120 - 9 + 1):
+        known = slice(start, start + 6)
+        future = {"future": exogenous[start + 6 : start + 9]} if strategy == "recursive" else {}
+        said.append(model.predict(exogenous[known], series[known], **future).ravel())
+        truth.append(series[start + 6 : start + 9].ravel())
+    from sklearn.metrics import r2_score
+
+    assert model.score(exogenous[90:], series[90:]) == pytest.approx(r2_score(truth, said), abs=1e-4)
+    each = [weights[k + 6 : k + 9].mean() for k in range(len(truth))]
+    expected = r2_score(truth, said, sample_weight=each)
+    assert model.score(exogenous[90:], series[90:], sample_weight=weights) == pytest.approx(expected, abs=1e-4)
+
+
+def test_rows_of_a_series_have_weights():
+    series = np.concatenate([np.zeros(60), np.ones(60)])  # the second half of the rows does not count
+    weights = np.repeat([1.0, 0.0], 60)
+    model = WindowRegressor(3, 1, **SMALL | {"epochs": 30}).fit(series, sample_weight=weights)
+    assert abs(model.predict([0, 0, 0])[0]) < 0.1
+    with pytest.raises(ValueError, match=r"sample_weight: expected a number for each row, shape \(120,\), got \(3,\)"):
+        model.fit(series, sample_weight=np.ones(3))
+
+
+def test_messages_of_forecasts():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 2)), rng.standard_normal(40)
+    model = WindowRegressor(4, 2, **SMALL | {"epochs": 1}).fit(x, y)
+    for call, message in (
+        (
+            lambda: model.predict(y),
+            "X: expected 2 exogenous columns as X and a series of 1 columns as y, as in fit, got 1 columns",
+        ),
+        (lambda: model.predict(x[:3], y[:3]), "X: expected at least window = 4 rows, got 3"),
+        (lambda: model.predict(y=y), "X: expected exogenous columns beside y, got None; a series alone is X"),
+        (
+            lambda: model.predict(future=x[:2]),
+            "future: expected None without exogenous columns and strategy='recursive'",
+        ),
+        (lambda: model.score(x[:5], y[:5]), "X: expected at least window + horizon = 6 rows to score, got 5"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call()
+    assert model.predict().shape == (2,)  # a refused call used to turn this into (2, 1)

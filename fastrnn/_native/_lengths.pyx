@@ -45,7 +45,7 @@ cdef void zeros_past_lengths(fr_series y, long T, long N, size_t bytes, int item
 cdef object read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
     """Into q.rows; q.T becomes the longest. Returns what has to live as long as the call, None for what is not right.
 
-    A second (T, N) mask follows the first: for who comes from the end, a boundary before step t is one before step
+    A second (T, N) mask follows the first: for a direction that runs from the end, a boundary before step t is one before step
     t - 1, and what stands past the end of a row is no boundary.
     """
     cdef cnp.ndarray a = None, mask = None

@@ -259,7 +259,7 @@ cdef list _names(const fr_sequence *q):
 
 
 cdef object _dx(SequenceCache cache, fr_sequence *q, into):
-    """Written, unless it is the caller's: then added to. None where nobody wants it."""
+    """Written, unless it is the caller's: then added to. None where it is not asked for."""
     cdef cnp.ndarray dx
     if into is None or "x" not in into:
         dx = new_array(cache.typenum, cache.T, q.N, q.D, q.rows.order != NULL)

@@ -21,8 +21,8 @@ cdef struct SequenceCall:
 
 cdef class CompiledCell:
     cdef readonly str family
-    cdef int cell, activation, gate_activation, output_activation
-    cdef double clip
+    cdef int cell
+    cdef fr_cell_options options
     cdef void start(self, SequenceCall *call)
 
 

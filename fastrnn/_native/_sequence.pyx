@@ -45,16 +45,15 @@ cdef class CompiledCell:
     def __init__(self, spec):
         self.family = spec.family
         self.cell = _CELLS["gru_reset_before" if spec.cell == "gru" and not spec.reset_after else spec.cell]
-        self.activation, self.gate_activation = _ACTIVATIONS[spec.activation], _ACTIVATIONS[spec.gate_activation]
-        self.output_activation = _ACTIVATIONS[spec.output_activation]
-        self.clip = spec.clip or 0
+        self.options.activation = _ACTIVATIONS[spec.activation]
+        self.options.gate_activation = _ACTIVATIONS[spec.gate_activation]
+        self.options.output_activation = _ACTIVATIONS[spec.output_activation]
+        self.options.generic, self.options.clip = spec.generic, spec.clip or 0
 
     cdef void start(self, SequenceCall *call):
         """Make `call` an empty one of this cell."""
-        cdef fr_sequence *q = &call.sequence
         memset(call, 0, sizeof(SequenceCall))
-        q.cell, q.activation, q.gate_activation = self.cell, self.activation, self.gate_activation
-        q.output_activation, q.clip = self.output_activation, self.clip
+        call.sequence.cell, call.sequence.options = self.cell, self.options
 
 
 # ---- Reading arguments ----
@@ -296,7 +295,7 @@ cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr
 
 cdef void backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of a backward pass. Where a signal may stop the steps alone, it looks within its own: none of them
-    ends before all do, so nobody is at the gradients of weights yet."""
+    ends before all do, so no thread is at the gradients of weights yet."""
     cdef SequenceCall *call = <SequenceCall *>arg
     cdef fr_sequence q = call.sequence
     cdef fr_task task

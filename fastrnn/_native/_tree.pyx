@@ -75,7 +75,7 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
 
 cdef void _backward_body(void *arg, int id) noexcept nogil:
     """What one thread does of backpropagation: packing, from the roots to the leaves, the gradients of inputs and weights. All
-    have a barrier before each phase, so nobody is at the last one while another may stop in the phase before."""
+    have a barrier before each phase, so no thread is at the last one while another may stop in the phase before."""
     cdef TreeCall *call = <TreeCall *>arg
     cdef const fr_tree_kernels *k = call.kernels
     cdef fr_trees own = call.trees
@@ -125,7 +125,7 @@ def tree_forward(CompiledCell cell not None, x, *, long children, levels, long n
     cdef fr_trees *t = &call.trees
     memset(&call, 0, sizeof(call))
     call.kernels = build_for(4 if typenum == cnp.NPY_FLOAT32 else 8).tree
-    t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.activation, children
+    t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.options.activation, children
     cdef list held = [levels]
     _read_levels(&call, levels)
     _read_weights(t, held, typenum, weight_ih, weight_hh, bias)

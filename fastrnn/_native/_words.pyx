@@ -9,10 +9,11 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
-from fastrnn._native._runtime cimport build_for, run_parallel
+from fastrnn._native._runtime cimport build_for, look, raise_signal, run_parallel
 from fastrnn._native.words cimport *
 
 cnp.import_array()
@@ -59,18 +60,20 @@ cdef class Trainer:
 
     def train(self, const int32_t[::1] tokens, int64_t first, long begin, long end, *, int epoch, long task_size,
               double rate, double slope, double least_rate, int threads):
-        """Train on tokens begin..end, of which tokens[0] stands at `first` in the corpus. Returns the loss, summed
-        up."""
+        """Train on tokens begin..end, of which tokens[0] stands at `first` in the corpus. Returns the loss, summed up.
+        A signal stops it within 0.1 s; what its handler raises is raised then, and the steps until then have been taken."""
         if end <= begin:
             return 0.0
         cdef fr_words_stretch s = self._stretch(tokens, first, begin, end, epoch)
         cdef double loss = 0
-        cdef int failed
+        cdef int failed, stopped = False
         s.task_size, s.rate, s.slope, s.least_rate = task_size, rate, slope, least_rate
         with nogil:
-            failed = fr_words_train(self.kernels, &self.model, &s, threads, run_parallel, &loss)
+            failed = fr_words_train(self.kernels, &self.model, &s, threads, run_parallel, <fr_looks *>look, &loss, &stopped)
         if failed:
             raise MemoryError("no memory for the threads' part of training")
+        if stopped:
+            raise_signal()
         return loss
 
     def left(self, const int32_t[::1] tokens, int64_t first, long begin, int epoch):
@@ -88,12 +91,15 @@ def encode(sentence, dict index, int32_t[::1] out, long at):
     """Write the numbers of a sentence's known words into out from `at` on, then a break. Returns where they end, or -1
     where `out` is too short (it has at least len(sentence) + 1 then to have)."""
     cdef PyObject *number
-    cdef long room = out.shape[0]
+    cdef long room = out.shape[0], i = 0
     if not isinstance(sentence, (list, tuple)):
         sentence = list(sentence)
     if at + len(sentence) + 1 > room:
         return -1
     for word in sentence:
+        i += 1
+        if i & 0xFFFFF == 0:  # a sentence of any length
+            PyErr_CheckSignals()
         number = PyDict_GetItem(index, word)
         if number != NULL:
             out[at] = <object>number
@@ -252,5 +258,7 @@ def ngram_rows(words, int min_n, int max_n, uint32_t bucket, long first):
                 if n >= min_n and not (n == 1 and (begin == 0 or end == size)):
                     rows.append(first + h % bucket)
         number += 1
+        if number & 0xFFF == 0:
+            PyErr_CheckSignals()
         begins[number] = len(rows)
     return np.array(rows, np.int32), np.asarray(begins)

@@ -7,6 +7,10 @@ cdef extern from "build.h" nogil:
     enum: FR_LSTM, FR_GRU_RESET_BEFORE  # the others are known by their names alone
     enum: FR_TANH, FR_RELU, FR_SIGMOID, FR_IDENTITY, FR_HARD_SIGMOID, FR_HARD_SIGMOID_6, FR_SOFTMAX
 
+    ctypedef struct fr_cell_options:
+        int activation, gate_activation, output_activation, generic
+        double clip
+
     ctypedef struct fr_watch:  # work.h
         int *stopped
         int caller
@@ -96,8 +100,8 @@ cdef extern from "build.h" nogil:
 
     ctypedef struct fr_sequence:
         long T, N, D, H, P
-        int cell, activation, gate_activation, output_activation
-        double clip
+        int cell
+        fr_cell_options options
         int input_projection, as_one_row, training
         fr_rows rows
         fr_sequence_arguments args

@@ -1,6 +1,6 @@
 """Word vectors: the contract of src/include/words.h, and what stands in src/words."""
 
-from fastrnn._native.kernels cimport fr_words_kernels
+from fastrnn._native.kernels cimport fr_watch, fr_words_kernels
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 
@@ -40,8 +40,10 @@ cdef extern from "words.h" nogil:
 cdef extern from "train.h" nogil:
     ctypedef void fr_run(int threads, void (*body)(void *arg, int id) noexcept nogil, void *arg) noexcept nogil
 
+    ctypedef int fr_looks(fr_watch *) noexcept nogil
+
     int fr_words_train(const fr_words_kernels *, const fr_words *, const fr_words_stretch *, int threads, fr_run *run,
-                       double *loss)
+                       fr_looks *look, double *loss, int *stopped)
     long fr_words_left(const fr_words *, const fr_words_stretch *)
     long fr_words_right(const fr_words *, const fr_words_stretch *)
 

@@ -36,6 +36,8 @@ CELLS: dict[CellName, CellForm] = {
     "gru": CellForm(("r", "z", "n"), {"reset_after": "reset_after", **_ACTIVATIONS}),
     "lstm": CellForm(("i", "f", "g", "o"), {**_ACTIVATIONS, "cell_clip": "clip"}, ("h", "c")),
 }
+# Fields of a CellSpec that say which products there are, not what is done with their sums.
+FORM = ("cell", "reset_after", "projection", "output_activation", "recurrent")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class CellSpec:
             object.__setattr__(self, "clip", check_positive("cell_clip", self.clip))
         for name in ("reset_after", "projection", "peephole", "recurrent"):
             object.__setattr__(self, name, bool(getattr(self, name)))
+
+    @cached_property
+    def generic(self) -> bool:
+        """Whether it differs from the cells that the fastest epilogues are compiled for."""
+        epilogue = [field for field in fields(self) if field.name not in FORM]
+        return any(getattr(self, field.name) != field.default for field in epilogue)
 
     @cached_property
     def gates(self) -> int:

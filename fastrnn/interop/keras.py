@@ -315,6 +315,7 @@ def _recurrent(
         merge=merge if sequences else "concat",
         dtype=kernel.dtype,
         rng=0,
+        recurrent_dropout=config.get("recurrent_dropout", 0.0),
         **options,
     )
     values: dict[str, Array] = {}

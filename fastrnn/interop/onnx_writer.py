@@ -133,8 +133,6 @@ class _Writer:
             raise ValueError(f"proj_size: expected 0, as ONNX has no projection, got {layer.proj_size}")
         if any(layer.noise.zoneout):
             raise ValueError(f"zoneout: expected 0, as ONNX's layers have none, got {layer.noise.zoneout}")
-        if layer.merge != "concat":
-            raise ValueError(f"merge: expected 'concat', which is what ONNX's layers do, got {layer.merge!r}")
         if self.batch_first:
             y = self.node("Transpose", [y], perm=[1, 0, 2])
         for k in range(layer.num_layers):
@@ -166,6 +164,10 @@ class _Writer:
         written = [output, *(name + "_n" for name in names)]
         self.nodes.append(helper.make_node(kind, read, written, **_attributes(layer, S)))
         self.levels += 1
+        if S == 2 and layer.merge == "sum":  # over both directions, which are axis 1
+            return self.node("ReduceSum", [output, self.constant([1], np.int64)], keepdims=0)
+        if S == 2 and layer.merge != "concat":
+            return self.node({"mul": "ReduceProd", "ave": "ReduceMean"}[layer.merge], [output], axes=[1], keepdims=0)
         turned = self.node("Transpose", [output], perm=[0, 2, 1, 3])  # (T, S, N, H) -> (T, N, S, H)
         return self.node("Reshape", [turned, self.constant([0, 0, S * layer.hidden_size], np.int64)])
 

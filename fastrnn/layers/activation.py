@@ -20,13 +20,12 @@ class Activation(Module):
     takes logits.
     """
 
+    _arguments = ("name",)
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.exact_in_chain = name == "identity"
         self.name = check_choice("name", name, ACTIVATIONS)
-
-    def arguments(self) -> dict[str, Any]:
-        return {"name": self.name}
 
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False

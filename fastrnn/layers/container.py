@@ -21,7 +21,6 @@ class Container(Module):
         self._ties: dict[str, str] = {}
 
     def parts(self) -> Mapping[str, Module]:
-        """Name -> layer."""
         raise NotImplementedError
 
     def leaves(self) -> Sequence[Weights]:

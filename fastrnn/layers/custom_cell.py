@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _state
 from .._validate import as_generator, as_real, check_dtype, check_reset_mask, check_size, check_state, kind_of
-from .layout import active_lengths, as_given, read_doutput, time_major
+from .layout import active_lengths, as_given, read_doutput, time_major, time_major_mask
 from .module import Array, class_name
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -74,7 +74,7 @@ class Cell:
 class Recurrent(Stateful):
     """A layer from a cell: output_t, state_t = cell.step(x_t, state_{t-1}), step after step.
 
-    output, state_n = layer(x, state=None, *, steps=None, lengths=None, reset_mask=None, training=False)
+    output, state_n = layer(x, state=None, *, steps=None, lengths=None, reset_mask=None, mask=None, training=False)
         x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence, in the dtype of the cell's parameters.
         x=None with steps=T runs the cell by itself, s_t = f(s_{t-1}); the batch is then that of the state, one sequence
         where there is none.
@@ -82,6 +82,8 @@ class Recurrent(Stateful):
         without a batch axis (1, H). None for zeros. output (T, N, M), laid out as x.
         lengths (N,), 0..T in any order: outputs past a length are 0, state_n is that of the last valid step, and the
         cell is given the rows that still run. reset_mask (T, N): where True the state is zeroed before that step.
+        mask, of the first axes of x: where False the row keeps its state, the cell is not given it, and output is that
+        of the step before, zeros where there was none since the start or a reset.
 
     dx, dstate0 = layer.backward(doutput, dstate_n=None)
         Backpropagation through time, after a call with training=True; doutput and dstate_n may be None for zeros.
@@ -93,7 +95,7 @@ class Recurrent(Stateful):
     """
 
     batch_first: bool
-
+    accepts = Stateful.accepts | {"mask"}
     reads = "features"
 
     def __init__(self, cell: Cell, *, batch_first: bool = False, dtype: Any = None) -> None:
@@ -167,13 +169,18 @@ class Recurrent(Stateful):
         states = self._unpack("state", state, N, batched)
         lengths = active_lengths(lengths, T, N, batched)
         reset_mask = check_reset_mask(reset_mask, T, N)
-        output, kept = None, []
-        for t in range(T):
+        if lengths is not None and reset_mask is not None:  # a row that has ended keeps its state
+            reset_mask = reset_mask & (np.arange(T)[:, None] < lengths)
+        steps_of = _Steps(lengths, time_major_mask(context.mask, T, N, batched, self.batch_first))
+        output: Array | None = None
+        kept: list[Any] = []
+        for t in range(T if lengths is None else int(lengths.max(initial=0))):
             if reset_mask is not None and reset_mask[t].any():
                 states = [_state.zero_rows(s, reset_mask[t], axis=0) for s in states]
-            rows = None if lengths is None or (lengths > t).all() else np.flatnonzero(lengths > t)
+            rows = steps_of.rows(t)
             if rows is not None and not rows.size:
-                break
+                kept.append((rows, None))
+                continue
             x_t = None if read is None else read[t] if rows is None else read[t][rows]
             y_t, part, cache = self._step(x_t, [s if rows is None else s[rows] for s in states])
             if output is None:
@@ -193,32 +200,34 @@ class Recurrent(Stateful):
                 [np.zeros((1, *shape), self.dtype) for shape in self._shapes],
             )
             output = np.zeros((T, N, *y_t.shape[1:]), self.dtype)
+        steps_of.carry(output, reset_mask)
         if training:
-            self._cache = kept, reset_mask, None if read is None else read.shape, output.shape, batched
+            self._cache = kept, reset_mask, None if read is None else read.shape, output.shape, batched, steps_of
         return as_given(output, batched, self.batch_first), self._pack(states, batched)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        kept, reset_mask, x_shape, shape, batched = self._kept()
+        kept, reset_mask, x_shape, shape, batched, steps_of = self._kept()
         if dy is None:
             dy = np.zeros(shape, self.dtype)
         else:
-            dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
+            dy = steps_of.carry_back(read_doutput(dy, shape, batched, self.batch_first, self.dtype), reset_mask)
         dstates = self._unpack("dstate_n", dstate_n, shape[1], batched)
         self._cache = None
         dx = None if x_shape is None else np.zeros(x_shape, self.dtype)
         for t in reversed(range(len(kept))):
             rows, cache = kept[t]
             kept[t] = None  # frees what this step kept
-            dpart = [d if rows is None else d[rows] for d in dstates]
-            dy_t = dy[t] if rows is None else dy[t][rows]
-            dx_t, dprevious = self._step_backward(dy_t, dpart, cache, () if x_shape is None else x_shape[2:])
-            if dx is not None and dx_t is not None:
-                dx[t if rows is None else (t, rows)] = dx_t
-            dstates = (
-                dprevious
-                if rows is None
-                else [_state.with_rows(d, rows, p, axis=0) for d, p in zip(dstates, dprevious)]
-            )
+            if rows is None or rows.size:
+                dpart = [d if rows is None else d[rows] for d in dstates]
+                dy_t = dy[t] if rows is None else dy[t][rows]
+                dx_t, dprevious = self._step_backward(dy_t, dpart, cache, () if x_shape is None else x_shape[2:])
+                if dx is not None and dx_t is not None:
+                    dx[t if rows is None else (t, rows)] = dx_t
+                dstates = (
+                    dprevious
+                    if rows is None
+                    else [_state.with_rows(d, rows, p, axis=0) for d, p in zip(dstates, dprevious)]
+                )
             if reset_mask is not None and reset_mask[t].any():
                 dstates = [_state.zero_rows(d, reset_mask[t], axis=0) for d in dstates]
         dx = None if dx is None else as_given(dx, batched, self.batch_first)
@@ -295,6 +304,50 @@ class Recurrent(Stateful):
     def _pack(self, states: list[Array], batched: bool) -> Any:
         parts = tuple(s[None].copy() if batched else s.copy() for s in states)
         return parts[0] if self._state_is_array else parts
+
+
+class _Steps:
+    """Which rows take a step at each time, and what the outputs of the others are."""
+
+    def __init__(self, lengths: Array | None, mask: Array | None) -> None:
+        self.lengths, self.mask = lengths, mask
+
+    def rows(self, t: int) -> Array | None:
+        """Those that do at time t; None for all."""
+        real = None if self.lengths is None else self.lengths > t
+        if self.mask is not None:
+            real = self.mask[t] if real is None else real & self.mask[t]
+        return None if real is None or real.all() else np.flatnonzero(real)
+
+    def _masked(self, t: int) -> Array:
+        """The rows whose output at time t is that of the step before."""
+        assert self.mask is not None
+        masked: Array = ~self.mask[t] if self.lengths is None else ~self.mask[t] & (self.lengths > t)
+        return masked
+
+    def carry(self, output: Array, reset_mask: Array | None) -> None:
+        """Write the output (T, N, M) of masked steps; it is zero at them so far."""
+        if self.mask is None:
+            return
+        for t in range(1, len(output)):
+            rows = self._masked(t) if reset_mask is None else self._masked(t) & ~reset_mask[t]
+            output[t, rows] = output[t - 1, rows]
+
+    def carry_back(self, dy: Array, reset_mask: Array | None) -> Array:
+        """The gradient of the outputs that were carried, at the steps that they came from."""
+        if self.mask is None:
+            return dy
+        dy = np.where(self._zeros_past(dy), 0, dy).astype(dy.dtype, copy=False)
+        for t in range(len(dy) - 1, 0, -1):
+            rows = self._masked(t) if reset_mask is None else self._masked(t) & ~reset_mask[t]
+            dy[t - 1, rows] += dy[t, rows]
+        return dy
+
+    def _zeros_past(self, dy: Array) -> Array:
+        """(T, N, 1), where a row has ended: what stands there may be anything."""
+        ends = np.full(dy.shape[1], len(dy)) if self.lengths is None else self.lengths
+        past: Array = np.arange(len(dy))[:, None, None] >= ends[:, None]
+        return past
 
 
 def _state_shapes(cell: Any) -> tuple[bool, list[tuple[int, ...]]]:

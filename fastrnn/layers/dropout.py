@@ -25,6 +25,7 @@ class Dropout(Module):
     the layer's own. Raises ValueError unless 0 <= p < 1, TypeError for what is no such array.
     """
 
+    _arguments = ("p",)
     optional_input_grad = True
     _rng: np.random.Generator
 
@@ -32,9 +33,6 @@ class Dropout(Module):
         super().__init__()
         self.p = check_probability("p", p)
         self._rng = own_generator(self._generator(rng, kind="Dropout"))
-
-    def arguments(self) -> dict[str, Any]:
-        return {"p": self.p}
 
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False

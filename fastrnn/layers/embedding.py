@@ -3,7 +3,7 @@
 Letters: V vocabulary, D size of a vector, N tokens; `...` any leading axes.
 
 Design: sparse=True is an option, as in PyTorch, and not the rule. It changes what a step means (rows that no token has
-touched stay as they are, moments and weight decay included), so who does not ask for it has the textbook's step.
+touched stay as they are, moments and weight decay included), so the default is the textbook's step.
 """
 
 from __future__ import annotations

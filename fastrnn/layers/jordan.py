@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional
 from .._native import Stack
 from .._validate import (
     Nonlinearity,
@@ -23,10 +22,10 @@ from .._validate import (
     check_state,
     own_generator,
 )
-from ..functional.activations import ACTIVATIONS
 from ..functional.spec import NONLINEARITIES, OUTPUT_ACTIVATIONS, spec_of
+from .feedback import FreeRunning, NoRows, TeacherForced
 from .init import uniform
-from .layout import active_lengths, as_given, read_doutput, time_major
+from .layout import active_lengths, as_given, read_doutput, time_major, time_major_mask
 from .module import Array
 from .protocol import NOTHING, Context, StateSpec
 from .stateful import Stateful
@@ -42,7 +41,7 @@ class Jordan(Stateful):
     U(-1/sqrt(H), 1/sqrt(H)), as those of PyTorch's RNN and of a Linear behind it.
 
     output, y_n = layer(x, state=None, *, steps=None, targets=None, teacher_forcing=None, lengths=None,
-                        reset_mask=None, training=False)
+                        reset_mask=None, mask=None, training=False)
         x (T, N, D), or (N, T, D) with batch_first, or (T, D) for one sequence, in the layer's dtype. state is y_{-1},
         (1, N, M), without a batch axis (1, M); None for zeros. output is y (T, N, M), laid out as x. x=None with
         steps=T leaves the input out, y_t = F(y_{t-1}); the batch is then that of the state, one sequence without one.
@@ -54,7 +53,9 @@ class Jordan(Stateful):
         Step 0 is fed the state. teacher_forcing=None takes the layer's, which may be changed from epoch to epoch.
         y_n, like state, is what the step after the last would be fed: the last target where teacher_forcing is 1 and
         targets came, otherwise the last output. lengths (N,), 0..T: outputs past a length are 0. reset_mask (T, N):
-        where True that step is fed zeros.
+        where True that step is fed zeros. mask, of the first axes of x: where False the row passes over that step: the
+        next one is fed what it would have been fed, the output is that of the step before, or what the row's first step
+        would be fed.
 
     dx, dstate0 = layer.backward(doutput, dstate_n=None)
         Exact gradients of what was computed: through the own outputs that were fed back, not through targets.
@@ -64,7 +65,18 @@ class Jordan(Stateful):
     Raises TypeError and ValueError that name the argument, RuntimeError for a backward without a training call.
     """
 
-    accepts = frozenset({"state", "lengths", "reset_mask", "targets"})
+    accepts = frozenset({"state", "lengths", "reset_mask", "mask", "targets"})
+    _arguments = (
+        "input_size",
+        "hidden_size",
+        "output_size",
+        "nonlinearity",
+        "output_activation",
+        "teacher_forcing",
+        "bias",
+        "batch_first",
+        "dtype",
+    )
     batch_first: bool
     _rng: np.random.Generator
 
@@ -108,19 +120,6 @@ class Jordan(Stateful):
     def state_spec(self) -> StateSpec:
         return StateSpec(("y",), (self.output_size,))
 
-    def arguments(self) -> dict[str, Any]:
-        return {
-            "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
-            "output_size": self.output_size,
-            "nonlinearity": self.nonlinearity,
-            "output_activation": self.output_activation,
-            "teacher_forcing": self.teacher_forcing,
-            "bias": self.bias,
-            "batch_first": self.batch_first,
-            "dtype": self.dtype.name,
-        }
-
     # --- forward and, under it, backward ------------------------------------------------------------------------------
 
     def __call__(
@@ -136,10 +135,8 @@ class Jordan(Stateful):
         mask: Any = None,
         training: bool = False,
     ) -> tuple[Array, Array]:
-        """output, y_n: see the class. It takes no mask."""
-        if mask is not None:
-            raise ValueError("mask: expected None, as Jordan takes no mask")
-        context = Context(lengths, reset_mask, targets, steps, teacher_forcing)
+        """output, y_n: see the class."""
+        context = Context(lengths, reset_mask, targets, steps, teacher_forcing, mask=mask)
         return self._own_forward(x, state, context=context, training=training)
 
     def forward(
@@ -159,19 +156,23 @@ class Jordan(Stateful):
         T, N, _ = x.shape
         y0 = self._unpack("state", state, N, batched)
         lengths = active_lengths(lengths, T, N, batched)
-        reset_mask = check_reset_mask(reset_mask, T, N)
+        rows = (
+            lengths,
+            check_reset_mask(reset_mask, T, N),
+            time_major_mask(context.mask, T, N, batched, self.batch_first),
+        )
         if targets is not None:
             targets = self._check_targets(targets, T, N, batched)
         run: FreeRunning | TeacherForced | NoRows
         if not N:
             run = NoRows(self, x)
         elif targets is None or not share:
-            run = FreeRunning(self, x, y0, lengths, reset_mask, training)
+            run = FreeRunning(self, x, y0, *rows, training)
         elif share == 1:
-            run = TeacherForced(self, x, targets, y0, lengths, reset_mask, training)
+            run = TeacherForced(self, x, targets, y0, *rows, training)
         else:
             forced = self._rng.random((T, N)) < share
-            run = FreeRunning(self, x, y0, lengths, reset_mask, training, (targets, forced))
+            run = FreeRunning(self, x, y0, *rows, training, (targets, forced))
         if training:
             self._cache = run, (T, N, self.output_size), batched
         return as_given(run.y, batched, self.batch_first), run.y_n[None] if batched else run.y_n
@@ -209,152 +210,3 @@ class Jordan(Stateful):
         if y.shape[:2] != (T, N) or (targets.ndim == 3) != batched:
             raise ValueError(f"targets: expected as many steps and rows as x, {T} and {N}, got shape {targets.shape}")
         return y
-
-
-class FreeRunning:
-    """Running freely; with feedback, targets and forced (T, N), fed the target where forced is True.
-
-    A target that is fed is an input like any other, and at its step the own output is not fed: the input is
-    [x_t, target_{t-1} or 0], its weights [W_ih, W_yh], and the forced steps are resets.
-    """
-
-    def __init__(
-        self,
-        layer: Jordan,
-        x: Array,
-        y0: Array | None,
-        lengths: Array | None,
-        reset_mask: Array | None,
-        training: bool,
-        feedback: tuple[Array, Array] | None = None,
-    ) -> None:
-        p, self.D = layer._params, x.shape[2]
-        weight_ih = p["weight_ih"][:, : self.D]
-        self.forced = feedback is not None
-        if not training and not self.forced and self.D:
-            found = self._from_packed(layer, x, y0, lengths, reset_mask)
-            if found:
-                return
-        if feedback is not None:
-            targets, forced = feedback
-            forced[:1] = False  # step 0 is fed the state
-            if reset_mask is not None:
-                forced &= ~reset_mask
-            x = np.concatenate([x, np.where(forced[:, :, None], _shifted(targets, None), 0)], axis=2, dtype=x.dtype)
-            weight_ih = np.concatenate([weight_ih, p["weight_yh"]], axis=1)
-            reset_mask = forced if reset_mask is None else forced | reset_mask
-        self.y, self.y_n, self.cache = functional.jordan_forward(
-            x,
-            y0,
-            weight_ih,
-            p["weight_yh"],
-            p.get("bias_h"),
-            p["weight_hy"],
-            p.get("bias_y"),
-            nonlinearity=layer.nonlinearity,
-            output_activation=layer.output_activation,
-            lengths=lengths,
-            reset_mask=reset_mask,
-            training=training,
-        )
-
-    def _from_packed(
-        self, layer: Jordan, x: Array, y0: Array | None, lengths: Array | None, reset_mask: Array | None
-    ) -> bool:
-        """Without training, from weights that stay packed; False for what that does not take."""
-        stack = layer._stack or layer.open_stack()
-        state = None if y0 is None else np.ascontiguousarray(y0)[None]
-        found = None if stack is None else stack.run(x, state, lengths, reset_mask, False)
-        if found is not None:
-            self.y, self.y_n, self.cache = found[0], found[1][0], None
-        return found is not None
-
-    def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
-        if not self.forced and self.D:
-            whole: dict[str, Any] = functional.jordan_backward(dy, dy_n, self.cache, into=grads)
-            return whole["x"], whole["y0"]
-        into = {name: grad for name, grad in grads.items() if name != "weight_ih"}
-        found: dict[str, Any] = functional.jordan_backward(dy, dy_n, self.cache, into=into)
-        if self.forced:
-            grads["weight_ih"][:, : self.D] += found["weight_ih"][:, : self.D]
-            grads["weight_yh"] += found["weight_ih"][:, self.D :]
-        return found["x"][:, :, : self.D], found["y0"]
-
-
-class TeacherForced:
-    """Teacher forcing: no step needs the one before, so all T * N rows go through two linear maps at once."""
-
-    def __init__(
-        self,
-        layer: Jordan,
-        x: Array,
-        targets: Array,
-        y0: Array | None,
-        lengths: Array | None,
-        reset_mask: Array | None,
-        training: bool,
-    ) -> None:
-        p, self.D = layer._params, x.shape[2]
-        (T, N, _), self.f, self.g = x.shape, layer.nonlinearity, layer.output_activation
-        fed = _shifted(targets, y0)
-        self.valid = None if lengths is None else (np.arange(T)[:, None] < lengths)[:, :, None]
-        self.first = np.ones(N, bool) if lengths is None else lengths > 0  # rows whose step 0 was fed the state
-        if reset_mask is not None:
-            fed[reset_mask] = 0
-            if T:
-                self.first = self.first & ~reset_mask[0]
-        inputs = np.concatenate([x, fed], axis=2)
-        if self.valid is not None:
-            inputs = np.where(self.valid, inputs, 0)  # what lies past the end does not reach the weights' gradients
-        weight = np.concatenate([p["weight_ih"][:, : self.D], p["weight_yh"]], axis=1)
-        a, self.linear = functional.linear_forward(inputs, weight, p.get("bias_h"), training=training)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.h = ACTIVATIONS[self.f][0](a)
-            b, self.head = functional.linear_forward(self.h, p["weight_hy"], p.get("bias_y"), training=training)
-            self.y = ACTIVATIONS[self.g][0](b)
-        if self.valid is not None:
-            self.y = np.where(self.valid, self.y, 0)
-        last = np.full(N, T) if lengths is None else lengths
-        self.stayed = last == 0  # rows that end with the state they began with
-        y_n = np.zeros((N, layer.output_size), x.dtype) if y0 is None else y0
-        self.y_n = np.where(self.stayed[:, None], y_n, targets[last - 1, np.arange(N)] if T else 0)
-
-    def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
-        D, shape = self.D, self.y.shape
-        dy = np.zeros(shape, self.y.dtype) if dy is None else dy if self.valid is None else np.where(self.valid, dy, 0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            head: dict[str, Any] = functional.linear_backward(ACTIVATIONS[self.g][1](dy, self.y), self.head)
-            found: dict[str, Any] = functional.linear_backward(ACTIVATIONS[self.f][1](head["x"], self.h), self.linear)
-        grads["weight_ih"][:, :D] += found["weight"][:, :D]
-        grads["weight_yh"] += found["weight"][:, D:]
-        grads["weight_hy"] += head["weight"]
-        if "bias_h" in grads:
-            grads["bias_h"] += found["bias"]
-            grads["bias_y"] += head["bias"]
-        dy0 = np.zeros(shape[1:], self.y.dtype)
-        if len(found["x"]):
-            dy0[self.first] = found["x"][0, self.first, D:]
-        if dy_n is not None:
-            dy0[self.stayed] += dy_n[self.stayed]
-        return found["x"][:, :, :D], dy0
-
-
-class NoRows:
-    """A batch of no sequences."""
-
-    def __init__(self, layer: Jordan, x: Array) -> None:
-        (T, _, self.D), M = x.shape, layer.output_size
-        self.x, self.y, self.y_n = x, np.zeros((T, 0, M), x.dtype), np.zeros((0, M), x.dtype)
-
-    def backward(self, dy: Array | None, dy_n: Array | None, grads: dict[str, Array]) -> tuple[Array, Array]:
-        return np.zeros_like(self.x), np.zeros_like(self.y_n)
-
-
-def _shifted(targets: Array, y0: Array | None) -> Array:
-    """What each step is fed: the state, then the targets but for the last. A new array."""
-    fed = np.zeros(targets.shape, targets.dtype)
-    if len(targets):
-        fed[1:] = targets[:-1]
-        if y0 is not None:
-            fed[0] = y0
-    return fed

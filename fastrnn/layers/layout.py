@@ -51,16 +51,22 @@ def read_doutput(doutput: Any, shape: tuple[int, ...], batched: bool, batch_firs
     return dy
 
 
-def without_rest(x: Array, lengths: Array, batch_first: bool | None) -> Array:
-    """x (T, N, ...), or (N, T, ...) with batch_first, with zeros past the lengths, where anything may stand, NaN too.
-    Finite numbers do no harm there and stay: x itself is returned."""
+def without_rest(x: Array, lengths: Array | None, batch_first: bool | None, mask: Array | None = None) -> Array:
+    """x (T, N, ...), or (N, T, ...) with batch_first, with zeros past the lengths and where the mask, of the first axes
+    of x, is False: anything may stand there, NaN too. Finite numbers do no harm there and stay: x itself is returned.
+    """
     T = x.shape[1 if batch_first else 0]
-    if (lengths >= T).all() or (x.dtype.kind == "f" and np.isfinite(x).all()):
+    if lengths is not None and (lengths >= T).all():
+        lengths = None
+    if (lengths is None and mask is None) or (x.dtype.kind == "f" and np.isfinite(x).all()):
         return x
-    within = np.arange(T) < lengths[:, None]
-    if not batch_first:
-        within = within.T
-    return np.where(within.reshape(within.shape + (1,) * (x.ndim - 2)), x, x.dtype.type(0))
+    real = mask
+    if lengths is not None:
+        within = np.arange(T) < lengths[:, None]
+        within = within if batch_first else within.T
+        real = within if mask is None else within & mask
+    assert real is not None
+    return np.where(real.reshape(real.shape + (1,) * (x.ndim - real.ndim)), x, x.dtype.type(0))
 
 
 def time_major_mask(mask: Any, T: int, N: int, batched: bool, batch_first: bool) -> Array | None:
@@ -79,6 +85,28 @@ def time_major_mask(mask: Any, T: int, N: int, batched: bool, batch_first: bool)
     return mask[:, None] if not batched else mask.T if batch_first else mask
 
 
+class RealSteps:
+    """The real steps of each row, in front and in their order: what is made of rows with lengths is then made of rows
+    with masked steps too, for one copy. mask (T, N), lengths (N,) or None. counts: (N,), how many are real."""
+
+    def __init__(self, mask: Array, lengths: Array | None = None) -> None:
+        if lengths is not None:
+            mask = mask & (np.arange(len(mask))[:, None] < lengths)
+        self.order = np.argsort(~mask, axis=0, kind="stable")
+        self.rows = np.arange(mask.shape[1])
+        self.counts: Array = mask.sum(axis=0)
+
+    def first(self, a: Array) -> Array:
+        """(T, N, ...), the real steps in front, behind them the others."""
+        return a[self.order, self.rows]
+
+    def back(self, a: Array) -> Array:
+        """The other way round."""
+        there = np.empty_like(a)
+        there[self.order, self.rows] = a
+        return there
+
+
 def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array | None:
     """lengths (N,) of integers 0..T in any order, as intp; None where every sequence has all T steps."""
     if lengths is None:
@@ -90,7 +118,7 @@ def active_lengths(lengths: Any, T: int, N: int, batched: bool = True) -> Array 
 
 
 def resets_of_directions(reset_mask: Any, lengths: Any, S: int, T: int, N: int) -> list[Array | None]:
-    """The mask (T, N) for each of S directions: a boundary before step t is one before step t - 1 for who comes from
+    """The mask (T, N) for each of S directions: a boundary before step t is one before step t - 1 in the direction from
     the end."""
     if S == 1 or check_reset_mask(reset_mask, T, N) is None:
         return [reset_mask if S == 1 else None] * S

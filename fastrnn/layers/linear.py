@@ -27,6 +27,7 @@ class Linear(Module):
     Raises TypeError for a wrong dtype, ValueError for a wrong shape.
     """
 
+    _arguments = ("in_features", "out_features", "bias", "dtype")
     optional_input_grad = True
 
     reads = "features"
@@ -50,14 +51,6 @@ class Linear(Module):
         self.add_param("weight", uniform(rng, (self.out_features, self.in_features), bound, self.dtype))
         if self.bias:
             self.add_param("bias", uniform(rng, (self.out_features,), bound, self.dtype))
-
-    def arguments(self) -> dict[str, Any]:
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "bias": self.bias,
-            "dtype": self.dtype.name,
-        }
 
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._native import Stack
 from ..streaming.builder import ChainBuilder
 from ..streaming.stream import Stream, open_stream
@@ -40,6 +42,8 @@ class Module(Weights):
     """What it does with the axis of time."""
     accepts: frozenset[str] = frozenset()
     """What a forward takes beside x, of "state", "lengths", "reset_mask", "mask" and "targets"."""
+    _arguments: tuple[str, ...] = ()
+    """The constructor's arguments, where all are attributes by the same names; else `arguments` is defined."""
     needs_targets: bool = False
     """True for a layer that needs its targets in evaluation too, as it cannot run without."""
     optional_input_grad: bool = False
@@ -77,7 +81,7 @@ class Module(Weights):
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         """dx, dstate0 of the last `forward` in training, from dy and dstate_n, None for zeros; adds to `grads`.
 
-        dstate0 is None for a layer without a state. need_dx=False says that nobody reads dx, which may then be None."""
+        dstate0 is None for a layer without a state. need_dx=False: dx is not needed, and may be None."""
         raise NotImplementedError(f"{type(self).__name__} defines no backpropagate")
 
     if TYPE_CHECKING:  # `adapt` sets them
@@ -142,6 +146,9 @@ class Module(Weights):
             for option in ("lengths", "reset_mask", "mask"):
                 if getattr(context, option) is not None and option not in accepts:
                     raise ValueError(f"{option}: expected None, as {name} takes no {option}")
+        reduces = self.time is Time.REDUCES and not self.children()
+        if context.mask is not None and reduces and "mask" not in accepts:  # it would count the masked steps
+            raise ValueError(f"mask: expected None, as {name} takes no mask")
 
     def check_dstate(self, dstate_n: Any) -> None:
         """Raise ValueError for the gradient of a state that the layer does not have."""
@@ -165,6 +172,10 @@ class Module(Weights):
         """The layers that x passes through one after the other; none for a layer that computes itself. The state of a
         layer with children is a tuple with an entry for each."""
         return ()
+
+    def parts(self) -> Mapping[str, Module]:
+        """The layers that it is made of, by what their parameters' names begin with; none for a layer that computes."""
+        return {}
 
     def flatten(self) -> list[Module]:
         """The layers that compute, in order: the children's, also of children within them; any other layer itself."""
@@ -256,7 +267,10 @@ class Module(Weights):
 
     def arguments(self) -> dict[str, Any]:
         """JSON-able keyword arguments of the constructor that make a layer like this one."""
-        raise NotImplementedError(f"{type(self).__name__} defines no arguments")
+        if not self._arguments:
+            raise NotImplementedError(f"{type(self).__name__} defines no arguments")
+        values = {name: getattr(self, name) for name in self._arguments}
+        return {name: value.name if isinstance(value, np.dtype) else value for name, value in values.items()}
 
     def config(self) -> dict[str, Any]:
         """`arguments` with the class's name under "class"; `build(config)` makes the layer, with new weights."""

@@ -30,7 +30,7 @@ class JoinedParams(Params):
     """The parameters of a layer made of others. `params[name] = value` copies into the layer's own array.
 
     aliases: names of tied parameters -> those that they are the arrays of: they can be looked up and set, but are not
-    among the keys, so that who goes through all parameters meets each once."""
+    among the keys, so that a loop over all parameters meets each once."""
 
     def __init__(self, parts: Mapping[str, Mapping[str, Array]], aliases: Mapping[str, str]) -> None:
         named = ((f"{part}.{name}", a) for part, params in parts.items() for name, a in params.items())

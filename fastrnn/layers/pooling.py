@@ -12,6 +12,7 @@ import numpy as np
 
 from .._validate import check_lengths
 from ..streaming.builder import ChainBuilder
+from .layout import RealSteps, time_major_mask
 from .module import Array, Module
 from .protocol import NOTHING, Context, Time
 
@@ -20,24 +21,26 @@ class Pool(Module):
     """What the layers share that reduce the axis of time to one vector. Sequences may be cut into segments, each pooled
     by itself: `merge` then makes of the segments what the whole would give, and `split` is its gradient."""
 
+    _arguments = ("batch_first",)
     time = Time.REDUCES
-    accepts = frozenset({"lengths"})
+    accepts = frozenset({"lengths", "mask"})
     batch_first: bool
 
     def __init__(self, *, batch_first: bool = False) -> None:
         super().__init__()
         self.batch_first = bool(batch_first)
 
-    def arguments(self) -> dict[str, Any]:
-        return {"batch_first": self.batch_first}
-
-    def __call__(self, x: Array, *, lengths: Array | None = None, training: bool = False) -> Array:
+    def __call__(
+        self, x: Array, *, lengths: Array | None = None, mask: Array | None = None, training: bool = False
+    ) -> Array:
         """y (N, H) of x (T, N, H), or (N, T, H) with batch_first; (H,) of (T, H). With lengths (N,), whole numbers 0..T
-        in any order, only the first lengths[n] steps of row n count: y is zero where lengths[n] is 0. The other steps
-        get no gradient and may hold anything, NaN too.
-        Raises TypeError for lengths that are no integers, ValueError for wrong shapes, lengths out of range and T = 0.
+        in any order, only the first lengths[n] steps of row n count, and with a mask of bool, of the first axes of x,
+        only steps where it is True: y is zero for a row without any. The other steps get no gradient and may hold
+        anything, NaN too.
+        Raises TypeError for lengths that are no integers and a mask that is not bool, ValueError for wrong shapes,
+        lengths out of range and T = 0.
         """
-        context = NOTHING if lengths is None else Context(lengths)
+        context = NOTHING if lengths is None and mask is None else Context(lengths, mask=mask)
         return self._own_forward(x, context=context, training=training)[0]
 
     def forward(
@@ -55,6 +58,10 @@ class Pool(Module):
             lengths = check_lengths(lengths, *steps.shape[:2])
         elif not len(steps):
             raise ValueError(f"x: expected at least one time step, got {x.shape}")
+        if context.mask is not None:
+            found = self._pool_real(x, steps, lengths, context.mask, training)
+            if found is not None:
+                return found, None
         if len(steps):
             y, kept = self._pool(steps, lengths)
         else:  # T = 0, and all lengths are
@@ -62,18 +69,39 @@ class Pool(Module):
         if lengths is not None:
             y[lengths == 0] = 0
         if training:
-            self._cache = x.shape, x.dtype, lengths, kept
+            self._cache = x.shape, x.dtype, lengths, None, kept
         return y, None
 
+    def _pool_real(self, x: Array, steps: Array, lengths: Array | None, mask: Any, training: bool) -> Array | None:
+        """y of the real steps, moved to the front of their rows; None where all are."""
+        batched = steps.ndim == 3
+        steps = steps if batched else steps[:, None]
+        mask = time_major_mask(mask, len(steps), steps.shape[1], batched, self.batch_first)
+        if mask is None:
+            return None
+        real = RealSteps(mask, lengths)
+        y, kept = self._pool(real.first(steps), real.counts)
+        y[real.counts == 0] = 0
+        if training:
+            self._cache = x.shape, x.dtype, real.counts, real, kept
+        return y if batched else y[0]
+
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        shape, dtype, lengths, kept = self._kept()
+        shape, dtype, lengths, real, kept = self._kept()
         dx = np.zeros(shape, dtype)
         steps = self._steps(dx)
         if dy.shape != steps.shape[1:]:
             raise ValueError(f"dy: expected shape {steps.shape[1:]}, got {dy.shape}")
         self._cache = None
-        if len(steps):
-            self._spread(dy if lengths is None else np.where((lengths == 0)[:, None], 0, dy), steps, lengths, kept)
+        if not len(steps):
+            return dx, None
+        counted = dy if lengths is None else np.where((lengths == 0)[:, None], 0, dy)
+        if real is None:
+            self._spread(counted, steps, lengths, kept)
+        else:
+            in_front = np.zeros((len(steps), len(lengths), shape[-1]), dtype)
+            self._spread(counted, in_front, lengths, kept)
+            steps[...] = real.back(in_front).reshape(steps.shape)
         return dx, None
 
     def merge(self, parts: Sequence[Array], counts: Sequence[Array]) -> tuple[Array, list[Array]]:

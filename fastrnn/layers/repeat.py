@@ -20,6 +20,7 @@ class Repeat(Module):
     decoder's input of a sequence autoencoder. Raises ValueError for another number of axes.
     """
 
+    _arguments = ("steps", "batch_first")
     time = Time.CREATES
     batch_first: bool
 
@@ -27,9 +28,6 @@ class Repeat(Module):
         super().__init__()
         self.steps = check_size("steps", steps)
         self.batch_first = bool(batch_first)
-
-    def arguments(self) -> dict[str, Any]:
-        return {"steps": self.steps, "batch_first": self.batch_first}
 
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False

@@ -142,13 +142,13 @@ class EncoderDecoder(Container):
         """What the decoder reads for these targets."""
         axis = 1 if self.batch_first else 0
         tokens = self.start is not None
-        if targets.ndim != (2 if tokens else 3) or not targets.size:
+        if targets.ndim != (2 if tokens else 3):
             layout = "N, T'" if self.batch_first else "T', N"
-            raise ValueError(
-                f"targets: expected shape ({layout}{'' if tokens else ', M'}), nothing empty, got {targets.shape}"
-            )
+            raise ValueError(f"targets: expected shape ({layout}{'' if tokens else ', M'}), got {targets.shape}")
         if tokens and targets.dtype.kind not in "iu":
             raise TypeError(f"targets: expected integer tokens, got {targets.dtype}")
+        if not targets.shape[axis]:
+            return targets
         inputs = np.roll(targets, 1, axis)
         inputs[(slice(None),) * axis + (0,)] = self.start if tokens else 0
         if tokens:
@@ -192,6 +192,8 @@ class EncoderDecoder(Container):
         _, state = self._encode(source, lengths)
         state = self._bridge.forward(state)
         N = np.shape(source)[0 if self.batch_first else 1]
+        if not N:
+            return self._nothing(steps, return_scores)
         if mode == "beam":
             start = np.full(N, self.start, np.intp)
             tokens, scores = beam_search(
@@ -215,6 +217,13 @@ class EncoderDecoder(Container):
         return generate(
             self.decoder, start, steps, state, mode=mode, temperature=temperature, top_k=top_k, rng=rng, end=self.end
         )
+
+    def _nothing(self, steps: int, return_scores: bool) -> Any:
+        """What `generate` gives for no sources."""
+        tokens = np.zeros((0, steps, *(() if self.start is not None else (self.decoder.features,))), np.intp)
+        if self.start is None:
+            return tokens.astype(self._dtype())
+        return (tokens, np.zeros(0)) if return_scores else tokens
 
     def _dtype(self) -> Any:
         return next(iter(self.decoder.params.values())).dtype

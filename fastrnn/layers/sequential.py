@@ -11,7 +11,7 @@ import numpy as np
 from .._validate import check_lengths
 from ..streaming.generate import generate
 from .container import Container
-from .layout import without_rest
+from .layout import time_major_mask, without_rest
 from .module import Array, Module, build, check_entries
 from .protocol import NOTHING, Context, Time
 
@@ -100,8 +100,8 @@ class Sequential(Container):
     ) -> tuple[Array, Any]:
         """y, state_n; the state is a tuple with one entry per layer, None for a layer without state or for zeros."""
         in_front = self.batch_first is not None and "lengths" not in self.layers[0].accepts
-        if context.lengths is not None and self.time.in_x and in_front:
-            x = self._without_rest(x, context.lengths)
+        if (context.lengths is not None or context.mask is not None) and self.time.in_x and in_front:
+            x = self._without_rest(x, context.lengths, context.mask)
         inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
         last = self.layers[-1]
         state_n: list[Any] = []
@@ -118,13 +118,19 @@ class Sequential(Container):
             state_n.append(entry_n)
         return x, tuple(state_n)
 
-    def _without_rest(self, x: Any, lengths: Any) -> Any:
-        """What stands past the lengths must not reach layers in front of the one that takes them."""
+    def _without_rest(self, x: Any, lengths: Any, mask: Any) -> Any:
+        """What stands past lengths and at masked steps must not reach layers in front of the one that takes them."""
         x = np.asarray(x)
+        if mask is not None and np.shape(mask) == x.shape[:1]:  # of one sequence
+            return without_rest(x, None, False, mask)
         if x.ndim < 2:
             return x
         T, N = x.shape[:2] if not self.batch_first else x.shape[1::-1]
-        return without_rest(x, check_lengths(lengths, T, N), self.batch_first)
+        if lengths is not None:
+            lengths = check_lengths(lengths, T, N)
+        if time_major_mask(mask, T, N, True, bool(self.batch_first)) is None:
+            mask = None
+        return without_rest(x, lengths, self.batch_first, mask)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         needs = []  # whether a layer's dx is read: by one before it that learns, or that takes no None

@@ -335,9 +335,9 @@ class RecurrentLayer(StackStates):
         doutput: Any = None,
         dstate_n: Any = None,
     ) -> Trace:
-        """What happens inside a call in inference with these arguments: a `Trace` of gates and states at each step and,
-        with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking: it is slow, and changes
-        nothing on the layer."""
+        """What happens inside a call in inference with these arguments: a `fastrnn.layers.trace.Trace` of gates and
+        states at each step and, with doutput or dstate_n, of the gradients that arrive at them. In NumPy, for looking:
+        it is slow, and changes nothing on the layer."""
         from .trace import Trace
 
         trace = Trace(self, x, state, lengths, reset_mask, mask)

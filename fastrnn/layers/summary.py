@@ -56,9 +56,7 @@ def _rows(name: str, layer: Module, x: Any, aliases: dict[str, str], batch_first
             yield from _rows(f"{name}{index}.", child, x, aliases, batch_first)
             x = _output(child, x)
         return
-    from .container import Container  # which derives from who calls this
-
-    if isinstance(layer, Container):  # no chain: each part by itself
+    if layer.parts():  # no chain: each part by itself
         for part, inner in layer.parts().items():
             yield from _rows(f"{name}{part}.", inner, _example(inner), aliases, inner.batch_first)
         return

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .._validate import Array, check_lengths
+from .._validate import Array, check_lengths, plain
 
 Reduction = Literal["mean", "sum", "none", "sequence"]
 REDUCTIONS = get_args(Reduction)
@@ -90,7 +90,7 @@ def element_weights(sample_weight: Any, shape: tuple[int, ...]) -> Array | None:
 
 def weights_array(name: str, values: Any) -> Array:
     """Finite numbers of at least 0, in float64."""
-    weights = np.asarray(values)
+    weights = plain(name, values)
     if weights.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got {weights.dtype}")
     weights = weights.astype(np.float64)

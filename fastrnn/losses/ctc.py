@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: labels in order, of which nobody says when.
+"""Connectionist temporal classification: labels in order, without the steps that they belong to.
 
 Letters: T time steps, N batch, M classes, U labels of the longest sequence, U_n those of sequence n.
 """

@@ -173,8 +173,8 @@ class LanguageModel(Sequential):
         """The text that goes on from `prompt`, piece by piece as it is made: characters, or words with the spaces
         between them. length: so many tokens; None for no end.
 
-        temperature, top_k, top_p: see `Sampler`; rng: seed or Generator. Raises TypeError and ValueError that name the
-        argument, at once; a prompt with tokens that the vocabulary does not have is refused."""
+        temperature, top_k, top_p: see `fastrnn.models.sampling.Sampler`; rng: seed or Generator. Raises TypeError and
+        ValueError that name the argument, at once; a prompt with unknown tokens is refused."""
         sampler = Sampler(temperature, top_k, top_p, as_generator("rng", rng), self._unprinted())
         length = None if length is None else check_size("length", length, least=0)
         tokens = self._prompt(prompt)

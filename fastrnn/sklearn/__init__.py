@@ -13,6 +13,7 @@ if find_spec("sklearn") is None:
     raise ImportError('fastrnn.sklearn needs scikit-learn: pip install "fastrnn[sklearn]"')
 
 from .forecasting import WindowRegressor
-from .sequences import RNNClassifier, RNNRegressor, RNNTagger
+from .sequences import RNNClassifier, RNNRegressor
+from .tagger import RNNTagger
 
 __all__ = ["RNNClassifier", "RNNRegressor", "RNNTagger", "WindowRegressor"]

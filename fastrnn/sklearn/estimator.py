@@ -156,12 +156,15 @@ class RNNEstimator(BaseEstimator):
         M: int,
         loss: Any,
         *,
+        weights: Any = None,
+        class_weight: Any = None,
         per_step: bool = False,
         epochs: int | None = None,
         stratify: Any = None,
         keep: bool = False,
     ) -> None:
-        """Train `model_`, a new one unless `keep` says that the one of before goes on."""
+        """Train `model_`, a new one unless `keep` says that the one of before goes on. weights, class_weight: as the
+        Trainer takes them, classes by their index."""
         state = check_random_state(self.random_state)
         rng = np.random.default_rng(state.randint(2**31 - 1))
         if not (keep and hasattr(self, "model_")):
@@ -175,8 +178,8 @@ class RNNEstimator(BaseEstimator):
             rows, held = train_test_split(
                 rows, test_size=self.validation_fraction, random_state=state.randint(2**31 - 1), stratify=stratify
             )
-            validation = (_take(X, held), _take(y, held))
-            X, y = _take(X, rows), _take(y, rows)
+            validation = {"x": _take(X, held), "y": _take(y, held), "sample_weight": _take(weights, held)}
+            X, y, weights = _take(X, rows), _take(y, rows), _take(weights, rows)
             callbacks = [EarlyStopping(patience=self.n_iter_no_change, restore_best=True)]
         if self._trainer is None:
             options = {"weight_decay": self.weight_decay} if self.weight_decay else {}
@@ -195,6 +198,8 @@ class RNNEstimator(BaseEstimator):
                 y,
                 epochs=self.epochs if epochs is None else epochs,
                 batch_size=min(self.batch_size, len(X)),
+                sample_weight=weights,
+                class_weight=class_weight,
                 validation_data=validation,
                 progress=bool(self.verbose),
             )
@@ -242,4 +247,6 @@ def _is_ragged(X: Any) -> bool:
 
 
 def _take(values: Any, rows: Array) -> Any:
+    if values is None:
+        return None
     return [values[i] for i in rows] if isinstance(values, list) else values[rows]

@@ -1,21 +1,20 @@
-"""One label or number for each sequence, one label for each step.
+"""One label or number for each sequence.
 
-Letters: N samples, T time steps, T_i those of sample i, D features, M outputs, K classes.
+Letters: N samples, T time steps, D features, M outputs, K classes.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_array
 
-from .. import losses
 from ..functional.activations import ACTIVATIONS
 from .estimator import Array, RNNEstimator
 
@@ -79,7 +78,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):
         """X as above, y (N,) labels, sample_weight (N,) or None."""
         data, labels = self._read_labelled(X, y, reset=True)
         self.classes_, indices = np.unique(labels, return_inverse=True)
-        return self._fit(data, indices, labels, sample_weight, None)
+        return self._fit(data, indices, sample_weight, None)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> RNNClassifier:
         """One more pass, over these samples. classes: all labels there will be, needed at the first call."""
@@ -92,7 +91,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):
             raise ValueError(
                 f"y: expected labels among {list(self.classes_)}, got {list(unknown)}; name all in classes"
             )
-        return self._fit(data, np.searchsorted(self.classes_, labels), labels, sample_weight, 1)
+        return self._fit(data, np.searchsorted(self.classes_, labels), sample_weight, 1)
 
     def _read_labelled(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
         labels = _labels(self, y)
@@ -102,17 +101,15 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):
             raise ValueError(f"y: expected one label per sample of X, {len(data)} of them, got {len(labels)}")
         return data, labels
 
-    def _fit(self, data: Any, indices: Array, labels: Array, sample_weight: Any, epochs: int | None) -> RNNClassifier:
-        weights = _weights(sample_weight, data)
-        if self.class_weight is not None:
-            weights = weights * compute_sample_weight(self.class_weight, labels)
-        targets = np.stack([indices.astype(np.float64), weights], axis=1)
+    def _fit(self, data: Any, indices: Array, sample_weight: Any, epochs: int | None) -> RNNClassifier:
         stratify = indices if self.early_stopping and np.bincount(indices).min() > 1 else None
         self._train(
             data,
-            targets,
+            indices,
             len(self.classes_),
-            _weighted_cross_entropy,
+            "cross_entropy",
+            weights=_weights(sample_weight, data),
+            class_weight=_class_weight(self.class_weight, self.classes_),
             epochs=epochs,
             stratify=stratify,
             keep=self.warm_start or epochs is not None,
@@ -160,9 +157,8 @@ class RNNRegressor(MultiOutputMixin, RegressorMixin, RNNEstimator):
             deviation = y.std(axis=0)
             self._y_mean, self._y_deviation = y.mean(axis=0), np.where(deviation > 0, deviation, 1)
         scaled = (y - self._y_mean) / self._y_deviation
-        targets = np.concatenate([scaled, _weights(sample_weight, data)[:, None]], axis=1)
-        keep = self.warm_start or epochs is not None
-        self._train(data, targets, y.shape[1], _weighted_mse, epochs=epochs, keep=keep)
+        weights, keep = _weights(sample_weight, data), self.warm_start or epochs is not None
+        self._train(data, scaled, y.shape[1], "mse", weights=weights, epochs=epochs, keep=keep)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -170,46 +166,6 @@ class RNNRegressor(MultiOutputMixin, RegressorMixin, RNNEstimator):
         outputs = self._outputs(X)
         y = outputs * self._y_deviation + self._y_mean
         return y[:, 0] if self._flat else y
-
-
-class RNNTagger(RNNEstimator):
-    """One label for each step of each sequence. y: a list of N sequences of labels (T_i,), or (N, T). The arguments:"""
-
-    __doc__ += RNNEstimator.__doc__ or ""
-
-    def fit(self, X: Any, y: Any) -> RNNTagger:
-        data = self._read(X, reset=True)
-        tags = self._tags(data, y)
-        self.classes_ = np.unique(np.concatenate(tags))
-        indices: Any = [np.searchsorted(self.classes_, row) for row in tags]
-        if not isinstance(data, list):
-            indices = np.stack(indices)
-        self._train(data, indices, len(self.classes_), "cross_entropy", per_step=True, keep=self.warm_start)
-        return self
-
-    def _tags(self, data: Any, y: Any) -> list[Array]:
-        tags = [np.asarray(row) for row in y]
-        if len(tags) != len(data):
-            raise ValueError(f"y: expected labels for {len(data)} sequences, got {len(tags)}")
-        for i, (row, x) in enumerate(zip(tags, data)):
-            if row.shape != (len(x),):
-                raise ValueError(f"y: expected {len(x)} labels for sequence {i}, got shape {row.shape}")
-        return tags
-
-    def predict_proba(self, X: Any) -> list[Array]:
-        """A list of N arrays (T_i, K)."""
-        return [ACTIVATIONS["softmax"][0](np.asarray(part, np.float64)) for part in self._outputs(X)]
-
-    def predict(self, X: Any) -> list[Array]:
-        """A list of N arrays of labels (T_i,)."""
-        best = [part.argmax(axis=-1) for part in self._outputs(X)]
-        return [self.classes_[row] for row in best]
-
-    def score(self, X: Any, y: Any) -> float:
-        """The share of steps that get their right label."""
-        predicted = self.predict(X)
-        right = [p == t for p, t in zip(predicted, self._tags(predicted, y))]
-        return float(np.concatenate(right).mean())
 
 
 # --- Targets and their weights ---
@@ -229,23 +185,18 @@ def _labels(estimator: Any, y: Any) -> Array:
     return labels
 
 
-def _weights(sample_weight: Any, data: Any) -> Array:
+def _weights(sample_weight: Any, data: Any) -> Array | None:
     if sample_weight is None:
-        return np.ones(len(data))
+        return None
     return np.asarray(_check_sample_weight(sample_weight, np.empty((len(data), 1)), dtype=np.float64))
 
 
-@np.errstate(under="ignore")
-def _weighted_cross_entropy(logits: Array, targets: Array) -> tuple[float, Array]:
-    """targets (N, 2): class and weight. The mean of the weighted losses over the batch."""
-    classes, weights = targets[:, 0].astype(np.int64), targets[:, 1] / len(targets)
-    values, dlogits = losses.cross_entropy(logits, classes, reduction="none")
-    return float(values @ weights), (dlogits * weights[:, None]).astype(logits.dtype)
-
-
-@np.errstate(under="ignore")
-def _weighted_mse(prediction: Array, targets: Array) -> tuple[float, Array]:
-    """targets (N, M + 1), of which the last is the weight. The mean of the weighted squared errors over batch and M."""
-    weights = targets[:, -1:] / prediction.size
-    difference = prediction - targets[:, :-1]
-    return float((difference**2 * weights).sum()), (2 * difference * weights).astype(prediction.dtype)
+def _class_weight(class_weight: Any, classes: Array) -> Any:
+    """By the index of each class, as the Trainer takes it. Raises ValueError for labels that there are not."""
+    if not isinstance(class_weight, Mapping):
+        return class_weight
+    places = {label: index for index, label in enumerate(classes.tolist())}
+    unknown = [label for label in class_weight if label not in places]
+    if unknown:
+        raise ValueError(f"class_weight: expected labels among {list(places)}, got {unknown}")
+    return {places[label]: weight for label, weight in class_weight.items()}

@@ -59,11 +59,11 @@ class Stream:
     @property
     def state(self) -> Any:
         """As the model's `forward` takes and returns it; can be set, None for the initial one."""
-        raise NotImplementedError
+        return self.snapshot()
 
     @state.setter
     def state(self, state: Any) -> None:
-        raise NotImplementedError
+        self.restore(state)
 
     def snapshot(self, rows: Any = None) -> Any:
         """A copy of the state, for `restore`; later steps do not change it. rows: of these alone, in their order."""
@@ -106,14 +106,6 @@ class CompiledStream(_native.Chain, Stream):
         if self.model.batch_first and x.ndim > 1:
             return super().run(x.swapaxes(0, 1)).swapaxes(0, 1)
         return super().run(x)
-
-    @property
-    def state(self) -> Any:
-        return self.snapshot()
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.restore(state)
 
     def snapshot(self, rows: Any = None) -> Any:
         return self.model.unflatten_state(iter(self._piece.by_layer(self.states(rows))))
@@ -203,14 +195,6 @@ class PiecewiseStream(Stream):
         turned = bool(layer.batch_first)
         y, self._states[index] = layer.forward(x.swapaxes(0, 1) if turned else x, self._states[index])
         return y.swapaxes(0, 1) if turned else y
-
-    @property
-    def state(self) -> Any:
-        return self.snapshot()
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.restore(state)
 
     def snapshot(self, rows: Any = None) -> Any:
         indices = None if rows is None else _index(rows, self.batch_size)

@@ -93,9 +93,16 @@ class BPTT:
             state,
             lengths=lengths if "lengths" in layers.accepts else None,
             reset_mask=batch.reset_mask(start, stop),
+            mask=self.mask_of(layers, batch.mask(start, stop)),
             training=training,
             **fed,
         )
+
+    def mask_of(self, layers: Module, mask: Array | None) -> Array | None:
+        """The mask (N, T) as the layers read it; None where none of them does."""
+        if mask is None or layers.batch_first is None:
+            return None
+        return mask if layers.batch_first else mask.T
 
     def score(self, outputs: Array, batch: Batch, start: int = 0, stop: int | None = None) -> tuple[Values, Array]:
         """The objective's values for the last steps of `outputs`, those from start to stop, and the gradient of all."""
@@ -104,12 +111,18 @@ class BPTT:
         outputs = self.time_major(outputs)
         if not self.objective.per_step:
             values, doutputs = self.objective(
-                outputs, batch.y(steps=False), len(batch), batch.lengths_in(start, stop), batch.weighting()
+                outputs,
+                batch.y(steps=False),
+                len(batch),
+                batch.lengths_in(start, stop),
+                batch.weighting(),
+                real(batch.mask(start, stop)),
             )
             return values, self.time_major(doutputs)
         new = outputs if stop is None else outputs[start - stop :]
         y, lengths = self.targets(outputs, batch, start, stop), batch.lengths_in(start, stop)
-        values, dnew = self.objective(new, y, len(batch), lengths, self.weighting(batch, new.shape, start, stop))
+        weighting = self.weighting(batch, new.shape, start, stop)
+        values, dnew = self.objective(new, y, len(batch), lengths, weighting, real(batch.mask(start, stop)))
         if len(new) == len(outputs):
             return values, self.time_major(dnew)
         doutputs = np.zeros_like(outputs)
@@ -170,6 +183,11 @@ class Gathered:
                 np.multiply(values, values.dtype.type(1 / self.total), out=values)
         self.batches, self.total, self.learned = 0, 0.0, False
         return learned
+
+
+def real(mask: Array | None) -> Array | None:
+    """A batch's mask (N, T) time-major, as objectives take it."""
+    return None if mask is None else mask.T
 
 
 def check_loss(values: Values) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..layers import Sequential
-from .bptt import BPTT, Array, State, check_loss, check_runs_in_pieces
+from .bptt import BPTT, Array, State, check_loss, check_runs_in_pieces, real
 from .data import Batch
 from .tally import Values, mean
 
@@ -139,7 +139,9 @@ class _StepLoss(_Loss):
         self.parts: list[tuple[Values, int]] = []  # values and weight
         self.weighted = self.batch.weighting().loss is not None
         self.weights = [
-            self.objective.weight(self._targets(start, stop), self.batch.lengths_in(start, stop))
+            self.objective.weight(
+                self._targets(start, stop), self.batch.lengths_in(start, stop), real(self.batch.mask(start, stop))
+            )
             for start, stop in self.segments
         ]
         if any(self.weights):
@@ -162,6 +164,7 @@ class _StepLoss(_Loss):
             len(self.batch),
             self.batch.lengths_in(start, stop),
             self.propagation.weighting(self.batch, outputs.shape, start, stop),
+            real(self.batch.mask(start, stop)),
         )
         if self.objective.is_mean:
             dy *= self.weights[index] / sum(self.weights)
@@ -183,7 +186,7 @@ class _StepLoss(_Loss):
         if not self.objective.is_mean:
             values["loss"] = mean(float(loss.sums[0]), len(self.batch), self.count)
         elif not self.weighted:
-            counts = self.batch.lengths is not None or self.objective.counts_targets
+            counts = self.batch.lengths is not None or self.batch.masked or self.objective.counts_targets
             total = float(loss.sums[1]) if counts or not loss.sums[1] else len(self.batch)
             values["loss"] = mean(loss.result() if total else 0.0, total, self.count)
         else:
@@ -225,11 +228,24 @@ class _PoolLoss(_Loss):
     def __init__(self, owner: CheckpointedBPTT, batch: Batch, segments: list[tuple[int, int]]) -> None:
         super().__init__(owner, batch, segments)
         self.pool: Any = owner.pool
-        self.counts = [batch.counts_in(start, stop) for start, stop in segments]
+        self.ends = [batch.counts_in(start, stop) for start, stop in segments]
+        self.counts = [self._real(index) for index in range(len(segments))]
         self.parts: list[Array] = []  # (N, F) of each segment
 
+    def _real(self, index: int) -> Array:
+        """How many real steps of each row lie in a segment."""
+        mask = self.batch.mask(*self.segments[index])
+        if mask is None:
+            return self.ends[index]
+        return (mask & (np.arange(mask.shape[1]) < self.ends[index][:, None])).sum(axis=1)
+
+    def _pooled(self, index: int, y: Array, training: bool) -> Array:
+        mask = self.propagation.mask_of(self.pool, self.batch.mask(*self.segments[index]))
+        pooled: Array = self.pool(y, lengths=self.ends[index], mask=mask, training=training)
+        return pooled
+
     def add(self, y: Array) -> None:
-        self.parts.append(self.pool(y, lengths=self.counts[len(self.parts)]))
+        self.parts.append(self._pooled(len(self.parts), y, training=False))
 
     def begin(self) -> bool:
         features, self.shares = self.pool.merge(self.parts, self.counts)
@@ -245,7 +261,7 @@ class _PoolLoss(_Loss):
         return learns
 
     def gradient(self, index: int, y: Array) -> Array:
-        self.pool(y, lengths=self.counts[index], training=True)
+        self._pooled(index, y, training=True)
         return self.pool.backward(self.pool.split(self.dpooled, self.shares[index]))
 
     def values(self) -> Values:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from .._validate import check_size
 from ..layers import Module
 from ..layers.module import Layout
 from .bptt import check_runs_in_pieces
@@ -28,19 +27,6 @@ def check_steps(data: Data, per_step: bool) -> None:
         raise ValueError(f"x: expected sequences (N, T, ...), got shape {data.x.shape}")
     if per_step and isinstance(data.y, np.ndarray) and data.y.shape[1:2] != (data.T,):
         raise ValueError(f"y: expected a target at each step, ({len(data)}, {data.T}, ...), got shape {data.y.shape}")
-
-
-def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
-    if tbptt is None:
-        return None
-    if not isinstance(tbptt, (tuple, list)):
-        tbptt = (tbptt, tbptt)
-    if len(tbptt) != 2:
-        raise ValueError(f"tbptt: expected k or (k1, k2), got {tbptt!r}")
-    k1, k2 = (check_size("tbptt", k) for k in tbptt)
-    if k2 < k1:
-        raise ValueError(f"tbptt: expected (k1, k2) with k2 of at least k1, so that each step counts, got {(k1, k2)}")
-    return k1, k2
 
 
 def check_rows(rows: int | None, batch_size: int) -> None:
@@ -104,22 +90,6 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks: expected Callback objects, got {type(callback).__name__}")
     return list(callbacks)
-
-
-def check_every(every: Any) -> int | str | None:
-    if every is None or (isinstance(every, str) and every == "sqrt"):
-        return every
-    if isinstance(every, str):
-        raise ValueError(f"checkpoint_every: expected a number of steps or 'sqrt', got {every!r}")
-    return check_size("checkpoint_every", every)
-
-
-def check_limit(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not value > 0:
-        raise ValueError(f"{name}: expected None or a number above 0, got {value!r}")
-    return float(value)
 
 
 def features_dtype(model: Module) -> np.dtype[Any] | None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validate import as_real, check_lengths
+from .._validate import as_real, check_lengths, check_plain, plain
+from ..layers.layout import without_rest
 from .weights import EQUAL, DataWeights, Weighting
 
 Array = NDArray[Any]
@@ -21,11 +22,11 @@ POOL = 50  # batches that are sorted by length together, so that an epoch's orde
 
 
 class Data:
-    """x, y, lengths and reset_mask of N samples, checked against one another.
+    """x, y, lengths, reset_mask and mask of N samples, checked against one another.
 
     x: array (N, ...), or a list of N arrays (T_i, ...), whose lengths are then those of the data.
     y: array (N, ...); with `steps`, that is for targets at every step, also a list of N arrays (T_i, ...); or None.
-    lengths: (N,) whole numbers 0..T, or None. reset_mask: array (N, T) or list of arrays (T_i,), bool, or None.
+    lengths: (N,) whole numbers 0..T, or None. reset_mask, mask: array (N, T) or list of arrays (T_i,), bool, or None.
     may_be_empty: whether N may be 0.
     dtype: what x is converted to, of any real dtype; None leaves it as it is.
     labels: y is sequences of labels without times, in rows of any lengths.
@@ -39,6 +40,7 @@ class Data:
         y: Any = None,
         lengths: Any = None,
         reset_mask: Any = None,
+        mask: Any = None,
         *,
         steps: bool = False,
         dtype: np.dtype[Any] | None = None,
@@ -61,10 +63,11 @@ class Data:
             if lengths is not None:
                 if self.T is None:
                     raise ValueError(f"lengths: expected None for x without time steps, got x of shape {self.x.shape}")
-                self.lengths = check_lengths(np.asarray(lengths), self.T, len(self.x))
+                self.lengths = check_lengths(plain("lengths", lengths), self.T, len(self.x))
         y = _padded_labels(y) if labels and isinstance(y, (list, tuple)) else y
         self.y: Any = None if y is None else self._targets(y, steps)
-        self.reset_mask: Any = None if reset_mask is None else self._resets(reset_mask)
+        self.reset_mask: Any = None if reset_mask is None else self._flags("reset_mask", reset_mask)
+        self.mask: Any = None if mask is None else self._flags("mask", mask)
         self.steps = steps
         self.weights: DataWeights | None = None
 
@@ -78,12 +81,13 @@ class Data:
         some.y = None if self.y is None else self.y[part]
         some.lengths = None if self.lengths is None else self.lengths[part]
         some.reset_mask = None if self.reset_mask is None else self.reset_mask[part]
+        some.mask = None if self.mask is None else self.mask[part]
         some.weights = None if self.weights is None else self.weights.rows(part)
         return some
 
     def _targets(self, y: Any, steps: bool) -> Array | list[Array]:
         if steps and isinstance(y, (list, tuple)) and any(np.ndim(targets) for targets in y):
-            y = _one_per_sample("y", [np.asarray(targets) for targets in y], len(self))
+            y = _one_per_sample("y", [plain("y", targets) for targets in y], len(self))
             if self.lengths is None and len({targets.shape for targets in y}) == 1:
                 return np.stack(y)
             for i, targets in enumerate(y):
@@ -95,7 +99,7 @@ class Data:
                         f"y: expected targets of one shape, (T_{i}, ...) as {y[0].shape}, got {targets.shape} at {i}"
                     )
             return y
-        y = _one_per_sample("y", np.asarray(y), len(self))
+        y = _one_per_sample("y", plain("y", y), len(self))
         if y.dtype.kind in "OSU":
             raise TypeError(
                 f"y: expected numbers, got {y.dtype}; number the classes from 0, or take an estimator of "
@@ -105,17 +109,40 @@ class Data:
             raise ValueError(f"y: expected a target at each step, ({len(self)}, {self.T}, ...), got shape {y.shape}")
         return y
 
-    def _resets(self, mask: Any) -> Array | list[Array]:
+    def _flags(self, name: str, mask: Any) -> Array | list[Array]:
+        """A reset mask, or a mask of real steps."""
+        if self.T is None:
+            raise ValueError(f"{name}: expected None for x without time steps, got x of shape {self.x.shape}")
         rows = isinstance(mask, (list, tuple)) and self.ragged
-        mask = _one_per_sample("reset_mask", [np.asarray(row) for row in mask], len(self)) if rows else np.asarray(mask)
-        expected = [(int(n),) for n in self.lengths] if rows else [(len(self), self.T)]
+        mask = _one_per_sample(name, [plain(name, row) for row in mask], len(self)) if rows else plain(name, mask)
+        n, T = len(self), self.T
+        expected = [(int(length),) for length in self.lengths] if rows else [(n, T)]
         for i, (part, shape) in enumerate(zip(mask if rows else [mask], expected)):
             where = f" for sequence {i}" if rows else ""
             if part.dtype != bool:
-                raise TypeError(f"reset_mask: expected bool{where}, got {part.dtype}")
+                raise TypeError(f"{name}: expected bool{where}, got {part.dtype}; 0 and 1 are flags by .astype(bool)")
             if part.shape != shape:
-                raise ValueError(f"reset_mask: expected shape {shape}{where}, got {part.shape}")
+                hint = f"; write {name}.T" if part.shape == (T, n) else ""
+                axes = "" if rows else " = (N, T)"
+                raise ValueError(f"{name}: expected shape {shape}{axes}{where}, got {part.shape}{hint}")
         return mask
+
+    def real_steps(self) -> Array:
+        """The mask as an array (N, T)."""
+        if isinstance(self.mask, np.ndarray):
+            return self.mask
+        padded = np.zeros((len(self), self.T), bool)
+        for row, part in zip(padded, self.mask):
+            row[: len(part)] = part
+        return padded
+
+    def step_counts(self) -> Array:
+        """(N,), how many steps of each sample count."""
+        if self.mask is None:
+            counts: Array = np.full(len(self), self.T) if self.lengths is None else self.lengths
+            return counts
+        real = self.real_steps()
+        return (real if self.lengths is None else real & (np.arange(self.T) < self.lengths[:, None])).sum(axis=1)
 
     def order(
         self, batch_size: int, rng: np.random.Generator | None = None, bucket: bool = False
@@ -175,8 +202,14 @@ class Batch:
     def has_targets(self) -> bool:
         return self._data.y is not None
 
+    @property
+    def masked(self) -> bool:
+        return self._data.mask is not None
+
     def x(self, start: int = 0, stop: int | None = None) -> Array:
         piece = self._piece(self._data.x, start, stop)
+        if self._data.mask is not None:
+            piece = without_rest(piece, None, True, self.mask(start, stop))
         return piece if self._data.dtype is None else piece.astype(self._data.dtype, copy=False)
 
     def y(self, start: int = 0, stop: int | None = None, *, steps: bool) -> Array:
@@ -201,6 +234,11 @@ class Batch:
         mask = self._data.reset_mask
         return None if mask is None else np.ascontiguousarray(self._piece(mask, start, stop).T)
 
+    def mask(self, start: int = 0, stop: int | None = None) -> Array | None:
+        """(N, T), which steps are real; None where all are."""
+        mask = self._data.mask
+        return None if mask is None else self._piece(mask, start, stop)
+
     def lengths_in(self, start: int = 0, stop: int | None = None) -> Array | None:
         """How many steps of each row lie in start:stop; None where the data have no lengths."""
         return None if self.lengths is None else self.counts_in(start, self.T if stop is None else stop)
@@ -218,7 +256,7 @@ class Batch:
             piece = values[self._rows, start:stop]
             if self.lengths is None or values is not self._data.x:
                 return piece
-            return _without_rest(piece, self.counts_in(start, stop))
+            return without_rest(piece, self.counts_in(start, stop), True)
         stop = self.T if stop is None else stop
         parts = [values[i][start:stop] for i in self._indices]
         if len(parts) == 1 and len(parts[0]) == stop - start:
@@ -243,8 +281,7 @@ def _padded_labels(y: Any) -> Array:
 
 def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) -> Any:
     """x as an array, or where it is a list of sequences as a list of arrays, of one dtype and one shape per step."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("x: expected a plain array, got a masked one; fill it, x.filled(...), or pass lengths")
+    check_plain("x", x)
     if not isinstance(x, (list, tuple)):
         x = np.asarray(x)
         if x.dtype == object and x.ndim == 1 and len(x) and all(np.ndim(part) for part in x):
@@ -252,7 +289,7 @@ def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) ->
     if not isinstance(x, (list, tuple)) or not x:
         x = _converted(np.asarray(x), dtype)
         return x if may_be_empty and x.ndim else _at_least_one(x)
-    parts = [np.asarray(sequence) for sequence in x]
+    parts = [plain("x", sequence) for sequence in x]
     if all(not part.ndim for part in parts):
         return _converted(np.asarray(x), dtype)
     if not any(isinstance(sequence, np.ndarray) for sequence in x) and len({part.shape for part in parts}) == 1:
@@ -274,15 +311,6 @@ def _samples(x: Any, dtype: np.dtype[Any] | None, may_be_empty: bool = False) ->
 def _converted(x: Array, dtype: np.dtype[Any] | None) -> Array:
     """x in the dtype of the model's layers, itself where it has it."""
     return as_real("x", x, dtype or x.dtype)
-
-
-def _without_rest(piece: Array, counts: Array) -> Array:
-    """With zeros in place of what stands past the counts of steps, which may be anything, NaN too."""
-    steps = piece.shape[1]
-    if (counts >= steps).all() or (piece.dtype.kind == "f" and np.isfinite(piece).all()):
-        return piece  # no copy: finite numbers there do no harm
-    within = np.arange(steps) < counts[:, None]
-    return np.where(within.reshape(within.shape + (1,) * (piece.ndim - 2)), piece, piece.dtype.type(0))
 
 
 def _at_least_one(x: Array) -> Array:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._validate import check_size
+from ..layers.protocol import Layout
 from .checks import check_axes, check_steps, check_whole_batches, features_dtype
 from .data import Data
-from .source import Stream, check_stream, is_stream
+from .source import NAMES, OPTIONS, Stream, check_stream, is_stream
 from .weights import EQUAL, DataWeights, Weighting, as_class_weight, by_class
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Weights = tuple[Any, Any]  # sample_weight, class_weight
 ONE_EACH: Weights = (None, None)
+Rows = tuple[Any, Any, Any]  # lengths, reset_mask, mask
+NO_ROWS: Rows = (None, None, None)
 
 
 class Feeding:
@@ -28,26 +31,24 @@ class Feeding:
         self.trainer = trainer
 
     def data(
-        self,
-        x: Any,
-        y: Any = None,
-        lengths: Any = None,
-        reset_mask: Any = None,
-        weights: Weights = ONE_EACH,
-        *,
-        may_be_empty: bool = False,
+        self, x: Any, y: Any = None, rows: Rows = NO_ROWS, weights: Weights = ONE_EACH, *, may_be_empty: bool = False
     ) -> Data:
-        model, objective = self.trainer.model, self.trainer.objective
+        (_, reset_mask, mask), model, objective = rows, self.trainer.model, self.trainer.objective
         steps = model.time.in_y and objective.per_step
         options: dict[str, Any] = {"dtype": features_dtype(model), "may_be_empty": may_be_empty}
-        data = Data(x, y, lengths, reset_mask, steps=steps, labels=not objective.per_step, **options)
+        data = Data(x, y, *rows, steps=steps, labels=not objective.per_step, **options)
         check_axes(data, model)
         if reset_mask is not None and "reset_mask" not in model.accepts:
             raise ValueError("reset_mask: expected None, as no layer of the model takes resets")
-        if data.lengths is not None and (model.needs_targets or not model.time.in_x):
-            got = type(model).__name__
+        if mask is not None and model.layout is Layout.ANY:
+            raise ValueError("mask: expected None, as no layer of the model reads time")
+        # Of a layer that looks at no axes, such as AdaptiveSoftmax, targets have the steps of its inputs.
+        other = not model.time.in_x or (model.needs_targets and model.flatten()[-1].layout is not Layout.ANY)
+        if (data.lengths is not None or mask is not None) and other:
+            name = "mask" if data.lengths is None else "lengths"
+            what = "no mask" if data.lengths is None else "samples of one length"
             raise ValueError(
-                f"lengths: expected samples of one length, as targets of {got} do not have the lengths of its inputs; "
+                f"{name}: expected {what}, as targets of {type(model).__name__} do not have the steps of its inputs; "
                 "an EncoderDecoder counts them by its padding"
             )
         if any(part is not None for part in weights):
@@ -58,16 +59,18 @@ class Feeding:
             data.weights = DataWeights(data, *weights, steps=steps, ignored=objective.ignored)
         return data
 
-    def stream(self, x: Any, epochs: int, lengths: Any, reset_mask: Any, weights: Weights) -> Stream:
+    def stream(self, x: Any, epochs: int, rows: Rows = NO_ROWS, weights: Weights = ONE_EACH) -> Stream:
         """Batches from an iterable, each checked when it comes."""
-        if lengths is not None or reset_mask is not None or weights[0] is not None:
-            raise ValueError("lengths, reset_mask, sample_weight: expected them in the batches of the iterable")
+        if any(part is not None for part in (*rows, weights[0])):
+            raise ValueError("lengths, reset_mask, mask, sample_weight: expected them in the batches of the iterable")
         check_stream(x, epochs)
         table = None if weights[1] is None else as_class_weight(weights[1])
         trainer = self.trainer
 
-        def make(x: Any, y: Any, lengths: Any = None, sample_weight: Any = None, reset_mask: Any = None) -> Data:
-            data = self.data(x, y, lengths, reset_mask, (sample_weight, table))
+        def make(
+            x: Any, y: Any, lengths: Any = None, sample_weight: Any = None, reset_mask: Any = None, mask: Any = None
+        ) -> Data:
+            data = self.data(x, y, (lengths, reset_mask, mask), (sample_weight, table))
             if data.weights is not None:
                 data.weights.mean = 1.0  # that of all batches is not known: weights count as they are
             self.check_time(data)
@@ -100,16 +103,19 @@ class Feeding:
     def validation(self, given: Any) -> Data | Stream:
         pair = isinstance(given, tuple) and not all(isinstance(part, Mapping) for part in given)
         if is_stream(given, None) and not pair and not isinstance(given, Mapping):
-            return self.stream(given, 2, None, None, ONE_EACH)
-        if isinstance(given, Mapping):
-            given = tuple(given.get(name) for name in ("x", "y", "lengths", "sample_weight"))
-        if not isinstance(given, (tuple, list)) or len(given) not in (2, 3, 4):
-            raise TypeError("validation_data: expected a tuple (x, y) or (x, y, lengths)")
-        x, y, lengths, sample_weight = (*given, None, None)[:4]
-        data = self.data(x, y, lengths, weights=(sample_weight, None))
-        if data.y is None:
-            raise ValueError("validation_data: expected targets, got None")
-        return data
+            return self.stream(given, 2)
+        if isinstance(given, (tuple, list)) and 2 <= len(given) <= len(NAMES):
+            given = dict(zip(NAMES, given))
+        if not isinstance(given, Mapping):
+            raise TypeError(f"validation_data: expected a tuple ({', '.join(NAMES[:2])}) or ({', '.join(NAMES[:3])})")
+        parts = dict(given)
+        unknown = [str(name) for name in parts if name not in OPTIONS]
+        if unknown:
+            raise TypeError(f"validation_data: expected entries {', '.join(OPTIONS)}, got {', '.join(unknown)}")
+        x, y, lengths, sample_weight, reset_mask, mask = (parts.get(name) for name in OPTIONS)
+        if x is None or y is None:
+            raise ValueError(f"validation_data: expected {'x' if x is None else 'targets'}, got None")
+        return self.data(x, y, (lengths, reset_mask, mask), (sample_weight, None))
 
     def check_order(self, data: Data, batch_size: int, shuffle: bool, bucket: bool) -> None:
         if bucket and data.lengths is None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import losses
+from ..layers.layout import RealSteps
 from ..losses.registry import LOSSES
 from . import metrics as _metrics
 from .metrics import METRICS as _METRICS
@@ -59,7 +60,13 @@ class Objective:
         self._loss_is_nats = self.counts_targets and not self._options  # so that the perplexity follows from it
 
     def __call__(
-        self, outputs: Array, targets: Array, samples: int, lengths: Array | None = None, weighting: Weighting = EQUAL
+        self,
+        outputs: Array,
+        targets: Array,
+        samples: int,
+        lengths: Array | None = None,
+        weighting: Weighting = EQUAL,
+        mask: Array | None = None,
     ) -> tuple[Values, Array]:
         """Tallies of the loss and of each metric by name, and the gradient of the loss.
 
@@ -67,7 +74,10 @@ class Objective:
         cross_entropy ignores some; or the sum of their weights. Such targets are kept from the metrics too. With
         lengths (N,) outputs (T, N, ...) count up to them only and the weight is the number of steps that count; a loss
         or a metric of the user's own is then given those steps by themselves, outputs (K, ...) and targets (K, ...).
+        mask (T, N): the steps of outputs that are real, of which the same holds.
         """
+        if mask is not None and not mask.all():
+            return self._of_real_steps(RealSteps(mask, lengths), outputs, targets, samples, weighting)
         if self._one_output and outputs.shape == (*targets.shape, 1):
             targets = targets[..., None]
         keep = None if lengths is None or not self.per_step else np.arange(len(targets))[:, None] < lengths
@@ -87,6 +97,16 @@ class Objective:
             nats = values["loss"] if self._loss_is_nats and weighting.loss is weighting.metrics else None
             values |= self._measure(outputs, targets, keep, weighting.metrics, counted, nats)
         return values, doutputs
+
+    def _of_real_steps(
+        self, real: RealSteps, outputs: Array, targets: Array, samples: int, weighting: Weighting
+    ) -> tuple[Values, Array]:
+        """Of the real steps, moved to the front of their rows: a loss that takes lengths need not know of masks."""
+        if self.per_step:
+            targets = real.first(targets)
+            weighting = weighting.map(real.first)
+        values, doutputs = self(real.first(outputs), targets, samples, real.counts, weighting)
+        return values, real.back(doutputs)
 
     def _loss_and_gradient(
         self, outputs: Array, targets: Array, lengths: Array | None, keep: Array | None, weighting: Weighting
@@ -162,9 +182,11 @@ class Objective:
     def is_sum(self) -> bool:
         return self._options.get("reduction") == "sum"
 
-    def weight(self, targets: Array, lengths: Array | None) -> int:
+    def weight(self, targets: Array, lengths: Array | None, mask: Array | None = None) -> int:
         """How many targets, or steps, count of (T, N, ...): what a mean is over."""
         keep = None if lengths is None else np.arange(len(targets))[:, None] < lengths
+        if mask is not None:
+            keep = mask if keep is None else keep & mask
         if self.counts_targets:
             keep = self._classes_that_count(targets, keep)
         return targets.size if keep is None else int(np.count_nonzero(keep))

@@ -28,24 +28,41 @@ class OnlineWindow:
         self.k = k
         self.carried = carried
         self.samples: list[Array] = []  # each (N, D), or (N,) tokens
+        self.masks: list[Array] = []  # each (N,), which streams the step is real for
 
     def settle(self, model: Module) -> None:
         """Let the carried state take in all samples of the window, which then is empty."""
         if self.samples:
-            _, self.carried.state = model.run(_stack(self.samples, model), self.carried.state)
-            self.samples = []
+            _, self.carried.state = self._run(model, self.samples, self.masks)
+            self.samples, self.masks = [], []
 
-    def learn(self, propagation: BPTT, x: Any, y: Any, weighting: Weighting = EQUAL) -> tuple[Values, bool]:
+    def forget(self) -> None:
+        self.samples, self.masks = [], []
+
+    def _run(
+        self, model: Module, samples: list[Array], masks: list[Array], training: bool = False
+    ) -> tuple[Array, Any]:
+        mask = None if all(part.all() for part in masks) else _stack(masks, model)
+        return model.run(_stack(samples, model), self.carried.state, mask=mask, training=training)
+
+    def learn(
+        self, propagation: BPTT, x: Any, y: Any, weighting: Weighting = EQUAL, mask: Any = None
+    ) -> tuple[Values, bool]:
         """One sample x (N, D) or (D,), for a model of tokens (N,) or a number, with its target y. As an item of
         `BPTT.whole`; what raises an error leaves the window as it was."""
         model = propagation.model
         x, y = self._sample(np.array(x), np.asarray(y))  # a copy: the window outlives the call
-        samples = [*self.samples, x]
-        outputs, state_n = model.run(_stack(samples, model), self.carried.state, training=True)
+        real = _flags(mask, len(x))
+        samples, masks = [*self.samples, x], [*self.masks, real]
+        outputs, state_n = self._run(model, samples, masks, training=True)
         newest = propagation.time_major(outputs)[-1:] if model.time.in_y else outputs
         if model.time.in_y:
             weighting, y = weighting.map(lambda w: w[None]), y[None]
-        values, doutputs = propagation.objective(newest, y, len(x), weighting=weighting)
+        elif not real.all():  # one row of one step
+            newest, y, weighting = newest[None], y[None], weighting.map(lambda w: w[None])
+        values, doutputs = propagation.objective(newest, y, len(x), None, weighting, real[None])
+        if not model.time.in_y and not real.all():
+            doutputs = doutputs[0]
         learns = check_loss(values)
         if learns:
             if model.time.in_y:
@@ -57,9 +74,9 @@ class OnlineWindow:
         state = self.carried.state
         if len(samples) == self.k:  # the oldest leaves
             random = any(model.generators())
-            state = state_n if self.k == 1 else model.run(_stack(samples[:1], model), state, training=random)[1]
-            samples = samples[1:]
-        self.carried.state, self.carried.rows, self.samples = state, len(x), samples
+            state = state_n if self.k == 1 else self._run(model, samples[:1], masks[:1], training=random)[1]
+            samples, masks = samples[1:], masks[1:]
+        self.carried.state, self.carried.rows, self.samples, self.masks = state, len(x), samples, masks
         return values, learns
 
     def _sample(self, x: Array, y: Array) -> tuple[Array, Array]:
@@ -83,3 +100,13 @@ class OnlineWindow:
 def _stack(samples: list[Array], model: Module) -> Array:
     """The samples as a sequence in the layout that the model reads."""
     return np.stack(samples, axis=0 if model.batch_first is False else 1)
+
+
+def _flags(mask: Any, N: int) -> Array:
+    """(N,), from True or False for all, or one for each; None for True."""
+    flags = np.asarray(True if mask is None else mask)
+    if flags.dtype != bool:
+        raise TypeError(f"mask: expected bool, got {flags.dtype}")
+    if flags.shape not in ((), (N,)):
+        raise ValueError(f"mask: expected True, False or shape ({N},), got {flags.shape}")
+    return np.broadcast_to(flags, (N,)).copy()

@@ -46,6 +46,7 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     }
     if trainer._window.samples and not trainer._running:
         arrays["window"] = np.stack(trainer._window.samples)
+        arrays["window_mask"] = np.stack(trainer._window.masks)
     serialization.write(path, arrays | {f"optimizer.{name}": array for name, array in state.items()}, config)
 
 
@@ -154,7 +155,9 @@ def load(
                 callback.load_state_dict(_rich(own[1], arrays))
         trainer._carried.state = serialization.rebuild_state(arrays, saved["state"])
         trainer._carried.rows = saved["rows"]
-        trainer._window.samples = list(arrays.get("window", ()))
+        samples = list(arrays.get("window", ()))
+        trainer._window.samples = samples
+        trainer._window.masks = list(arrays.get("window_mask", [np.ones(len(sample), bool) for sample in samples]))
         trainer._position = _rebuild_position(saved.get("position"), arrays)
         trainer._run_options = saved.get("run", {})
     except KeyError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .loop import Plan
 
 NAMES = ("x", "y", "lengths", "sample_weight")  # of the entries of a batch that is a tuple
-OPTIONS = (*NAMES, "reset_mask")
+OPTIONS = (*NAMES, "reset_mask", "mask")
 Make = Callable[..., Data]
 Batches = Iterator[Callable[[], Batch]]  # functions that make them: who goes on in the middle passes over those before
 
@@ -46,7 +46,7 @@ class Stream:
     """An iterable of batches, gone through once in each epoch: a list, a DataLoader of PyTorch, an object of one's own,
     or a function that returns an iterator. Only one batch is in memory at a time.
 
-    A batch is (x, y), (x, y, lengths), (x, y, lengths, sample_weight), or a dict of these names and reset_mask.
+    A batch is (x, y), (x, y, lengths), (x, y, lengths, sample_weight), or a dict of these names, reset_mask and mask.
     An object with `set_epoch(epoch)` is told the epoch. The `generator` of a DataLoader is put back into the state that
     it had, so that a run that goes on sees the same order.
     """

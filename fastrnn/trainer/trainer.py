@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import optim
-from .._validate import as_generator, check_size, own_generator
+from .._validate import as_generator, check_every, check_limit, check_size, check_tbptt, own_generator
 from ..layers import Module
 from . import saving
 from .bptt import BPTT
@@ -21,17 +21,7 @@ from .callbacks import Callback
 from .carried import CarriedState
 from .checkpointing import CheckpointedBPTT
 from .checkpoints import newest
-from .checks import (
-    check_callbacks,
-    check_every,
-    check_learns_online,
-    check_limit,
-    check_model,
-    check_pieces,
-    check_rows,
-    check_targets,
-    check_tbptt,
-)
+from .checks import check_callbacks, check_learns_online, check_model, check_pieces, check_rows, check_targets
 from .data import Batch, Data
 from .feeding import Feeding, weigh_sample
 from .history import History
@@ -52,7 +42,9 @@ class Trainer:
     (T_i, D) or (T_i,) of any lengths. y is (N,) or (N, ...); for a model with an output at each step (N, T) or
     (N, T, ...), or a list of N arrays (T_i,) or (T_i, ...). `lengths` (N,) says how many steps of each row of an array
     count. Each batch is padded, or cut, to its own longest sequence. `reset_mask` (N, T), bool, or a list of (T_i,):
-    where True the state is zeroed before that step. x may have any real dtype: it is converted to that of the layers.
+    where True the state is zeroed before that step. `mask` likewise: where False the step is not real. The state is
+    carried over it, it counts in no loss, metric or pooling layer, and x and y may hold anything there. x may have any
+    real dtype: it is converted to that of the layers.
 
     model: a `fastrnn.Sequential`, or another layer that returns one array.
     loss: "cross_entropy", "bce", "mse", "mae", "huber", "quantile" or "ctc"; one of the functions of
@@ -157,6 +149,7 @@ class Trainer:
         *,
         lengths: Any = None,
         reset_mask: Any = None,
+        mask: Any = None,
         sample_weight: Any = None,
         class_weight: Any = None,
         validation_data: Any = None,
@@ -183,15 +176,15 @@ class Trainer:
         """
         epochs, batch_size = check_size("epochs", epochs), check_size("batch_size", batch_size)
         shuffle = not self.stateful if shuffle is None else shuffle
-        weights = (sample_weight, class_weight)
+        rows, weights = (lengths, reset_mask, mask), (sample_weight, class_weight)
         if is_stream(x, y):
-            source: Source = self._feeding.stream(x, epochs, lengths, reset_mask, weights)
+            source: Source = self._feeding.stream(x, epochs, rows, weights)
             validation: Data | Stream | None = None
             if validation_split or bucket:
                 raise ValueError("validation_split, bucket: expected none of them with an iterable of batches")
         else:
             check_targets(y)
-            data = self._feeding.data(x, y, lengths, reset_mask, weights)
+            data = self._feeding.data(x, y, rows, weights)
             data, validation = self._feeding.split(data, validation_split, validation_data)
             self._feeding.check_order(data, batch_size, shuffle, bucket)
             source = Arrays(data)
@@ -265,13 +258,14 @@ class Trainer:
         )
 
     def partial_fit(
-        self, x_t: Any, y_t: Any, *, sample_weight: Any = None, class_weight: Any = None
+        self, x_t: Any, y_t: Any, *, mask: Any = None, sample_weight: Any = None, class_weight: Any = None
     ) -> dict[str, float]:
         """Learn from the next sample of a stream: one update, with the state carried on to the next call.
 
         x_t (D,), or (N, D) for N streams side by side, or tokens, a number or (N,); y_t the target of that step, with
         the axis N where x_t has it. The last `window` steps are run again for each sample, and the gradient goes back
         through them. The state is that of a stateful `fit` too: either goes on where the other has ended.
+        mask: True or False, or (N,) of bool: for which streams the step is real; the others keep their state.
         sample_weight: a number or (N,); class_weight: a dict or an array; the gradient is multiplied by them.
         Returns the loss and the metrics, as they were before the update. Raises ValueError for shapes that do not fit,
         FloatingPointError as `fit`.
@@ -279,7 +273,7 @@ class Trainer:
         check_learns_online(self.model, self.objective)
         weighting = weigh_sample(y_t, sample_weight, class_weight)
         with np.errstate(all="ignore"):
-            values, learns = self._window.learn(self._bptt, x_t, y_t, weighting)
+            values, learns = self._window.learn(self._bptt, x_t, y_t, weighting, mask)
             if learns:
                 self._update()
         means = Means()
@@ -289,7 +283,7 @@ class Trainer:
     def reset_states(self) -> None:
         """Forget the state that a stateful `fit` and `partial_fit` carry on: the next sample begins from zeros."""
         self._carried.state = self._carried.rows = None
-        self._window.samples = []
+        self._window.forget()
 
     # --- using the model ----------------------------------------------------------------------------------------------
 
@@ -301,6 +295,7 @@ class Trainer:
         *,
         lengths: Any = None,
         reset_mask: Any = None,
+        mask: Any = None,
         sample_weight: Any = None,
         class_weight: Any = None,
     ) -> dict[str, float]:
@@ -308,11 +303,11 @@ class Trainer:
 
         Data and weights as for `fit`. batch_size None: 256, or for a stateful trainer that of its state.
         """
+        rows, weights = (lengths, reset_mask, mask), (sample_weight, class_weight)
         if is_stream(x, y):
-            stream = self._feeding.stream(x, 1, lengths, reset_mask, (sample_weight, class_weight))
-            return self._evaluate(stream, 1)
+            return self._evaluate(self._feeding.stream(x, 1, rows, weights), 1)
         check_targets(y)
-        data = self._feeding.data(x, y, lengths, reset_mask, (sample_weight, class_weight))
+        data = self._feeding.data(x, y, rows, weights)
         return self._evaluate(data, self._batch_size(data, batch_size))
 
     def _evaluate(self, data: Data | Stream, batch_size: int) -> dict[str, float]:
@@ -324,16 +319,21 @@ class Trainer:
 
     @overload
     def predict(
-        self, x: Array, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None
+        self, x: Array, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None, mask: Any = None
     ) -> Array: ...
 
     @overload
-    def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any: ...
+    def predict(
+        self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None, mask: Any = None
+    ) -> Any: ...
 
-    def predict(self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None) -> Any:
+    def predict(
+        self, x: Any, batch_size: int | None = None, *, lengths: Any = None, reset_mask: Any = None, mask: Any = None
+    ) -> Any:
         """The model's outputs, samples first: (N, M), or (N, T, M) where it has one at each step, with zeros past the
-        lengths; for a list of sequences then a list of arrays (T_i, M). batch_size as for `evaluate`."""
-        data = self._feeding.data(x, None, lengths, reset_mask, may_be_empty=True)
+        lengths, at masked steps that of the state as it was carried; for a list of sequences then a list of arrays
+        (T_i, M). batch_size as for `evaluate`."""
+        data = self._feeding.data(x, None, (lengths, reset_mask, mask), may_be_empty=True)
         with np.errstate(all="ignore"):
             outputs = [self._bptt.samples_first(y) for _, y in self._outputs(data, self._batch_size(data, batch_size))]
         return data.joined(outputs, steps=self.model.time.in_y)

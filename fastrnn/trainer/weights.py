@@ -55,7 +55,7 @@ class DataWeights:
         self.sample = None if sample_weight is None else _sample_weights(data, sample_weight, steps)
         self.loss = self.sample
         self.counts = _counts(data, steps, ignored)
-        self.lengths = data.lengths if isinstance(data.y, list) else None
+        self.lengths = data.step_counts() if isinstance(data.y, list) else None
         if class_weight is not None:
             table = as_class_weight(class_weight, data.y, self.counts)
             self.loss = _times(by_class(data.y, table), self.sample)
@@ -120,14 +120,23 @@ def _kept(values: Any, counts: Any) -> list[Array]:
 
 def _counts(data: Data, steps: bool, ignored: int | None) -> Any:
     """Which targets count: a mask (N,) or (N, T), a list of (T_i,), or None for all."""
+    real = data.mask if steps else None
     if isinstance(data.y, list):
-        return None if ignored is None else [part != ignored for part in data.y]
+        if ignored is None and real is None:
+            return None
+        return [
+            (part != ignored if ignored is not None else np.ones(part.shape, bool))
+            & (True if real is None else _like(real[i][: len(part)], part))
+            for i, part in enumerate(data.y)
+        ]
     mask = None
     if steps and data.lengths is not None:
         mask = np.arange(data.T) < np.asarray(data.lengths)[:, None]
+    if real is not None:
+        mask = data.real_steps() if mask is None else mask & data.real_steps()
     if ignored is not None and data.y is not None:
         known = np.asarray(data.y) != ignored
-        mask = known if mask is None or mask.shape != known.shape else mask & known
+        mask = known if mask is None else known & _like(mask, known)
     return None if mask is None or mask.all() else mask
 
 
@@ -172,3 +181,8 @@ def _mean(weights: Any, counts: Any) -> float:
         full = weights.reshape(weights.shape + (1,) * (counts.ndim - axes))
         kept = np.broadcast_to(full, (*counts.shape, *weights.shape[counts.ndim :]))[counts]
     return float(kept.mean()) if kept.size and kept.any() else 1.0
+
+
+def _like(flags: Array, targets: Array) -> Array:
+    """Flags of the first axes of targets, with axes for the others."""
+    return flags.reshape(flags.shape + (1,) * (targets.ndim - flags.ndim))

@@ -73,7 +73,8 @@ class Corpus:
         least = 1
         for sentence in self.sentences:
             sentence = _check_sentence(sentence)
-            counts.update(sentence)
+            for begin in range(0, len(sentence), PIECE):  # not all at once, so that Ctrl-C is heard
+                counts.update(sentence if len(sentence) <= PIECE else sentence[begin : begin + PIECE])
             words += len(sentence)
             sentences += 1
             while most is not None and len(counts) > most:

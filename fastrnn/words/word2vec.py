@@ -54,8 +54,9 @@ class Word2Vec:
     ~ count ** ns_exponent, 0 for none; with both, both are trained. sample: the part of the text above which words are
     thinned out, 0 for none. alpha, min_alpha: the learning rate falls from one to the other in a line. epochs: passes.
     seed: of all draws. workers: threads, at most `fastrnn.get_num_threads()`; they write to one model without locks,
-    so results of more than one differ from run to run, unless `deterministic`, which takes one thread. compute_loss:
-    keep the sum of the loss of each epoch (in float64) in `epoch_losses`.
+    so results of more than one differ from run to run. deterministic: the same seed gives the same vectors at any
+    `workers` and number of threads, because training then runs on one thread, whatever they say.
+    compute_loss: keep the sum of the loss of each epoch (in float64) in `epoch_losses`.
 
     min_n, max_n: character n-grams of this size add to a word's vector, as in fastText, hashed into `bucket` rows;
     words that were never met then have vectors too. 0 for none. shared_negatives: the context words of a window share
@@ -186,7 +187,11 @@ class Word2Vec:
         """Train on a corpus; call `build_vocab` before. total_examples, total_words: of another corpus than that of the
         vocabulary, its sentences or words, for the learning rate's way. Other arguments: None for the model's own.
         Returns how many tokens were trained on (known words and ends of sentences) in all epochs, and how many words
-        the corpus has times epochs."""
+        the corpus has times epochs.
+
+        Ctrl-C stops within 0.2 s and raises KeyboardInterrupt. The model is whole: its vectors are what was learned
+        until then, and can be looked at, saved, and trained on, with `start_alpha` for where the rate was;
+        epoch_losses has the epochs that were finished."""
         corpus = Corpus(corpus_iterable, corpus_file)
         if not len(self.wv):
             raise RuntimeError("vocabulary: expected one, got none yet; call build_vocab first")
@@ -202,25 +207,27 @@ class Word2Vec:
             total = max(len(row), 1)
         self.epoch_losses = []
         trained = 0
-        for epoch in range(epochs):
-            loss, at = 0.0, 0
-            for tokens, first, begin, stop in self._stretches(corpus, row, trainer, epoch):
-                loss += trainer.train(
-                    tokens,
-                    first,
-                    begin,
-                    stop,
-                    epoch=epoch,
-                    task_size=TASK,
-                    rate=start - (start - end) * epoch / epochs,
-                    slope=(start - end) / (epochs * total),
-                    least_rate=min(start, end),
-                    threads=threads,
-                )
-                at = first + stop
-            trained += at
-            self.epoch_losses.append(loss)
-        self.wv.refresh()
+        try:
+            for epoch in range(epochs):
+                loss, at = 0.0, 0
+                for tokens, first, begin, stop in self._stretches(corpus, row, trainer, epoch):
+                    loss += trainer.train(
+                        tokens,
+                        first,
+                        begin,
+                        stop,
+                        epoch=epoch,
+                        task_size=TASK,
+                        rate=start - (start - end) * epoch / epochs,
+                        slope=(start - end) / (epochs * total),
+                        least_rate=min(start, end),
+                        threads=threads,
+                    )
+                    at = first + stop
+                trained += at
+                self.epoch_losses.append(loss)
+        finally:
+            self.wv.refresh()  # norms, and what else is kept of the vectors; after Ctrl-C too
         return trained, self.corpus_total_words * epochs
 
     def _stretches(self, corpus: Corpus, row: Array | None, trainer: _words.Trainer, epoch: int) -> Iterable[Any]:

@@ -80,7 +80,7 @@ typedef struct {
 typedef struct {
     void *bias;    /* summed biases in panel order, then padded peepholes */
     void *zeros;   /* a row of zeros: the state of a row that starts anew */
-    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where nobody reads them */
+    void *gates;   /* (rows, HB, S, VL) gates, in backward their gradients; NULL where no backward follows */
     void *c;       /* (N + rows, Hp), the first N the initial cell state (LSTM) */
     void *inner;   /* (rows, Hp) what a second product multiplies: r * h, or h before its projection */
     void *dropped; /* (rows, Pp) h of the step before times recurrent_mask */
@@ -105,11 +105,9 @@ typedef struct {
 typedef struct {
     long T, N, D, H, P;
     int cell;
-    int activation, gate_activation; /* of candidate and output; of the gates */
-    int output_activation;           /* of the projection; FR_SOFTMAX over all its units */
-    double clip;                     /* the LSTM's pre-activations are clipped to +-clip; 0: not */
-    int input_projection;            /* an fr_input_projection */
-    int as_one_row; /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
+    fr_cell_options options;
+    int input_projection; /* an fr_input_projection */
+    int as_one_row;       /* forward, without FR_AHEAD: each row has the bits that it has in a batch of its own */
     int training; /* a backward follows: every step has its own rows in gates, c and inner; else all share the first N */
     fr_rows rows;
     fr_sequence_arguments args;

@@ -110,9 +110,7 @@ static const cell_descriptor cells[] = {
 };
 
 INLINE const cell_descriptor *cell_of(const fr_sequence *q) { return &cells[q->cell]; }
-INLINE int is_default_cell(const fr_sequence *q) {
-    return q->gate_activation == FR_SIGMOID && q->activation == FR_TANH && !(q->clip > 0) && !q->args.weight_peephole;
-}
+INLINE int is_default_cell(const fr_sequence *q) { return !q->options.generic; }
 
 /* A projection is one more product: h = g(W_hr inner + b_hr), inner being the cell's own h. Its gradient is one slot wide. */
 static const forward_descriptor projection_forward = {.gate_blocks = 1,

@@ -25,8 +25,8 @@
  * of the row, plain pointers to unit 0 of row 0 of arrays whose rows are Hp (times slots) apart. */
 typedef struct {
     long H, Hp; /* units, padded units */
-    int activation, gate_activation;
-    real clip;                 /* 0: none */
+    const fr_cell_options *options;
+    int activation;            /* of this product: of the candidate, or of the projection */
     const real *peephole;      /* (3, Hp) i, f, o, or NULL */
     const real *const *h_prev; /* zeros where the row starts anew */
     const real *const *c_prev;
@@ -48,13 +48,17 @@ INLINE vec dh_from_outside(const cell_step *s, long row, long block) {
     return dh;
 }
 
-INLINE vec clipped(const cell_step *s, vec x) { return s->clip > 0 ? at_least(at_most(x, s->clip), -s->clip) : x; }
+INLINE vec clipped(const cell_step *s, vec x) {
+    const real clip = (real)s->options->clip;
+    return clip > 0 ? at_least(at_most(x, clip), -clip) : x;
+}
 
 /* Activations rise, so x was clipped where y has reached the value at the clip. */
 INLINE_FAST vec clipped_backward(const cell_step *s, int activation, vec y, vec dy) {
     const vec dx = activate_backward(activation, y, dy);
-    if (!(s->clip > 0)) return dx;
-    const vec low = activate(activation, splat(-s->clip)), high = activate(activation, splat(s->clip));
+    const real clip = (real)s->options->clip;
+    if (!(clip > 0)) return dx;
+    const vec low = activate(activation, splat(-clip)), high = activate(activation, splat(clip));
     return select_lanes((y <= low) | (y >= high), (vec){0}, dx);
 }
 
@@ -62,10 +66,10 @@ INLINE_FAST vec clipped_backward(const cell_step *s, int activation, vec y, vec 
 enum { GENERIC, DEFAULT };
 
 INLINE vec gate(int is_default, const cell_step *s, vec x) {
-    return is_default ? vsigmoid(x) : activate(s->gate_activation, clipped(s, x));
+    return is_default ? vsigmoid(x) : activate(s->options->gate_activation, clipped(s, x));
 }
 INLINE vec gate_backward(int is_default, const cell_step *s, vec y, vec dy) {
-    return is_default ? dy * y * (1 - y) : clipped_backward(s, s->gate_activation, y, dy);
+    return is_default ? dy * y * (1 - y) : clipped_backward(s, s->options->gate_activation, y, dy);
 }
 INLINE vec candidate(int is_default, const cell_step *s, vec x) {
     return is_default ? vtanh(x) : activate(s->activation, clipped(s, x));
@@ -101,7 +105,7 @@ INLINE void lstm_forward_as(const int is_default, EPILOGUE_ARGS) {
         store_part(s->h[n] + unit, outputs[n - row] * candidate(is_default, s, load(s->c + n * s->Hp + unit)), lanes);
 }
 
-/* The default cell in inference, where nobody reads the gates again: three divisions instead of five. */
+/* The default cell in inference, where no backward reads the gates again: three divisions instead of five. */
 static void lstm_inference(EPILOGUE_ARGS) {
     (void)blocks;
     const long unit = block * VL, lanes = lanes_of(s, block);

@@ -219,9 +219,8 @@ static cell_step forward_view(const fr_sequence *q, const forward_product *p, lo
     cell_step v = {
         .H = p->width,
         .Hp = Hp,
-        .activation = p->is_projection ? q->output_activation : q->activation,
-        .gate_activation = q->gate_activation,
-        .clip = (real)q->clip,
+        .options = &q->options,
+        .activation = p->is_projection ? q->options.output_activation : q->options.activation,
         .peephole = peephole_of(q),
         .h_prev = at.h_prev,
         .c_prev = at.c_prev,

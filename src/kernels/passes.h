@@ -50,7 +50,8 @@ static const pass_list pass_lists[] = {
 };
 
 INLINE const pass_list *passes_of(const fr_sequence *q) {
-    if (q->args.weight_hr) return &pass_lists[q->output_activation == FR_SOFTMAX ? PROJECTION_SOFTMAX : PROJECTION];
+    if (q->args.weight_hr)
+        return &pass_lists[q->options.output_activation == FR_SOFTMAX ? PROJECTION_SOFTMAX : PROJECTION];
     return &pass_lists[cell_of(q)->products == 1 ? ONE_PRODUCT : TWO_PRODUCTS];
 }
 

@@ -74,7 +74,7 @@ static void finish_backward(const fr_trees *t, range nodes, range units) {
     }
 }
 
-/* A root is nobody's child: its forget gate has no gradient. Not in phase 0, in which others multiply the same rows. */
+/* A root has no parent, so its forget gate has no gradient. Not in phase 0, in which other threads multiply the same rows. */
 static void clear_forgets_of_roots(const fr_trees *t, range nodes, range units) {
     for (long n = nodes.begin; n < nodes.end; n++)
         for (long v = units.begin * VL; t->parent[n] < 0 && v < units.end * VL; v += VL)
@@ -151,7 +151,8 @@ static void tree_grad_input(const fr_trees *t, fr_partition partition) {
 
 /* A slot's weights as those of a Linear of one step. */
 static fr_sequence slot_sequence(const fr_trees *t) {
-    return (fr_sequence){.T = 1, .H = t->H, .P = t->H, .cell = FR_RNN, .activation = FR_IDENTITY};
+    return (fr_sequence){
+        .T = 1, .H = t->H, .P = t->H, .cell = FR_RNN, .options = {.activation = FR_IDENTITY, .generic = 1}};
 }
 static long tree_gradients_size(const fr_trees *t, int threads) {
     const fr_sequence q = slot_sequence(t);

@@ -4,7 +4,8 @@
  * a) One step for one window: its M context words against the K words of one set of draws, so a row that is read serves
  *    a small matrix product and is written once. With draws for each pair, or in CBOW, M is 1.
  * b) Scores and updates run through tiles of up to GROUP outputs, which AVX2 holds in registers with their updates.
- * c) A step is drawn, and its rows are fetched, while the one before it is computed.
+ * c) A step is drawn, and its rows are fetched, while the one before it is computed: between its errors and its updates,
+ *    where there is little else to do.
  * d) A step is exact: the gradient at the values from before it. So inputs and outputs that come twice are counted, not
  *    listed twice; where a step has several tiles, or inputs are means of rows, the inputs' update is gathered apart.
  */
@@ -12,66 +13,6 @@
 #include "words_rows.h"
 #include "words_scratch.h"
 #include "words_tile.h"
-
-/* ---- A step ---- */
-
-/* Both kinds of outputs, as groups of rows of a matrix with their labels and times. */
-static double run_negatives(const fr_words *model, const fr_words_step *step, const tile_inputs *t, int place) {
-    double loss = 0;
-    for (int first = 0, group = 0; first < step->K; first += GROUP, group++) {
-        const int n = step->K - first < GROUP ? step->K - first : GROUP;
-        float *u[GROUP];
-        for (int k = 0; k < n; k++) u[k] = model->outputs + step->outputs[first + k] * model->stride;
-        static const float truth[2 * SLOTS] = {1, [SLOTS] = 1}, none[2 * SLOTS];
-        loss += tile_of(t, u, n, first ? none : truth, step->times + group * 2 * SLOTS,
-                        place == SET && first ? ADD : place);
-    }
-    return loss;
-}
-
-static double run_path(const fr_words *model, int64_t begin, int K, const tile_inputs *t, int place) {
-    double loss = 0;
-    for (int first = 0; first < K; first += GROUP) {
-        const int n = K - first < GROUP ? K - first : GROUP;
-        float *u[GROUP], labels[2 * SLOTS] = {0}, once[2 * SLOTS] = {0};
-        for (int k = 0; k < n; k++) {
-            u[k] = model->nodes + model->paths[begin + first + k] * model->stride;
-            labels[k] = labels[k + SLOTS] = model->labels[begin + first + k];
-            once[k] = once[k + SLOTS] = 1;
-        }
-        loss += tile_of(t, u, n, labels, once, place == SET && first ? ADD : place);
-    }
-    return loss;
-}
-
-static double run_step(const fr_words *model, const fr_words_step *step, float rate, fr_words_scratch *scratch) {
-    const int64_t path = model->nodes ? model->path_begins[step->center] : 0;
-    const int depth = model->nodes ? (int)(model->path_begins[step->center + 1] - path) : 0;
-    const int plain = !model->cbow && !model->grams;
-    double loss = 0;
-    for (int softmax = model->nodes != 0; softmax >= !model->outputs; softmax--) {
-        const int place = plain && (softmax ? depth : step->K) <= GROUP ? IN_PLACE : SET;
-        tile_inputs t = {
-            .x = scratch->x,
-            .dx = scratch->dx,
-            .M = model->cbow ? 1 : step->M,
-            .stride = model->stride,
-            .repeats = step->repeated ? step->repeats : 0,
-            .scores = scratch->scores,
-            .rate = rate,
-            .compute_loss = model->compute_loss,
-        };
-        if (place == IN_PLACE) {
-            for (int m = 0; m < step->M; m++) scratch->rows[m] = model->inputs + step->words[m] * model->stride;
-            t.x = scratch->rows;
-        } else {
-            gather(model, step, scratch);
-        }
-        loss += softmax ? run_path(model, path, depth, &t, place) : run_negatives(model, step, &t, place);
-        if (place == SET) scatter(model, step, scratch);
-    }
-    return loss;
-}
 
 /* ---- Drawing steps ---- */
 
@@ -83,6 +24,8 @@ typedef struct {
     uint64_t state;
     int left, total; /* context words of the current center that are left, where each has a step of its own */
     int32_t *context, *drawn;
+    fr_words_step *ahead; /* to be drawn while another step runs; NULL where it is */
+    int more;             /* whether there was one left for it */
 } drawing;
 
 enum { FETCHED_AHEAD = FR_WORDS_FETCHED_AHEAD };
@@ -167,10 +110,15 @@ static void draw_outputs(drawing *d, fr_words_step *step) {
     fetch(model->outputs + step->center * model->stride, model->stride);
 }
 
+INLINE void set_input(const fr_words *model, fr_words_step *step, int m, int32_t word) {
+    step->words[m] = word;
+    step->rows[m] = model->inputs + word * model->stride;
+}
+
 /* The words of a step; those that come twice are counted, but in CBOW, where they are only added up. */
 static void set_inputs(const fr_words *model, fr_words_step *step, const int32_t *words, int count) {
     if (model->cbow) {
-        for (int i = 0; i < 2 * model->window; i++) step->words[i] = words[i];
+        for (int i = 0; i < 2 * model->window; i++) set_input(model, step, i, words[i]);
         step->M = count;
         return;
     }
@@ -181,7 +129,7 @@ static void set_inputs(const fr_words *model, fr_words_step *step, const int32_t
         int m = 0;
         while (m < step->M && step->words[m] != words[i]) m++;
         if (m == step->M) {
-            step->words[step->M++] = words[i];
+            set_input(model, step, step->M++, words[i]);
         } else {
             step->repeated = 1;
             for (int k = 0; k < SLOTS; k++) step->repeats[m * SLOTS + k] += 1;
@@ -199,6 +147,83 @@ static int next_step(drawing *d, fr_words_step *step) {
     if (!d->left) d->at++;
     if (model->outputs) draw_outputs(d, step);
     return 1;
+}
+
+static void draw_ahead(drawing *d) {
+    if (!d->ahead) return;
+    d->more = next_step(d, d->ahead);
+    d->ahead = 0;
+}
+
+/* ---- A step ---- */
+
+/* Sums over lanes and sigmoids are long chains that leave a core idle: that is when the next step is drawn. */
+static double run_tile(drawing *d, const tile_inputs *t, float *const *u, int n, const float *labels,
+                       const float *times, int place) {
+    const double loss = tile_errors(t, u, n, labels, times);
+    draw_ahead(d);
+    tile_update(t, u, n, place);
+    return loss;
+}
+
+/* Both kinds of outputs, as groups of rows of a matrix with their labels and times. */
+static double run_negatives(drawing *d, const fr_words_step *step, const tile_inputs *t, int place) {
+    const fr_words *model = d->model;
+    double loss = 0;
+    for (int first = 0, group = 0; first < step->K; first += GROUP, group++) {
+        const int n = step->K - first < GROUP ? step->K - first : GROUP;
+        float *u[GROUP];
+        for (int k = 0; k < n; k++) u[k] = model->outputs + step->outputs[first + k] * model->stride;
+        static const float truth[2 * SLOTS] = {1, [SLOTS] = 1}, none[2 * SLOTS];
+        loss += run_tile(d, t, u, n, first ? none : truth, step->times + group * 2 * SLOTS,
+                         place == SET && first ? ADD : place);
+    }
+    return loss;
+}
+
+static double run_path(drawing *d, int64_t begin, int K, const tile_inputs *t, int place) {
+    const fr_words *model = d->model;
+    double loss = 0;
+    for (int first = 0; first < K; first += GROUP) {
+        const int n = K - first < GROUP ? K - first : GROUP;
+        float *u[GROUP], labels[2 * SLOTS] = {0}, once[2 * SLOTS] = {0};
+        for (int k = 0; k < n; k++) {
+            u[k] = model->nodes + model->paths[begin + first + k] * model->stride;
+            labels[k] = labels[k + SLOTS] = model->labels[begin + first + k];
+            once[k] = once[k + SLOTS] = 1;
+        }
+        loss += run_tile(d, t, u, n, labels, once, place == SET && first ? ADD : place);
+    }
+    return loss;
+}
+
+static double run_step(drawing *d, const fr_words_step *step, float rate, fr_words_scratch *scratch) {
+    const fr_words *model = d->model;
+    const int64_t path = model->nodes ? model->path_begins[step->center] : 0;
+    const int depth = model->nodes ? (int)(model->path_begins[step->center + 1] - path) : 0;
+    const int plain = !model->cbow && !model->grams;
+    double loss = 0;
+    for (int softmax = model->nodes != 0; softmax >= !model->outputs; softmax--) {
+        const int place = plain && (softmax ? depth : step->K) <= GROUP ? IN_PLACE : SET;
+        tile_inputs t = {
+            .x = scratch->x,
+            .dx = scratch->dx,
+            .M = model->cbow ? 1 : step->M,
+            .stride = model->stride,
+            .repeats = step->repeated ? step->repeats : 0,
+            .scores = scratch->scores,
+            .rate = rate,
+            .compute_loss = model->compute_loss,
+        };
+        if (place == IN_PLACE) {
+            t.x = step->rows;
+        } else {
+            gather(model, step, scratch);
+        }
+        loss += softmax ? run_path(d, path, depth, &t, place) : run_negatives(d, step, &t, place);
+        if (place == SET) scatter(model, step, scratch);
+    }
+    return loss;
 }
 
 /* ---- A task ---- */
@@ -238,13 +263,17 @@ static double train(const fr_words *model, const fr_words_stretch *s, long begin
     };
     keep_tokens(model, s, begin, end, &d, scratch->kept);
     fr_words_step *step = &scratch->steps[0], *ahead = &scratch->steps[1];
+    /* Of a step, in multiply-adds, about: M inputs with K outputs each, three times. */
+    const double M = model->cbow || !model->shared ? 1 : model->window,
+                 K = 1 + model->negative + (model->nodes ? 16 : 0);
+    const double cost = 3 * M * K * model->stride;
     double loss = 0;
     int more = next_step(&d, step);
-    while (more) {
-        more = next_step(&d, ahead);
-        loss += run_step(model, step, (float)(rate > s->least_rate ? rate : s->least_rate), scratch);
-        fr_words_step *swap = step;
-        step = ahead, ahead = swap;
+    while (more && !fr_stops(scratch->watch, cost)) {
+        d.ahead = ahead;
+        loss += run_step(&d, step, (float)(rate > s->least_rate ? rate : s->least_rate), scratch);
+        more = d.more;
+        ahead = step, step = step == scratch->steps ? scratch->steps + 1 : scratch->steps;
     }
     return loss;
 }

@@ -68,28 +68,30 @@ static void add_to_all(float *const *rows, long count, float factor, const float
 /* The rows that make up a word: its own and those of its n-grams. */
 static float **rows_of_word(const fr_words *model, int32_t word, float **rows) {
     *rows++ = model->inputs + word * model->stride;
-    if (model->grams)
-        for (int64_t i = model->gram_begins[word]; i < model->gram_begins[word + 1]; i++)
-            *rows++ = model->inputs + model->grams[i] * model->stride;
+    for (int64_t i = model->gram_begins[word]; i < model->gram_begins[word + 1]; i++)
+        *rows++ = model->inputs + model->grams[i] * model->stride;
     return rows;
 }
 
-/* One bag of all words in CBOW, else one of each word. */
+/* One bag of all words in CBOW, else one of each word. Without n-grams its rows are the step's. */
 static void gather(const fr_words *model, const fr_words_step *step, fr_words_scratch *scratch) {
-    float **begin = scratch->rows, **end = begin;
-    for (int m = 0, bag = 0; m < step->M; m++) {
-        end = rows_of_word(model, step->words[m], end);
-        if (model->cbow && m + 1 < step->M) continue;
+    const int bags = model->cbow ? 1 : step->M, words = model->cbow ? step->M : 1;
+    float **begin = model->grams ? scratch->rows : step->rows, **end = begin;
+    for (int bag = 0, m = 0; bag < bags; bag++) {
+        if (model->grams)
+            for (int i = 0; i < words; i++) end = rows_of_word(model, step->words[m++], end);
+        else
+            end += words;
         const float factor = 1.0f / (end - begin);
         mean_of(begin, end - begin, model->mean ? factor : 1, scratch->x[bag], model->stride);
         scratch->factors[bag] = model->mean ? 1 : factor;
-        scratch->ends[bag++] = begin = end;
+        scratch->ends[bag] = begin = end;
     }
 }
 
 static void scatter(const fr_words *model, const fr_words_step *step, fr_words_scratch *scratch) {
     const int bags = model->cbow ? 1 : step->M;
-    float **begin = scratch->rows;
+    float **begin = model->grams ? scratch->rows : step->rows;
     for (int bag = 0; bag < bags; begin = scratch->ends[bag++])
         add_to_all(begin, scratch->ends[bag] - begin, scratch->factors[bag], scratch->dx[bag], model->stride);
 }

@@ -168,40 +168,61 @@ INLINE void update_one(const tile_inputs *t, float *const *outputs, int n, int p
     }
 }
 
-INLINE double run_tile(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times,
-                       int place) {
+/* BODY(n) with a number of outputs that is a constant there, and returns. */
+#define FOR_OUTPUTS(n, BODY) \
+    switch (n) {             \
+    case 1:                  \
+        BODY(1);             \
+    case 2:                  \
+        BODY(2);             \
+    case 3:                  \
+        BODY(3);             \
+    case 4:                  \
+        BODY(4);             \
+    case 5:                  \
+        BODY(5);             \
+    default:                 \
+        BODY(GROUP);         \
+    }
+
+INLINE double errors_of_all(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times) {
     double loss = 0;
     int m = 0;
     for (; m + 2 <= t->M; m += 2) loss += errors_of_rows(t, m, 2, u, n, labels, times);
     if (m < t->M) loss += errors_of_rows(t, m, 1, u, n, labels, times);
-#define UPDATE(how) (t->M == 1 ? update_one(t, u, n, how) : update_rows(t, u, n, how))
-    if (place == IN_PLACE)
-        UPDATE(IN_PLACE);
-    else if (place == SET)
-        UPDATE(SET);
-    else
-        UPDATE(ADD);
-#undef UPDATE
     return loss;
 }
 
-/* labels, times: (2, SLOTS), the same twice, since a vector may hold the scores of two inputs; 0 past n. */
-NOINLINE double tile_of(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times,
-                        int place) {
-    switch (n) {
-    case 1:
-        return run_tile(t, u, 1, labels, times, place);
-    case 2:
-        return run_tile(t, u, 2, labels, times, place);
-    case 3:
-        return run_tile(t, u, 3, labels, times, place);
-    case 4:
-        return run_tile(t, u, 4, labels, times, place);
-    case 5:
-        return run_tile(t, u, 5, labels, times, place);
-    default:
-        return run_tile(t, u, GROUP, labels, times, place);
-    }
+/* G, into t->scores. labels, times: (2, SLOTS), the same twice, since a vector may hold the scores of two inputs; 0 past n. */
+NOINLINE double tile_errors(const tile_inputs *t, float *const *u, int n, const float *labels, const float *times){
+#define ERRORS(n) return errors_of_all(t, u, n, labels, times)
+    FOR_OUTPUTS(n, ERRORS)
+#undef ERRORS
 }
+
+INLINE void update_all(const tile_inputs *t, float *const *u, int n, int place) {
+    if (t->M == 1)
+        update_one(t, u, n, place);
+    else
+        update_rows(t, u, n, place);
+}
+
+INLINE void update_in(const tile_inputs *t, float *const *u, int n, int place) {
+    if (place == IN_PLACE)
+        update_all(t, u, n, IN_PLACE);
+    else if (place == SET)
+        update_all(t, u, n, SET);
+    else
+        update_all(t, u, n, ADD);
+}
+
+/* What follows from G. */
+NOINLINE void tile_update(const tile_inputs *t, float *const *u, int n, int place) {
+#define UPDATE(n) return update_in(t, u, n, place)
+    FOR_OUTPUTS(n, UPDATE)
+#undef UPDATE
+}
+
+#undef FOR_OUTPUTS
 
 #endif

@@ -91,7 +91,7 @@ int fr_look(fr_watch *watch) {
 }
 
 int fr_next_task(fr_work *w, int id, fr_task *task) {
-    if (w->partitions == 1 && !w->pinned) { /* nobody else */
+    if (w->partitions == 1 && !w->pinned) { /* no other thread */
         task->phase += task->begun, task->begun = 1;
         return task->phase < w->phases && !w->stopped;
     }

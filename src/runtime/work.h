@@ -8,8 +8,8 @@ enum { FR_MAX_PARTITIONS = 64 };
 
 /* Work of `phases` phases, each cut into one task for each partition. The tasks of a partition are done in their order, and its
  * ticket says which comes next. There is a barrier before each of the phases up to barrier_until, and before barrier_at: no
- * thread begins that phase until all tasks before it are done. pinned: partition i is thread i's, who has its data in its
- * caches. */
+ * thread begins that phase until all tasks before it are done. pinned: partition i belongs to thread i, which has its data
+ * in its caches. */
 typedef struct {
     long phases, barrier_until, barrier_at;
     int partitions, pinned;

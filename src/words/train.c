@@ -7,6 +7,7 @@
 #include "train.h"
 #include "words_scratch.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,7 @@ static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size
     TAKE(scores, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
     for (int i = 0; i < 2; i++) {
         TAKE(steps[i].words, M * sizeof(int32_t));
+        TAKE(steps[i].rows, M * sizeof(float *));
         TAKE(steps[i].repeats, (M + 2) * FR_WORDS_SLOTS * sizeof(float));
         TAKE(steps[i].outputs, K * sizeof(int32_t));
         TAKE(steps[i].times, K * 2 * FR_WORDS_SLOTS * sizeof(float));
@@ -70,19 +72,22 @@ typedef struct {
     long tasks;
     double *losses; /* (tasks), so that their sum has one order */
     int without_memory;
+    fr_looks *look;
+    int *stopped; /* by a signal */
+    int busy;     /* threads that are at a task, or about to take one */
 } training;
 
-static void train_tasks(void *arg, int id) {
-    (void)id;
-    training *t = arg;
+static void train_some(training *t, int id) {
     const fr_words_stretch *s = t->stretch;
     fr_words_scratch *scratch = scratch_new(t->model, s->task_size);
     if (!scratch) {
         __atomic_store_n(&t->without_memory, 1, __ATOMIC_RELAXED);
         return;
     }
+    fr_watch watch = {.stopped = t->stopped, .caller = id == 0};
+    scratch->watch = &watch;
     const int64_t first_task = (s->first + s->begin) / s->task_size;
-    for (;;) {
+    while (!__atomic_load_n(t->stopped, __ATOMIC_RELAXED)) {
         const long i = __atomic_fetch_add(&t->next, 1, __ATOMIC_RELAXED);
         if (i >= t->tasks) break;
         const int64_t place = (first_task + i) * s->task_size - s->first;
@@ -93,13 +98,25 @@ static void train_tasks(void *arg, int id) {
     free(scratch);
 }
 
+static void train_tasks(void *arg, int id) {
+    training *t = arg;
+    __atomic_fetch_add(&t->busy, 1, __ATOMIC_RELAXED);
+    train_some(t, id);
+    __atomic_fetch_sub(&t->busy, 1, __ATOMIC_RELAXED);
+    /* Who called goes on looking while others are at their last tasks, which may take seconds. */
+    fr_watch watch = {.stopped = t->stopped, .caller = 1};
+    while (id == 0 && __atomic_load_n(&t->busy, __ATOMIC_RELAXED) && !t->look(&watch)) sched_yield();
+}
+
 int fr_words_train(const fr_words_kernels *kernels, const fr_words *model, const fr_words_stretch *s, int threads,
-                   fr_run *run, double *loss) {
+                   fr_run *run, fr_looks *look, double *loss, int *stopped) {
     if (s->end <= s->begin) return 0;
     training t = {
         .kernels = kernels,
         .model = model,
         .stretch = s,
+        .look = look,
+        .stopped = stopped,
         .tasks = (s->first + s->end - 1) / s->task_size - (s->first + s->begin) / s->task_size + 1,
     };
     t.losses = calloc(t.tasks, sizeof(double));

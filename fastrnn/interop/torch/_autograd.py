@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import _VF, Tensor
 
-from fastrnn import get_num_threads, set_num_threads
+from fastrnn import get_matmul_precision, get_num_threads, set_matmul_precision, set_num_threads
 
 from . import _layers
 from ._layers import KERNELS, PACKED, Call
@@ -69,10 +69,26 @@ def follow_threads() -> None:
         set_num_threads(threads)
 
 
+def _directly(run: Any, *args: Any) -> Any:
+    return run(*args)
+
+
+def _in_bfloat16(run: Any, *args: Any) -> Any:
+    """Where the machine multiplies bfloat16 itself, tensors that were bfloat16 need no more."""
+    precision = get_matmul_precision()
+    set_matmul_precision("medium")
+    try:
+        return run(*args)
+    finally:
+        set_matmul_precision(precision)
+
+
 def run_sequence(call: Call, x: Tensor, h0: Any, c0: Any, weights: list, training: bool) -> tuple[Any, ...]:
     """Tensors in, tensors out: output, h_n, c_n or None, caches."""
     follow_threads()
-    y, h_n, c_n, caches = _layers.forward(
+    run = _in_bfloat16 if call.half else _directly
+    y, h_n, c_n, caches = run(
+        _layers.forward,
         call,
         _layers.enter(array(x), call.layout, call.rows),
         _enter_state(call, h0),
@@ -82,6 +98,23 @@ def run_sequence(call: Call, x: Tensor, h0: Any, c0: Any, weights: list, trainin
     )
     y = _layers.leave(y, call.layout, call.rows)
     return from_numpy(y), _leave_state(call, h_n), _leave_state(call, c_n), caches
+
+
+def run_backward(call: Call, caches: list, dy: Any, dh_n: Any, dc_n: Any, need_dx: bool) -> tuple[Any, ...]:
+    """Tensors in, tensors out: dx or None, dh0, dc0 or None, gradients of the weights."""
+    follow_threads()
+    run = _in_bfloat16 if call.half else _directly
+    dx, dh0, dc0, dweights = run(
+        _layers.backward,
+        call,
+        caches,
+        None if dy is None else _layers.enter(dy.numpy(), call.layout, call.rows),
+        _enter_state(call, dh_n),
+        _enter_state(call, dc_n),
+        need_dx,
+    )
+    dx = from_numpy(_layers.leave(dx, call.layout, call.rows)) if need_dx else None
+    return dx, _leave_state(call, dh0), _leave_state(call, dc0), [from_numpy(g) for g in dweights]
 
 
 def _enter_state(call: Call, state: Any) -> Any:
@@ -116,22 +149,14 @@ class Sequence(torch.autograd.Function):
         caches, ctx.caches = ctx.caches, None
         if caches is None or ctx.watched._version:
             caches = run_sequence(call, *saved[:3], saved[3:], True)[-1]
-        follow_threads()
         needs = ctx.needs_input_grad
-        dx, dh0, dc0, dweights = _layers.backward(
-            call,
-            caches,
-            None if dy is None else _layers.enter(dy.numpy(), call.layout, call.rows),
-            _enter_state(call, dh_n),
-            _enter_state(call, dc_n),
-            needs[1],
-        )
+        dx, dh0, dc0, dweights = run_backward(call, caches, dy, dh_n, dc_n, needs[1])
         return (
             None,
-            from_numpy(_layers.leave(dx, call.layout, call.rows)) if needs[1] else None,
-            _leave_state(call, dh0) if needs[2] else None,
-            _leave_state(call, dc0) if needs[3] else None,
-            *(from_numpy(g) if need else None for need, g in zip(needs[4:], dweights)),
+            dx,
+            dh0 if needs[2] else None,
+            dc0 if needs[3] else None,
+            *(g if need else None for need, g in zip(needs[4:], dweights)),
         )
 
 

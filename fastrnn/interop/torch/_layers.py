@@ -58,6 +58,7 @@ class Call(NamedTuple):
     layout: int
     rows: Rows
     noise: list | None  # of tensors in the caller's layout: what dropout multiplies the output of each layer with
+    half: bool = False  # the caller's tensors are bfloat16
 
 
 def enter(array: Array, layout: int, rows: Rows) -> Array:

@@ -6,81 +6,33 @@ call; if not, torch's forward runs, which also raises torch's errors. Letters as
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
-from ._autograd import Sequence, Step, peek_interpreter_stack, run_cell, run_sequence
+from . import _packed
+from . import _rules as rules
+from ._autograd import Sequence, Step, run_cell, run_sequence
 from ._layers import BATCH_FIRST, NO_ROWS, PACKED, TIME_MAJOR, UNBATCHED, Call, Rows, packed_rows
+from ._operator import KINDS, in_graph
 from ._report import fallen_back, taken
+
+try:  # torch.compile's hook into Python calls: None while it is not at work
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback, set_eval_frame
+except ImportError:  # an older torch
+
+    def get_eval_frame_callback() -> Any:
+        return None
+
 
 _C = torch._C
 ORIGINAL = {
     cls: cls.forward
     for cls in (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, torch.nn.RNNCell, torch.nn.GRUCell, torch.nn.LSTMCell)
 }
-_KINDS = {
-    "LSTM": ("lstm", {}),
-    "GRU": ("gru", {}),
-    "RNN_TANH": ("rnn", {"nonlinearity": "tanh"}),
-    "RNN_RELU": ("rnn", {"nonlinearity": "relu"}),
-}
-_DTYPES = (torch.float32, torch.float64)
-_TENSORS = (Tensor, Parameter)
-
-
-def _blocked() -> str:
-    """Why no call at all can be taken now, "" if it can."""
-    if _C._get_tracing_state() is not None:
-        return "torch.jit.trace"
-    if _C._is_any_autocast_enabled():
-        return "autocast"
-    if _C._len_torch_dispatch_stack() or _C._len_torch_function_stack():
-        return "a torch mode is active"
-    if peek_interpreter_stack() is not None:
-        return "a torch.func transform"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation"
-    return ""
-
-
-def _unfit(tensor: Any, dtype: Any) -> str:
-    if type(tensor) not in _TENSORS:
-        return f"a {type(tensor).__name__}"
-    if tensor.dtype is not dtype or dtype not in _DTYPES:
-        return f"dtype {tensor.dtype}"
-    if not tensor.is_cpu:
-        return f"device {tensor.device.type}"
-    if tensor.layout is not torch.strided or tensor.is_neg():
-        return "a tensor that is not strided"
-    return ""
-
-
-_LOSES = "torch is faster at this shape"
-
-
-def _loses(kind: str, T: int, N: int, H: int, training: bool) -> bool:
-    """Where torch's one product beats us, who pack the weights in each call (docs/pytorch.md says how to measure)."""
-    if T > 2:
-        return False
-    if kind == "lstm":
-        return training and H > 768
-    if training:
-        return (384 if T == 2 else 128 if N < 4 else 256) < H
-    return T == 1 and N < 4 and H > 128
-
-
-def _cell_loses(kind: str, N: int, H: int, training: bool) -> bool:
-    """The same for a cell, where torch has less to do around its products."""
-    if training:
-        return kind == "rnn" or (H > 128 if kind == "lstm" or N < 4 else H > 224)
-    if N >= 24:
-        return (512 if kind == "rnn" else 384) < H or (kind == "rnn" and H < 128)
-    return kind == "rnn" or (64 if N >= 4 else 32 if kind == "gru" else 0) < H
 
 
 def _weights(module: Any, dtype: Any) -> Any:
@@ -93,8 +45,8 @@ def _weights(module: Any, dtype: Any) -> Any:
             weights = module._flat_weights
             break
     for weight in weights:
-        if type(weight) not in _TENSORS or weight.dtype is not dtype or not weight.is_cpu:
-            return "weights: " + (_unfit(weight, dtype) or "none")
+        if type(weight) not in rules.TENSORS or weight.dtype is not dtype or not weight.is_cpu:
+            return "weights: " + (rules.unfit(weight, dtype) or "none")
     return weights
 
 
@@ -125,63 +77,102 @@ def _loses_on(module: Any, kind: str, input: Tensor) -> bool:
     T, N = input.shape[:2] if input.dim() == 3 else (input.shape[0] if input.dim() else 0, 1)
     if module.batch_first and input.dim() == 3:
         T, N = N, T
-    return T <= 2 and _loses(kind, T, N, module.hidden_size, torch.is_grad_enabled())
+    return T <= 2 and rules.loses(kind, T, N, module.hidden_size, torch.is_grad_enabled())
+
+
+class _Read(NamedTuple):
+    """The input of a call, looked at."""
+
+    x: Tensor
+    layout: int
+    rows: Rows
+    N: int
+
+
+def _read(module: Any, input: Any, reset_mask: Any) -> Any:
+    """A `_Read`, or a str: why not."""
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    if type(x) is not Tensor:
+        return "input: " + ("a Parameter" if type(x) is Parameter else rules.unfit(x, None))
+    if (
+        (x.dtype not in rules.DTYPES and x.dtype is not torch.bfloat16)
+        or not x.is_cpu
+        or x.layout is not torch.strided
+        or x.is_neg()
+    ):
+        return "input: " + rules.unfit(x, x.dtype)
+    rows = NO_ROWS if reset_mask is None else Rows(None, reset_mask)
+    dim, batch_first = x.dim(), module.batch_first
+    if packed:
+        rows = packed_rows(input.batch_sizes)
+        read = _Read(x, PACKED, rows, rows.shape[1])
+    elif dim == 3:
+        read = _Read(x, BATCH_FIRST if batch_first else TIME_MAJOR, rows, x.shape[0 if batch_first else 1])
+    else:
+        read = _Read(x, UNBATCHED, rows, 1)
+    if dim != (2 if packed or dim != 3 else 3) or x.shape[-1] != module.input_size or not x.numel():
+        return "input: its shape"
+    return read
+
+
+def _misfit(module: Any, h0: Any, c0: Any, read: _Read, W: int) -> str:
+    """What is wrong with the initial states, "" if nothing."""
+    rows = module.num_layers * (2 if module.bidirectional else 1)
+    for state, width in ((h0, W), (c0, module.hidden_size)):
+        if state is not None:
+            reason = rules.unfit(state, read.x.dtype)
+            shape = (rows, width) if read.layout == UNBATCHED else (rows, read.N, width)
+            if reason or state.shape != shape:
+                return "hx: " + (reason or "its shape")
+    return ""
 
 
 def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
     """Output and states like torch's, or a str: why not. What costs least to find out comes first."""
-    kind, options = _KINDS[module.mode]
+    kind, options = KINDS[module.mode]
     if type(input) is Tensor and reset_mask is None and _loses_on(module, kind, input):
-        return _LOSES
-    reason = _blocked()
+        return rules.LOSES
+    reason = rules.blocked()
     if reason:
         return reason
-    packed = isinstance(input, PackedSequence)
-    x = input.data if packed else input
-    if type(x) is not Tensor or x.dtype not in _DTYPES or not x.is_cpu or x.layout is not torch.strided or x.is_neg():
-        return "input: " + _unfit(x, getattr(x, "dtype", None)) if type(x) is not Parameter else "input: a Parameter"
-    H, W, layers, directions = module.hidden_size, module.proj_size or module.hidden_size, module.num_layers, 1
-    if module.bidirectional:
-        directions = 2
-    rows = NO_ROWS if reset_mask is None else Rows(None, reset_mask)
-    if packed:
-        layout, rows = PACKED, packed_rows(input.batch_sizes)
-        N = rows.shape[1]
-    elif x.dim() == 3:
-        layout = BATCH_FIRST if module.batch_first else TIME_MAJOR
-        N = x.shape[0 if module.batch_first else 1]
-    else:
-        layout, N = UNBATCHED, 1
-    if (
-        x.dim() != (3 if layout in (BATCH_FIRST, TIME_MAJOR) else 2)
-        or x.shape[-1] != module.input_size
-        or not x.numel()
-    ):
-        return "input: its shape"
+    still = not torch.is_grad_enabled() and not (module.training and module.dropout)
+    if still and reset_mask is None:
+        found = _packed.quick(module, module._flat_weights_names, input, hx, kind == "lstm", False)
+        if found is not None:
+            return found
+    read = _read(module, input, reset_mask)
+    if type(read) is str:
+        return read
+    x, layout, rows, N = read
+    half = x.dtype is torch.bfloat16
+    if half and rules.half_loses(kind, N, module.hidden_size, torch.is_grad_enabled()):
+        return rules.LOSES
     weights = _weights(module, x.dtype)
     if type(weights) is str:
         return weights
     h0, c0 = _states(hx, kind == "lstm")
-    for state, width in ((h0, W), (c0, H)):
-        if state is not None:
-            reason = _unfit(state, x.dtype)
-            shape = (layers * directions, width) if layout == UNBATCHED else (layers * directions, N, width)
-            if reason or state.shape != shape:
-                return "hx: " + (reason or "its shape")
-    training = torch.is_grad_enabled() and (
-        x.requires_grad
-        or any(w.requires_grad for w in weights)
-        or (h0 is not None and h0.requires_grad)
-        or (c0 is not None and c0.requires_grad)
-    )
+    W, directions = module.proj_size or module.hidden_size, 2 if module.bidirectional else 1
+    reason = _misfit(module, h0, c0, read, W)
+    if reason:
+        return reason
+    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights))
     noise = _noise(module, x, layout, W * directions)
-    call = Call(kind, options, layers, directions, module.bias, module.proj_size > 0, layout, rows, noise)
+    if half:
+        x, h0, c0, *weights = (t if t is None else t.float() for t in (x, h0, c0, *weights))
+        noise = noise and [n.float() for n in noise]
+    projected = module.proj_size > 0
+    call = Call(kind, options, module.num_layers, directions, module.bias, projected, layout, rows, noise, half)
+    packed = layout == PACKED
     if packed and input.sorted_indices is not None:
         h0, c0 = (None if s is None else s.index_select(1, input.sorted_indices) for s in (h0, c0))
     if training:
         y, *states = Sequence.apply(call, x, h0, c0, *weights)
     else:
-        y, *states = run_sequence(call, x, h0, c0, weights, False)[: 3 if kind == "lstm" else 2]
+        found = None if noise or half else _packed.run_sequence(module, call, x, h0, c0, weights)
+        y, *states = found or run_sequence(call, x, h0, c0, weights, False)[: 3 if kind == "lstm" else 2]
+    if half:
+        y, *states = (t.bfloat16() for t in (y, *states))
     if packed:
         y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
         if input.unsorted_indices is not None:
@@ -195,15 +186,19 @@ _CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
     """The next state like torch's, or a str: why not. What costs least to find out comes first."""
     N = input.shape[0] if type(input) is Tensor and input.dim() == 2 else 1
-    if _cell_loses(kind, N, module.hidden_size, torch.is_grad_enabled()):
-        return _LOSES
-    reason = _blocked()
+    if rules.cell_loses(kind, N, module.hidden_size, torch.is_grad_enabled()):
+        return rules.LOSES
+    reason = rules.blocked()
     if reason:
         return reason
+    if not torch.is_grad_enabled():
+        found = _packed.quick(module, _CELL_WEIGHTS, input, hx, kind == "lstm", True)
+        if found is not None:
+            return found
     x, dtype, H = input, getattr(input, "dtype", None), module.hidden_size
-    reason = _unfit(x, dtype)
-    if reason:
-        return "input: " + reason
+    reason = rules.unfit(x, dtype)
+    if reason or dtype not in rules.DTYPES:
+        return "input: " + (reason or f"dtype {dtype}")
     shape = x.shape
     if x.dim() not in (1, 2) or shape[-1] != module.input_size or not x.numel():
         return "input: its shape"
@@ -211,7 +206,7 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
     training = x.requires_grad
     for state in (h, c):
         if state is not None:
-            reason = _unfit(state, dtype)
+            reason = rules.unfit(state, dtype)
             if reason or state.shape != (*shape[:-1], H):
                 return "hx: " + (reason or "its shape")
             training = training or state.requires_grad
@@ -220,30 +215,40 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
     for weight in weights:
         if weight is None:
             continue
-        if type(weight) not in _TENSORS or weight.dtype is not dtype or not weight.is_cpu:
-            return "weights: " + _unfit(weight, dtype)
+        if type(weight) not in rules.TENSORS or weight.dtype is not dtype or not weight.is_cpu:
+            return "weights: " + rules.unfit(weight, dtype)
         training = training or weight.requires_grad
     training = training and torch.is_grad_enabled()
     if training:
         return Step.apply(kind, options, x, h, c, *weights)
-    h, c, _ = run_cell(kind, options, x, h, c, *weights, False)
+    h, c = (
+        _packed.run_cell(module, kind, options, x, h, c, weights)
+        or run_cell(kind, options, x, h, c, *weights, False)[:2]
+    )
     return (h, c) if kind == "lstm" else h
 
 
-def _forward_of(cls: Any) -> Any:
-    """The forward that stands for that of `cls`."""
+def _unwatched(forward: Any, watcher: Any, *args: Any) -> Any:
+    """forward(*args) while torch.compile looks away: it would compile our own Python, and NumPy's."""
+    set_eval_frame(None)
+    try:
+        return forward(*args)
+    finally:
+        set_eval_frame(watcher)
+
+
+def _sequence_forward(cls: Any) -> Any:
+    """The forward that stands for that of `cls`, one of RNN, GRU and LSTM."""
     original, name = ORIGINAL[cls], cls.__name__
-    is_cell, kind = name.endswith("Cell"), name.removesuffix("Cell").lower()
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         if torch.compiler.is_compiling():
-            return original(self, input, hx)
-        if not is_cell:
-            result = _sequence(self, input, hx)
-        elif kind == "rnn":
-            result = _cell(self, kind, {"nonlinearity": self.nonlinearity}, input, hx)
-        else:
-            result = _cell(self, kind, {}, input, hx)
+            result = in_graph(self, input, hx, _noise)
+            return original(self, input, hx) if result is None else result
+        watcher = get_eval_frame_callback()
+        if watcher is not None:
+            return _unwatched(forward, watcher, self, input, hx)
+        result = _sequence(self, input, hx) if _C._get_tracing_state() is None else "torch.jit.trace"
         if type(result) is str:
             fallen_back[name, result] += 1
             return original(self, input, hx)
@@ -253,7 +258,29 @@ def _forward_of(cls: Any) -> Any:
     return forward
 
 
-FORWARD = {cls: _forward_of(cls) for cls in ORIGINAL}
+def _cell_forward(cls: Any) -> Any:
+    """The same for the cells. torch.compile judges a function by its code, which is why these have one of their own."""
+    original, name = ORIGINAL[cls], cls.__name__
+    kind = name.removesuffix("Cell").lower()
+
+    def forward(self: Any, input: Any, hx: Any = None) -> Any:
+        if torch.compiler.is_compiling():
+            return original(self, input, hx)
+        watcher = get_eval_frame_callback()
+        if watcher is not None:
+            return _unwatched(forward, watcher, self, input, hx)
+        options = {"nonlinearity": self.nonlinearity} if kind == "rnn" else {}
+        result = _cell(self, kind, options, input, hx) if _C._get_tracing_state() is None else "torch.jit.trace"
+        if type(result) is str:
+            fallen_back[name, result] += 1
+            return original(self, input, hx)
+        taken[name] += 1
+        return result
+
+    return forward
+
+
+FORWARD = {cls: (_cell_forward if cls.__name__.endswith("Cell") else _sequence_forward)(cls) for cls in ORIGINAL}
 
 
 class _Ours:
@@ -301,49 +328,3 @@ OURS = {
     torch.nn.GRUCell: GRUCell,
     torch.nn.LSTMCell: LSTMCell,
 }
-
-
-def masked(module: Any, input: Tensor, hx: Any = None, *, reset_mask: Any) -> Any:
-    """A one-directional module over sequences in which episodes begin: where reset_mask is True, the state is zeroed
-    before that step. One call in place of a loop over episode starts.
-
-    reset_mask: bool, (T, N), with batch_first (N, T), of an unbatched input (T,). Returns what module(input, hx) does.
-    """
-    if not isinstance(module, torch.nn.RNNBase) or module.bidirectional:
-        raise ValueError("module: expected an RNN, GRU or LSTM of one direction")
-    if isinstance(input, PackedSequence):
-        raise TypeError("input: expected a tensor, got a PackedSequence")
-    mask = torch.as_tensor(reset_mask)
-    if mask.dtype is not torch.bool or mask.shape != input.shape[:-1]:
-        raise ValueError(
-            f"reset_mask: expected bool of shape {tuple(input.shape[:-1])}, got {mask.dtype} "
-            f"of shape {tuple(mask.shape)}"
-        )
-    if input.dim() == 2:
-        mask = mask[:, None]
-    elif module.batch_first:
-        mask = mask.T
-    name = type(module).__name__
-    if torch.compiler.is_compiling():
-        return _masked_in_torch(module, input, hx, mask)
-    result = _sequence(module, input, hx, mask.cpu().numpy())
-    if type(result) is not str:
-        taken[name] += 1
-        return result
-    fallen_back[name, result] += 1
-    return _masked_in_torch(module, input, hx, mask)
-
-
-def _masked_in_torch(module: Any, input: Tensor, hx: Any, mask: Tensor) -> Any:
-    """Step by step; a state of None is zeros, which a reset leaves alone."""
-    time = 1 if module.batch_first and input.dim() == 3 else 0
-    outputs = []
-    for t, x in enumerate(input.split(1, time)):
-        if hx is not None and mask[t].any():
-            resets = mask[t].to(input.device)
-            resets = resets if input.dim() == 2 else resets[:, None]
-            pair = isinstance(hx, (tuple, list))
-            hx = tuple(h.masked_fill(resets, 0) for h in hx) if pair else hx.masked_fill(resets, 0)
-        y, hx = module(x, hx)
-        outputs.append(y)
-    return torch.cat(outputs, time), hx

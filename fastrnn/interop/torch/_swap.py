@@ -9,6 +9,7 @@ import torch
 
 from ._modules import FORWARD, ORIGINAL, OURS
 
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 _THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 
 
@@ -21,8 +22,8 @@ def accelerate(model: torch.nn.Module) -> Swapped:
     """Make every torch.nn.RNN, GRU, LSTM and cell of `model` run on fastrnn, in place.
 
     Nothing but the class of these modules changes: parameters, buffers, hooks and names stay the very same objects.
-    Subclasses are left alone, for they may override anything; so are modules that are not on the CPU in float32 or
-    float64.
+    Subclasses are left alone, for they may override anything; so are modules that are not on the CPU in float32,
+    float64 or bfloat16.
     """
     swapped, kept = [], {}
     for name, module in _recurrent(model):
@@ -31,13 +32,14 @@ def accelerate(model: torch.nn.Module) -> Swapped:
             kept[name] = "runs on fastrnn already"
         elif cls is None:
             kept[name] = f"its class is {type(module).__name__}, a subclass"
-        elif any(not p.is_cpu or p.dtype not in (torch.float32, torch.float64) for p in module.parameters()):
+        elif any(not p.is_cpu or p.dtype not in _DTYPES for p in module.parameters()):
             p = next(module.parameters())
             kept[name] = f"its parameters are {p.dtype} on {p.device}"
         elif "forward" in module.__dict__:
             kept[name] = "its forward was replaced"
         else:
             object.__setattr__(module, "__class__", cls)
+            module.__dict__["__module__"] = "torch.nn.modules.rnn"  # by which torch.fx takes it for a node of a graph
             swapped.append(name)
     return Swapped(swapped, kept)
 
@@ -48,6 +50,7 @@ def restore(model: torch.nn.Module) -> list[str]:
     for name, module in _recurrent(model):
         if type(module) in _THEIRS:
             object.__setattr__(module, "__class__", _THEIRS[type(module)])
+            module.__dict__.pop("__module__", None)
             names.append(name)
     return names
 
