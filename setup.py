@@ -138,9 +138,7 @@ def module(name, *sources):
     )
 
 
-topics = ("_runtime", "_arrays", "_chain_layer", "_chooser", "_infer", "_lengths", "_lookup", "_loss", "_onnx_op", "_optim")
-topics += ("_plan", "_rnn", "_rows", "_sequence", "_stack", "_stack_weights", "_step", "_stream", "_subset", "_token_rows")
-topics += ("_tree",)
+topics = sorted(path[:-4] for path in os.listdir("fastrnn/_native") if path.endswith(".pyx") and path != "_words.pyx")
 # What of words is no kernel is used by that module alone, so it stands in it.
 words = module("_words", "src/words/train.c", "src/words/lexicon.c")
 directives = {
