@@ -305,13 +305,13 @@ def _least_numbers(layer: Mapping[str, Any]) -> int:
 
     D, H = size("input_size"), size("hidden_size")
     match layer["class"]:
-        case "RNN" | "GRU" | "LSTM":
+        case "RNN" | "GRU" | "LSTM" | "QuantizedRecurrent":
             return H * D + size("num_layers") * H * size("proj_size", H)
         case "Jordan":
             return H * (D + 2 * size("output_size"))
         case "TreeRNN" | "TreeLSTM":
             return H * (D + size("children") * H)
-        case "Linear":
+        case "Linear" | "QuantizedLinear":
             return size("in_features") * size("out_features")
         case "Embedding":
             return size("num_embeddings") * size("embedding_dim")

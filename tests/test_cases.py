@@ -209,6 +209,8 @@ def test_the_least_number_of_parameters_is_near_the_real_one():
         fastrnn.TreeLSTM(3, 4, children=3),
         fastrnn.Linear(7, 3),
         fastrnn.Embedding(7, 3),
+        fastrnn.quantize(fastrnn.LSTM(3, 9, num_layers=2, bidirectional=True)),
+        *fastrnn.quantize(fastrnn.Sequential(fastrnn.Linear(7, 3), rng=0), linear=True).layers,
     ]
     for layer in made:
         numbers = sum(param.size for param in layer.params.values())

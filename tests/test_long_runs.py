@@ -165,6 +165,15 @@ def test_a_signal_ends_the_fit_after_the_batch_with_a_checkpoint(number, tmp_pat
     assert_same_run(whole, again)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A run in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_without_checkpoints_acts_at_once():
     class Stop(Callback):
         def on_batch_begin(self, trainer, batch):
