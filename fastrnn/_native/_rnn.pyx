@@ -32,7 +32,7 @@ cdef class SequenceCache(Cache):
 
 # ---- Forward ----
 
-def forward(CompiledCell cell not None, x, *, h0=None, c0=None, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None,
+def forward(CompiledCell cell not None, x, weight_ih, weight_hh=None, bias_ih=None, bias_hh=None, h0=None, c0=None,
             weight_hr=None, bias_hr=None, weight_peephole=None, scale_ih=None, scale_hh=None, scale_hr=None, lengths=None,
             reset_mask=None, mask=None, recurrent_mask=None, zoneout_h=None, zoneout_c=None, bint reverse=False, out=None,
             bint training=False, table=None):
