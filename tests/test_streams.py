@@ -103,6 +103,10 @@ def test_lengths_weights_and_states_come_in_the_batches():
 def test_a_loader_of_torch(torch, tmp_path):
     utils = torch.utils.data
     data = utils.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    with pytest.raises(
+        TypeError, match=r"x: expected batches, got a TensorDataset of samples; write torch\.utils\.data\.Data"
+    ):
+        fitted(data)
     plain = fitted(utils.DataLoader(data, batch_size=5))
     assert_same_params(plain.model, fitted(X, Y, batch_size=5, shuffle=False).model)
 

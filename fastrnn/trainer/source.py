@@ -52,6 +52,13 @@ class Stream:
     """
 
     def __init__(self, batches: Any, make: Make) -> None:
+        if any(
+            f"{cls.__module__}.{cls.__name__}" == "torch.utils.data.dataset.Dataset" for cls in type(batches).__mro__
+        ):
+            name = type(batches).__name__
+            raise TypeError(
+                f"x: expected batches, got a {name} of samples; write torch.utils.data.DataLoader(x, batch_size=32)"
+            )
         self.given, self.make = batches, make
 
     def count(self, batch_size: int) -> int | None:
