@@ -22,7 +22,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 from setuptools.modified import newer_group
 
-X86 = platform.machine().lower() in ("x86_64", "amd64")
+BASELINE = os.environ.get("FASTRNN_BUILDS", "all") == "baseline"  # for developers: not the faster instruction sets
+X86 = platform.machine().lower() in ("x86_64", "amd64") and not BASELINE
 ISAS = {"baseline": []}
 if X86:
     ISAS["avx2"] = ["-mavx2", "-mfma"]
