@@ -23,13 +23,14 @@ import fastrnn
 ROUNDS, BLOCK = 31, 3e-4  # seconds of a turn: longer ones are interrupted where the machine has other work
 
 
-def seconds(call: Any) -> float:
+def seconds(call: Any, block: float = BLOCK) -> float:
+    """Of one call, in a turn of so many seconds."""
     call()  # who had the turn before has the caches
     count, begin = 0, time.perf_counter()
     while True:
         call()
         count, now = count + 1, time.perf_counter()
-        if now - begin > BLOCK:
+        if now - begin > block:
             return (now - begin) / count
 
 

@@ -18,12 +18,12 @@ import importlib.util
 import os
 import statistics
 import tempfile
-import time
 import warnings
 from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
+from prepared import seconds
 
 import fastrnn
 from fastrnn.bench.peers.base import make_problem
@@ -32,16 +32,6 @@ from fastrnn.bench.shapes import Shape
 
 ROUNDS, BLOCK = 31, 1e-3  # seconds of a turn
 NAMES = ("float32", "int8", "stream32", "stream8", "torch8", "onnx8")
-
-
-def seconds(call: Any) -> float:
-    call()  # who had the turn before has the caches
-    count, begin = 0, time.perf_counter()
-    while True:
-        call()
-        count, now = count + 1, time.perf_counter()
-        if now - begin > BLOCK:
-            return (now - begin) / count
 
 
 def contenders(cell: str, T: int, N: int, H: int, threads: int) -> dict[str, Any]:
@@ -110,7 +100,7 @@ def speed(threads: int) -> None:
                 times: dict[str, list[float]] = {name: [] for name in calls}
                 for round_ in range(ROUNDS):
                     for name in list(calls)[:: 1 if round_ % 2 else -1]:
-                        times[name].append(seconds(calls[name]))
+                        times[name].append(seconds(calls[name], BLOCK))
                 us = {name: 1e6 * statistics.median(times.get(name, [float("nan")])) for name in NAMES}
                 line = f"{cell:5} {T:3} {N:3} {H:4}  "
                 print(f"{line}{'us':3}" + "".join(f"{us[name]:10.1f}" for name in NAMES))
