@@ -124,8 +124,8 @@ def _run_numpy(kind: str, x: Any, states: tuple[Any, ...], mask: Any, plain: tup
 
 
 def _real_steps(mask: Any, x: Any, h0: Any, options: dict[str, Any]) -> Any:
-    """Keras's mask (N, T) as ours, (T, N), in the order of the steps. None for one of another shape, and where a row begins
-    with a step that is not real from a state: its output is 0 in Keras, and the state here."""
+    """Keras's mask (N, T) as ours, (T, N), in the order of the steps. None for one of another shape, and where a row
+    begins with a step that is not real from a state: its output is 0 in Keras, and the state here."""
     if mask.shape != tuple(x.shape[:2]):
         return None
     real = np.ascontiguousarray((mask[:, ::-1] if options.get("go_backwards") else mask).T.astype(bool))
