@@ -2,7 +2,7 @@
 
 from fastrnn._native._runtime cimport Rooms, allot_nogil, reserve, return_workspace
 from fastrnn._native._sequence cimport (
-    SequenceCall, clear_zeros, plan_call, projected_steps, reserve_pointers, reserve_states, run_forward,
+    SequenceCall, clear_call, clear_zeros, plan_call, projected_steps, reserve_pointers, reserve_states, run_forward,
 )
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -15,7 +15,7 @@ cdef int infer(const fr_sequence *q, const fr_sequence_kernels *k, bint packed, 
     cdef SequenceCall call
     cdef Rooms rooms
     cdef void *bias = q.workspace.bias
-    memset(&call, 0, sizeof(call))
+    clear_call(&call)
     memset(&rooms, 0, sizeof(rooms))
     call.sequence, call.kernels, call.packed = q[0], k, packed
     plan_call(&call, True)

@@ -44,6 +44,7 @@ cdef void zeros_past_lengths(fr_series y, long T, long N, size_t bytes, int item
 
 cdef object read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
     """Into q.rows; q.T becomes the longest. Returns what has to live as long as the call, None for what is not right.
+    Lengths that are all T change nothing, and cost next to nothing: rows are not ordered then.
 
     A second (T, N) mask follows the first: for a direction that runs from the end, a boundary before step t is one before step
     t - 1, and what stands past the end of a row is no boundary.
@@ -57,11 +58,13 @@ cdef object read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
     if lengths is not None:
         if isinstance(lengths, (list, tuple)):
             lengths = np.asarray(lengths)
-        if not cnp.PyArray_CheckExact(lengths) or lengths.dtype.kind not in "iu":
+        if not cnp.PyArray_CheckExact(lengths):
             return None
-        a = np.ascontiguousarray(lengths, np.int_)
-        if cnp.PyArray_NDIM(<cnp.ndarray>lengths) != 1 or cnp.PyArray_DIM(a, 0) != N:
+        a = lengths
+        if not cnp.PyTypeNum_ISINTEGER(cnp.PyArray_TYPE(a)) or cnp.PyArray_NDIM(a) != 1 or cnp.PyArray_DIM(a, 0) != N:
             return None
+        if cnp.PyArray_TYPE(a) != cnp.NPY_LONG or not cnp.PyArray_ISCARRAY_RO(a):
+            a = np.ascontiguousarray(a, np.int_)
         values, longest = <const long *>cnp.PyArray_DATA(a), 0
         for n in range(N):
             if not 0 <= values[n] <= T:
@@ -74,6 +77,8 @@ cdef object read_lengths_and_resets(fr_sequence *q, lengths, reset_mask):
         if cnp.PyArray_TYPE(mask) != cnp.NPY_BOOL or cnp.PyArray_NDIM(mask) != 2 or (
                 cnp.PyArray_DIM(mask, 0) != T or cnp.PyArray_DIM(mask, 1) != N):
             return None
+    if least == T and (mask is None or not T):
+        return True
     cdef Workspace room = new_workspace(of_rows + (2 * T * N if mask is not None else 0))
     if values != NULL and least < T:
         plan_rows(&q.rows, <long *>room.at, values, N, longest)

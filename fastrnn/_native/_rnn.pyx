@@ -12,7 +12,7 @@ from fastrnn._native._runtime cimport (
     Cache, Rooms, Workspace, allot, build_for, check_unused, raise_signal, reserve, sequence_kernels, was_stopped,
 )
 from fastrnn._native._sequence cimport (
-    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
+    EVERY_PHASE, STEPS, CompiledCell, SequenceCall, clear_call, clear_zeros, partition_of, plan_call, projected_steps, read_weights,
     reserve_pointers, reserve_states, run_backward, run_forward, type_of_weights, whole_cost,
 )
 from fastrnn._native.kernels cimport *
@@ -194,7 +194,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
         raise TypeError("cache: expected one that a forward pass has made")
     check_unused(cache, f"{cache.family}_forward")
     cdef SequenceCall call
-    memset(&call, 0, sizeof(call))
+    clear_call(&call)
     call.sequence, call.kernels = cache.sequence, cache.kernels
     cdef fr_sequence *q = &call.sequence
     cdef int typenum = cache.typenum

@@ -52,6 +52,7 @@ cdef struct Rooms:  # buffers of one workspace that is to be made; all zeros bef
 # Ask for room for so many elements; `allot` makes the workspace and writes to `pointer` where they start.
 cdef void reserve(Rooms *rooms, void **pointer, long elements, int itemsize) noexcept nogil
 cdef Workspace allot(Rooms *rooms)
+cdef void point_to_rooms(Rooms *rooms, char *at) noexcept nogil  # `at`, aligned to 64 bytes, has rooms.size bytes
 cdef char *allot_nogil(Rooms *rooms) noexcept nogil  # NULL without memory; for return_workspace
 
 # ---- Checksums ----

@@ -9,6 +9,7 @@ promise about threads.
 import os
 import threading
 
+cimport cython
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
@@ -279,6 +280,7 @@ cdef int raise_signal() except -1:
 
 # ---- Workspaces ----
 
+@cython.freelist(32)
 cdef class Workspace:
     """Memory that is handed back with the last reference to it."""
 

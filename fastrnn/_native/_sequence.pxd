@@ -26,6 +26,7 @@ cdef class CompiledCell:
     cdef void start(self, SequenceCall *call)
 
 
+cdef void clear_call(SequenceCall *call) noexcept nogil  # before anything else is known of it
 # The steps of a call, in their order. read_weights: also sets D, H, P.
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
                       weight_hr, bias_hr, weight_peephole, scale_ih, scale_hh, scale_hr) except -1

@@ -52,8 +52,14 @@ cdef class CompiledCell:
 
     cdef void start(self, SequenceCall *call):
         """Make `call` an empty one of this cell."""
-        memset(call, 0, sizeof(SequenceCall))
+        clear_call(call)
         call.sequence.cell, call.sequence.options = self.cell, self.options
+
+
+cdef void clear_call(SequenceCall *call) noexcept nogil:
+    """All zeros but `work`, 4 KB of tickets that `plan_work` starts: to clear them would be a twentieth of a small call."""
+    memset(call, 0, <char *>&call.work - <char *>call)
+    call.work.stopped = False
 
 
 # ---- Reading arguments ----

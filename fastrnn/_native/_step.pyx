@@ -2,14 +2,17 @@
 
 Design: a small step takes less time than the checks of `forward` and what it makes for a sequence. So arrays that are all
 as the kernels read them, the usual ones, have a short way, and others are left to `forward`, which converts or refuses them.
-The room for states has the step's output and a copy of h0 as well, as who called may write to what h and h0 are.
+The room for states has the step's output and a copy of h0 as well, as who called may write to what h and h0 are. What a
+step needs only while it runs is on the stack where it is small, and a small step keeps the GIL: to hand it over and to take it
+back takes longer than anybody would wait.
 """
 
+cimport cython
 cimport numpy as cnp
 from fastrnn._native._arrays cimport data_of, new_array
 from fastrnn._native._rnn cimport SequenceCache
 from fastrnn._native._runtime cimport (
-    Rooms, allot, allot_nogil, build_for, raise_signal, reserve, return_workspace, sequence_kernels, was_stopped,
+    Rooms, allot, allot_nogil, build_for, point_to_rooms, raise_signal, reserve, return_workspace, sequence_kernels, was_stopped,
 )
 from fastrnn._native._sequence cimport (
     CompiledCell, SequenceCall, clear_zeros, plan_call, reserve_pointers, reserve_states, run_forward, whole_cost,
@@ -20,6 +23,7 @@ from libc.string cimport memcpy, memset
 cnp.import_array()
 
 
+@cython.freelist(16)
 cdef class StepCache:
     """What one step of a cell keeps: the cache of its sequence of T = 1, what it returned, and its output, if it has one."""
 
@@ -88,6 +92,9 @@ def cell_forward(CompiledCell cell not None, x, h0, c0, weight_ih, weight_hh, bi
     return (h, kept) if c is None else (h, c, kept)
 
 
+cdef enum: SMALL_SCRATCH = 24576, SMALL_STEP = 20000  # bytes; multiply-adds, a microsecond of them
+
+
 cdef int run_step(SequenceCall *call, SequenceCache cache, int itemsize, const void *c0, void *h, void *c) except -1:
     cdef fr_sequence *q = &call.sequence
     cdef const fr_sequence_kernels *k = sequence_kernels(q, itemsize)
@@ -108,9 +115,14 @@ cdef int run_step(SequenceCall *call, SequenceCache cache, int itemsize, const v
         reserve(&rooms, &q.scratch.inputs, q.N * k.inputs_row(q), itemsize)
     reserve(&rooms, &q.scratch.operands, k.operands_size(q, False), itemsize)
     reserve_pointers(&rooms, call)
-    cdef char *scratch = allot_nogil(&rooms)
-    if scratch == NULL:
-        raise MemoryError("no memory for the workspace of a step")
+    cdef char room[SMALL_SCRATCH + 64]
+    cdef char *scratch = NULL
+    if rooms.size <= SMALL_SCRATCH:
+        point_to_rooms(&rooms, <char *>((<size_t>&room[0] + 63) & ~<size_t>63))
+    else:
+        scratch = allot_nogil(&rooms)
+        if scratch == NULL:
+            raise MemoryError("no memory for the workspace of a step")
     clear_zeros(call)
     q.args.output.row = q.H
     if q.args.h0 != NULL:
@@ -118,9 +130,12 @@ cdef int run_step(SequenceCall *call, SequenceCache cache, int itemsize, const v
         q.args.h0 = first
     if q.cell == FR_LSTM:
         k.pack_state(q, q.workspace.c, c0)
-    with nogil:
+    if call.threads == 1 and whole_cost(call) < SMALL_STEP:
         run_forward(call)
-        return_workspace(scratch)
+    else:
+        with nogil:
+            run_forward(call)
+    return_workspace(scratch)
     if was_stopped(&call.work, whole_cost(call)):
         raise_signal()
     k.last_states(q, h, c)

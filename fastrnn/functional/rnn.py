@@ -216,6 +216,11 @@ def lstm_backward(
 
 # --- One step ----------------------------------------------------------------------------------------------------
 
+# The defaults, which a step finds by identity: to look a spec up takes a tenth of a small one. A word that is equal but
+# another object takes the longer way.
+_TANH, _SIGMOID, _IDENTITY = "tanh", "sigmoid", "identity"
+_RNN, _GRU, _LSTM = CellSpec("rnn").compiled, CellSpec("gru").compiled, CellSpec("lstm").compiled
+
 
 def rnn_cell_forward(
     x: Array,
@@ -235,11 +240,12 @@ def rnn_cell_forward(
     With weight_hy (M, H) and bias_y (M,) or None it also computes y_t = g2(W_hy h_t + b_y), g2 = output_activation:
     identity, tanh, relu, sigmoid or softmax. Returns h_next (N, H), cache; with weight_hy: h_next, y (N, M), cache.
     """
-    spec = spec_of("rnn", nonlinearity)
-    if weight_hy is None and bias_y is None and output_activation == "identity":
-        plain = cell_forward(spec.compiled, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh)
+    if weight_hy is None and bias_y is None and output_activation is _IDENTITY:
+        compiled = _RNN if nonlinearity is _TANH else spec_of("rnn", nonlinearity).compiled
+        plain = cell_forward(compiled, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh)
         if plain is not None:
             return plain
+    spec = spec_of("rnn", nonlinearity)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     return step_forward(spec, x, (h0, None), weights, weight_hy, bias_y, output_activation)
 
@@ -266,11 +272,13 @@ def gru_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `gru_forward`; arguments and returned values as in `rnn_cell_forward`."""
-    spec = spec_of("gru", activation, gate_activation, None, bool(reset_after))
-    if weight_hy is None and bias_y is None and output_activation == "identity":
-        plain = cell_forward(spec.compiled, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh)
+    if weight_hy is None and bias_y is None and output_activation is _IDENTITY:
+        usual = reset_after is True and gate_activation is _SIGMOID and activation is _TANH
+        compiled = _GRU if usual else spec_of("gru", activation, gate_activation, None, bool(reset_after)).compiled
+        plain = cell_forward(compiled, x, h0, None, weight_ih, weight_hh, bias_ih, bias_hh)
         if plain is not None:
             return plain
+    spec = spec_of("gru", activation, gate_activation, None, bool(reset_after))
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     return step_forward(spec, x, (h0, None), weights, weight_hy, bias_y, output_activation)
 
@@ -299,9 +307,10 @@ def lstm_cell_forward(
     output_activation: OutputActivation = "identity",
 ) -> tuple[Any, ...]:
     """One step of `lstm_forward`: returns h_next, c_next, cache; with weight_hy: h_next, c_next, y, cache."""
-    has_head = weight_hy is not None or bias_y is not None or output_activation != "identity"
+    has_head = weight_hy is not None or bias_y is not None or output_activation is not _IDENTITY
     if not has_head and weight_hr is None and weight_peephole is None and cell_clip is None:
-        compiled = spec_of("lstm", activation, gate_activation).compiled
+        usual = gate_activation is _SIGMOID and activation is _TANH
+        compiled = _LSTM if usual else spec_of("lstm", activation, gate_activation).compiled
         plain = cell_forward(compiled, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
         if plain is not None:
             return plain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from .protocol import NOTHING, Context, Time
@@ -47,10 +46,10 @@ def _forward_by_call(
 ) -> tuple[Any, Any]:
     self.check_context(state, context)
     options = {}
-    for field in fields(Context):
-        value = getattr(context, field.name)
-        if value is not None and (field.name not in _SEQUENCE or field.name in self.accepts):
-            options[field.name] = value
+    for name in Context._fields:
+        value = getattr(context, name)
+        if value is not None and (name not in _SEQUENCE or name in self.accepts):
+            options[name] = value
     returned = self(x, *(() if state is None else (state,)), training=training, **options)
     return returned if isinstance(returned, tuple) else (returned, None)
 

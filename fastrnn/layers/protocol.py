@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -48,8 +48,7 @@ class Layout(enum.Enum):
     BATCH_FIRST = "batch-first"  # (N, T, ...)
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What a forward is told beside x and the state; None for what there is not."""
 
     lengths: Array | None = None  # (N,)

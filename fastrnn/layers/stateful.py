@@ -49,7 +49,7 @@ class Stateful(Module):
             return self._own_forward(x, state, training=training)
         if mask is not None and "mask" not in self.accepts:
             raise ValueError(f"mask: expected None, as {type(self).__name__} takes no mask")
-        context = Context(lengths, reset_mask, steps=steps, mask=mask)
+        context = Context(lengths, reset_mask, None, steps, None, None, mask)
         return self._own_forward(x, state, context=context, training=training)
 
     def backward(

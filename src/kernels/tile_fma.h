@@ -212,20 +212,34 @@ INLINE void multiply(int NV, long rows, TILE_ARGS) {
 INLINE long panel_depth(long K) { return K; }
 INLINE long gates_depth(long slots, long H) { return slots * H; }
 
+/* VL whole rows, `row` apart, as VL columns, `step` apart. By itself, and with pointers that move: a loop around it makes the
+ * compiler keep 2 * VL addresses where the block should be. */
+NOINLINE void pack_block(real *out, long step, const real *rows, long row) {
+    vec block[VL];
+    UNROLL for (int u = 0; u < VL; u++, rows += row) block[u] = load(rows);
+    transpose(block);
+    UNROLL for (int i = 0; i < VL; i++, out += step) store(out, block[i]);
+}
+
+/* `lanes` rows of `left` elements, where one of both is less. */
+NOINLINE void pack_part(real *out, long step, const real *rows, long row, long lanes, long left) {
+    vec block[VL];
+    UNROLL for (int u = 0; u < VL; u++, rows += row) block[u] = u < lanes ? load_part(rows, left) : (vec){0};
+    transpose(block);
+    for (int i = 0; i < left; i++, out += step) store(out, block[i]);
+}
+
 /* Vector v of the panel's row k = column k of `lanes` rows of the matrix, from `rows`, `row` elements apart; rest 0. */
 static void pack_transposed(real *panel, int NV, int v, const real *rows, const real *scales, long row, long lanes,
                             long K) {
     (void)scales;
     for (long k = 0; k < K; k += VL) {
         const long left = K - k < VL ? K - k : VL;
-        vec block[VL];
-        UNROLL for (int u = 0; u < VL; u++) block[u] = u < lanes ? load_part(rows + u * row + k, left) : (vec){0};
-        transpose(block);
         real *out = panel + (k * NV + v) * VL;
-        if (left == VL)
-            UNROLL for (int i = 0; i < VL; i++) store(out + i * NV * VL, block[i]);
+        if (lanes >= VL && left == VL)
+            pack_block(out, NV * VL, rows + k, row);
         else
-            for (int i = 0; i < left; i++) store(out + i * NV * VL, block[i]);
+            pack_part(out, NV * VL, rows + k, row, lanes, left);
     }
 }
 
