@@ -137,7 +137,7 @@ def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
     if reason:
         return reason
     still = not torch.is_grad_enabled() and not (module.training and module.dropout)
-    if still and reset_mask is None:
+    if still and reset_mask is None and _packed.TABLE is None:
         found = _packed.quick(module, module._flat_weights_names, input, hx, kind, options, False)
         if found is not None:
             return found
@@ -191,7 +191,7 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
     reason = rules.blocked()
     if reason:
         return reason
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and _packed.TABLE is None:
         found = _packed.quick(module, _CELL_WEIGHTS, input, hx, kind, options, True)
         if found is not None:
             return found
@@ -248,6 +248,11 @@ def _sequence_forward(cls: Any) -> Any:
         watcher = get_eval_frame_callback()
         if watcher is not None:
             return _unwatched(forward, watcher, self, input, hx)
+        if not torch.is_grad_enabled():
+            result = _packed.at_once(self, input, hx)
+            if result is not None:
+                taken[name] += 1
+                return result
         result = _sequence(self, input, hx) if _C._get_tracing_state() is None else "torch.jit.trace"
         if type(result) is str:
             fallen_back[name, result] += 1
@@ -269,6 +274,11 @@ def _cell_forward(cls: Any) -> Any:
         watcher = get_eval_frame_callback()
         if watcher is not None:
             return _unwatched(forward, watcher, self, input, hx)
+        if not torch.is_grad_enabled():
+            result = _packed.at_once_cell(self, input, hx)
+            if result is not None:
+                taken[name] += 1
+                return result
         options = {"nonlinearity": self.nonlinearity} if kind == "rnn" else {}
         result = _cell(self, kind, options, input, hx) if _C._get_tracing_state() is None else "torch.jit.trace"
         if type(result) is str:
