@@ -409,6 +409,7 @@ def test_patch_and_unpatch_give_torchs_bits_back():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:fastrnn.interop.torch")
 def test_what_cannot_be_taken_falls_back_with_torchs_result():
     theirs, ours = pair("GRU", 3, 4)
     x = torch.randn(5, 2, 3)
