@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
 
@@ -408,6 +409,7 @@ def test_patch_and_unpatch_give_torchs_bits_back():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:fastrnn.interop.torch")
 def test_what_cannot_be_taken_falls_back_with_torchs_result():
     theirs, ours = pair("GRU", 3, 4)
     x = torch.randn(5, 2, 3)
@@ -647,3 +649,70 @@ def test_packed_weights_are_let_go():
     before = len(_packed._kept)
     del module
     assert len(_packed._kept) == before - 1
+
+
+QUICK = [
+    ("LSTMCell", {}, (3, 5)),
+    ("GRUCell", {"bias": False}, (1, 5)),
+    ("RNNCell", {"nonlinearity": "relu"}, (5,)),
+    ("LSTM", {"num_layers": 2, "bidirectional": True, "batch_first": True}, (3, 4, 5)),
+    ("LSTM", {"proj_size": 3, "num_layers": 3}, (4, 2, 5)),
+    ("GRU", {"bias": False}, (4, 5)),
+    ("RNN", {"nonlinearity": "relu", "batch_first": True}, (1, 1, 5)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.filterwarnings(IGNORED)
+@pytest.mark.parametrize("name, options, shape", QUICK)
+@torch.no_grad()
+def test_later_calls_equal_the_first_and_those_of_an_older_torch(name, options, shape, dtype, monkeypatch):
+    theirs, ours = pair(name, 5, 6, dtype=dtype, **options)
+    older = copy.deepcopy(ours)
+    x = torch.randn(*shape, dtype=dtype)
+    result = theirs(x)
+    hx = result if name.endswith("Cell") else result[1]
+    for state in (None, hx, list(hx) if type(hx) is tuple else hx):
+        with monkeypatch.context() as patch:
+            patch.setattr(_packed, "TABLE", None)
+            first = [flat(older(x, state)) for _ in range(2)]
+        found = [flat(ours(x, state)) for _ in range(2)]
+        for expected, *others in zip(flat(theirs(x, state)), *first, *found):
+            for other in others:
+                assert torch.equal(other, others[0]) and other.stride() == expected.stride()
+                torch.testing.assert_close(other, expected)
+    assert id(older) not in _packed._direct
+    assert _packed.TABLE is None or id(ours) in _packed._direct
+
+
+@pytest.mark.skipif(_packed.TABLE is None, reason="a torch without DLPack's table")
+@pytest.mark.parametrize("name", ["LSTMCell", "GRU"])
+@torch.no_grad()
+def test_what_later_calls_cannot_take_gives_torchs_result(name):
+    theirs, ours = pair(name, 1, 6)
+    cell = name.endswith("Cell")
+    x = torch.randn(3, 1) if cell else torch.randn(4, 3, 1)
+    result = ours(x)
+    hx = result if cell else result[1]
+    lazy = torch.view_as_complex(torch.randn(*x.shape[:-1], 2)).conj().imag.unsqueeze(-1)
+    assert lazy.is_neg() and lazy.stride()[-1] == 1
+    states = torch._neg_view(hx[0] if cell else hx)
+    for given in ((lazy, None), (x.mT.contiguous().mT, hx), (x, (states, hx[1]) if cell else states)):
+        for a, b in zip(flat(theirs(*given)), flat(ours(*given))):
+            torch.testing.assert_close(a, b)
+    wrong = torch.randn(2, 6) if cell else torch.randn(1, 2, 6)
+    for bad in ((x.long(), None), (x[..., :0], None), (x, (wrong, wrong) if cell else wrong)):
+        with pytest.raises((RuntimeError, ValueError)) as expected:
+            theirs(*bad)
+        with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+            ours(*bad)
+
+
+@torch.no_grad()
+def test_another_nonlinearity_between_calls():
+    theirs, ours = pair("RNNCell", 5, 6)
+    x = torch.randn(3, 5)
+    for nonlinearity in ("tanh", "relu", "tanh"):
+        theirs.nonlinearity = ours.nonlinearity = nonlinearity
+        for _ in range(2):
+            torch.testing.assert_close(ours(x), theirs(x))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.nn.utils import prune  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 
 import fastrnn.interop.torch as door  # noqa: E402
-from fastrnn.interop.torch import _operator, _rules  # noqa: E402
+from fastrnn.interop.torch import _operator, _report, _rules  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SEQUENCES = ("RNN", "GRU", "LSTM")
@@ -165,6 +166,67 @@ def test_export_holds_torchs_own_operators():
     program = torch.export.export(ours.eval(), (x,))
     assert not [node for node in program.graph.nodes if "fastrnn" in str(node.target)]
     torch.testing.assert_close(program.module()(x), theirs(x))
+
+
+def under_autocast(module, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(x)
+
+
+def under_a_mode(module, x):
+    with torch.device("cpu"):
+        module(x)
+
+
+def under_torch_func(module, x):
+    torch.func.grad(lambda x: flat(module(x))[0].sum())(x)
+
+
+def exported(module, x):
+    torch.export.export(nn.Sequential(module), (x,))
+
+
+def compiled(module, x):
+    torch._dynamo.reset()
+    torch.compile(module, backend="eager", fullgraph=isinstance(x, torch.Tensor))(x)
+
+
+REASONS = [
+    ("GRU", under_autocast, "autocast"),
+    ("LSTMCell", under_autocast, "autocast"),
+    ("LSTM", under_a_mode, "a torch mode is active"),
+    ("GRUCell", under_torch_func, "a torch.func transform"),
+    ("LSTM", exported, "torch.export"),
+    ("GRUCell", exported, "torch.export"),
+    ("LSTMCell", compiled, "torch.compile of a cell"),
+    ("GRU", compiled, "torch.compile of a PackedSequence"),
+]
+
+
+@pytest.mark.parametrize("name, run, reason", REASONS)
+def test_one_warning_for_a_reason_that_concerns_a_whole_program(name, run, reason, monkeypatch, in_graphs):
+    monkeypatch.setattr(_report, "_warned", set())
+    found = []
+    for _ in range(2):
+        _, ours = twins(getattr(nn, name)(3, 4))
+        x = torch.randn(2, 3) if name.endswith("Cell") else torch.randn(5, 2, 3)
+        x = pack_sequence([torch.randn(4, 3), torch.randn(2, 3)]) if "Packed" in reason else x
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(ours, x)
+        found.append([str(w.message) for w in caught if "fastrnn" in str(w.message)])
+    (message,), again = found
+    assert message.startswith(f"fastrnn.interop.torch: {name} runs in torch's own code, because of {reason}: ")
+    assert again == []
+
+
+def test_reasons_of_single_calls_are_counted_in_silence(monkeypatch):
+    monkeypatch.setattr(_report, "_warned", set())
+    _, ours = twins(nn.LSTM(3, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours.half()(torch.randn(5, 2, 3).half())
+    assert reasons() == {"input: dtype torch.float16"} and not _report._warned
 
 
 def test_fx_takes_accelerated_modules_for_nodes_of_a_graph():

@@ -368,8 +368,20 @@ def test_errors(call, error, message):
     assert_same_state(stream.state, before)
 
 
+def test_tokens_of_any_integers_and_strides_take_the_same_step():
+    streams = [character_model().stream(2) for _ in range(4)]
+    tokens = np.array([19, 0])
+    given = tokens, tokens.astype(np.uint8), np.array([19, 5, 0])[::2], [19, 0]
+    for _ in range(2):
+        steps = [stream.step(x) for stream, x in zip(streams, given)]
+        for step in steps[1:]:
+            np.testing.assert_array_equal(step, steps[0])
+
+
 def test_token_errors():
     stream = character_model().stream(2)
+    with pytest.raises(IndexError, match=r"^x: expected tokens 0\.\.19, got values from -1 to 3$"):
+        stream.step(np.array([3, -1]))
     for tokens, error, message in (
         (np.array([0.0, 1.0]), TypeError, "^x: expected integer tokens, got float64$"),
         (np.array([1, 20]), IndexError, r"^x: expected tokens 0\.\.19, got values from 1 to 20$"),

@@ -5,6 +5,7 @@ _plan       how a call is shared out                            _stream  a chain
 _arrays     checks of arrays                                    _tree    a layer over trees
 _sequence   the loops over time                                 _loss, _optim, _token_rows
 _lengths, _rows: which rows run when                            _stack   layers that run at once, packed once
+_tensors    a call of such a stack on torch's tensors
 _subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
 """
 

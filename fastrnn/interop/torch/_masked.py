@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _modules
-from ._report import fallen_back, taken
+from ._report import fell_back, taken
 
 
 def masked(module: Any, input: Tensor, hx: Any = None, *, reset_mask: Any) -> Any:
@@ -39,7 +39,7 @@ def masked(module: Any, input: Tensor, hx: Any = None, *, reset_mask: Any) -> An
     if type(result) is not str:
         taken[name] += 1
         return result
-    fallen_back[name, result] += 1
+    fell_back(name, result)
     return _masked_in_torch(module, input, hx, mask)
 
 

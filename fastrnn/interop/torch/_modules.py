@@ -18,7 +18,7 @@ from . import _rules as rules
 from ._autograd import Sequence, Step, run_cell, run_sequence
 from ._layers import BATCH_FIRST, NO_ROWS, PACKED, TIME_MAJOR, UNBATCHED, Call, Rows, packed_rows
 from ._operator import KINDS, in_graph
-from ._report import fallen_back, taken
+from ._report import fell_back, taken, warn_once
 
 try:  # torch.compile's hook into Python calls: None while it is not at work
     from torch._C._dynamo.eval_frame import get_eval_frame_callback, set_eval_frame
@@ -137,7 +137,7 @@ def _sequence(module: Any, input: Any, hx: Any, reset_mask: Any = None) -> Any:
     if reason:
         return reason
     still = not torch.is_grad_enabled() and not (module.training and module.dropout)
-    if still and reset_mask is None:
+    if still and reset_mask is None and _packed.TABLE is None:
         found = _packed.quick(module, module._flat_weights_names, input, hx, kind, options, False)
         if found is not None:
             return found
@@ -191,7 +191,7 @@ def _cell(module: Any, kind: str, options: dict, input: Any, hx: Any) -> Any:
     reason = rules.blocked()
     if reason:
         return reason
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and _packed.TABLE is None:
         found = _packed.quick(module, _CELL_WEIGHTS, input, hx, kind, options, True)
         if found is not None:
             return found
@@ -244,13 +244,21 @@ def _sequence_forward(cls: Any) -> Any:
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         if torch.compiler.is_compiling():
             result = in_graph(self, input, hx, _noise)
-            return original(self, input, hx) if result is None else result
+            if type(result) is not str:
+                return result
+            warn_once(name, result)
+            return original(self, input, hx)
         watcher = get_eval_frame_callback()
         if watcher is not None:
             return _unwatched(forward, watcher, self, input, hx)
+        if not torch.is_grad_enabled():
+            result = _packed.at_once(self, input, hx)
+            if result is not None:
+                taken[name] += 1
+                return result
         result = _sequence(self, input, hx) if _C._get_tracing_state() is None else "torch.jit.trace"
         if type(result) is str:
-            fallen_back[name, result] += 1
+            fell_back(name, result)
             return original(self, input, hx)
         taken[name] += 1
         return result
@@ -265,14 +273,20 @@ def _cell_forward(cls: Any) -> Any:
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         if torch.compiler.is_compiling():
+            warn_once(name, "torch.export" if torch.compiler.is_exporting() else "torch.compile of a cell")
             return original(self, input, hx)
         watcher = get_eval_frame_callback()
         if watcher is not None:
             return _unwatched(forward, watcher, self, input, hx)
+        if not torch.is_grad_enabled():
+            result = _packed.at_once_cell(self, input, hx)
+            if result is not None:
+                taken[name] += 1
+                return result
         options = {"nonlinearity": self.nonlinearity} if kind == "rnn" else {}
         result = _cell(self, kind, options, input, hx) if _C._get_tracing_state() is None else "torch.jit.trace"
         if type(result) is str:
-            fallen_back[name, result] += 1
+            fell_back(name, result)
             return original(self, input, hx)
         taken[name] += 1
         return result

@@ -144,28 +144,32 @@ sequence.register_autograd(_differentiate, setup_context=_keep)
 
 
 def in_graph(module: Any, input: Any, hx: Any, noise_of: Any) -> Any:
-    """What module(input, hx) returns, as an operator of the graph that torch.compile is making; None where that is for
-    torch's own forward to do: what is no CPU tensor of float32 or float64, packed sequences, autocast, torch.export,
+    """What module(input, hx) returns, as an operator of the graph that torch.compile is making; a str, why not, where that
+    is for torch's own forward to do: what is no CPU tensor of float32 or float64, packed sequences, autocast, torch.export,
     and wrong shapes, which torch refuses."""
-    if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu") or not isinstance(input, Tensor):
-        return None
+    if torch.compiler.is_exporting():
+        return "torch.export"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if not isinstance(input, Tensor):
+        return "torch.compile of a PackedSequence"
     lstm = module.mode == "LSTM"
     pair = hx if lstm and hx is not None else (hx, None)
     weights, layers, directions = module._flat_weights, module.num_layers, 2 if module.bidirectional else 1
     tensors = [input, *pair, *weights]
     for t in tensors:
         if t is not None and (t.device.type != "cpu" or t.dtype != input.dtype):
-            return None
+            return "its tensors"
     if input.dtype not in (torch.float32, torch.float64) or input.dim() not in (2, 3) or None in weights:
-        return None
+        return "its tensors"
     layout = UNBATCHED if input.dim() == 2 else BATCH_FIRST if module.batch_first else TIME_MAJOR
     W = module.proj_size or module.hidden_size
     N = () if layout == UNBATCHED else (input.shape[0 if layout == BATCH_FIRST else 1],)
     for state, width in zip(pair, (W, module.hidden_size)):
         if state is not None and tuple(state.shape) != (layers * directions, *N, width):
-            return None
+            return "its tensors"
     if input.shape[-1] != module.input_size:
-        return None
+        return "its tensors"
     noise = noise_of(module, input, layout, W * directions) or []
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     y, h_n, c_n, _ = torch.ops.fastrnn.sequence(

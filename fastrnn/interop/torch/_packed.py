@@ -4,7 +4,9 @@ Design: packing the weights takes as long as tens of steps at N = 1. A Stack of 
 looks at each call, with a checksum over all of them, whether they have changed. torch's own counter of changes
 (`_version`) cannot be asked instead: what is written through `parameter.data`, as target networks and optimisers of
 older programs do, or through a NumPy view, is not counted. Above LIMIT the two readings of the weights cost as much as
-packing, and their copy costs memory.
+packing, and their copy costs memory. Calls of modules that were called before read and make tensors through DLPack's
+table of C functions, where torch has it (_tensors.pyx): what stands around the kernels takes 4 us that way, and 10 over
+NumPy.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fastrnn._native._stack import Stack
+from fastrnn._native._tensors import TensorCalls
 from fastrnn.functional.spec import CellSpec
 from fastrnn.layers.params import Params
 
 from . import _layers
+from . import _rules as rules
 from ._autograd import array, follow_threads
 from ._layers import BATCH_FIRST, PACKED, UNBATCHED, Call
 
@@ -37,6 +41,36 @@ _SPECS = {
 # is. The Stack's arrays keep that memory, so other memory of the same address cannot come up meanwhile.
 _kept: dict[int, tuple[Any, list, list, Stack | None, CellSpec]] = {}
 from_numpy = torch.from_numpy
+TABLE = getattr(Tensor, "__dlpack_c_exchange_api__", None)  # None before torch 2.10
+# By id of a module: a weak reference to it, what it computes, its calls.
+_direct: dict[int, tuple[Any, str, TensorCalls]] = {}
+_tracing = torch._C._get_tracing_state
+
+
+def at_once_cell(module: Any, x: Any, hx: Any) -> Any:
+    """The next state of a cell that was called before; None for the long way, which finds out why."""
+    found = _direct.get(id(module))
+    if found is None or found[0]() is not module or _tracing() is not None or rules.blocked():
+        return None
+    if found[1] and module.nonlinearity != found[1]:
+        return None
+    follow_threads()
+    return found[2].step(module._parameters, x, hx)
+
+
+def at_once(module: Any, x: Any, hx: Any) -> Any:
+    """The same for RNN, GRU and LSTM: output and states."""
+    found = _direct.get(id(module))
+    if found is None or found[0]() is not module or _tracing() is not None or rules.blocked():
+        return None
+    if module.mode != found[1] or (module.dropout and module.training):
+        return None
+    follow_threads()
+    turned = module.batch_first
+    result = found[2].run(module._parameters, x, hx, turned)
+    if turned and result is not None and x.dim() == 3:
+        return result[0].transpose(0, 1), result[1]
+    return result
 
 
 def _stack(module: Any, weights: list, spec: CellSpec, directions: int) -> Stack | None:
@@ -53,7 +87,7 @@ def _stack(module: Any, weights: list, spec: CellSpec, directions: int) -> Stack
 
 
 def quick(module: Any, names: Any, x: Any, hx: Any, kind: str, options: dict, cell: bool) -> Any:
-    """The whole call of a module that was called before, or None for the long way, which finds out why.
+    """`at_once` for a torch without TABLE.
 
     The Stack refuses dtypes and shapes that do not fit, and NumPy tensors that are not plain ones of the CPU.
     """
@@ -115,9 +149,28 @@ def _new_stack(module: Any, weights: list, spec: CellSpec, directions: int, plac
                     names[-1][kind] = f"{kind}_{start}"
                     params[f"{kind}_{start}"] = w.detach().numpy()
         stack = Stack(params, names, directions, spec.compiled)
-    reference = weakref.ref(module, lambda _: _kept.pop(key, None))
+    reference = weakref.ref(module, lambda _: (_kept.pop(key, None), _direct.pop(key, None)))
     _kept[key] = reference, places, [None if w is None else w.shape for w in weights], stack, spec
+    _direct.pop(key, None)
+    if TABLE is not None and stack is not None:
+        _keep_direct(module, reference, stack, spec)
     return stack
+
+
+_CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _keep_direct(module: Any, reference: Any, stack: Stack, spec: CellSpec) -> None:
+    """Let the next calls go to `at_once`, if torch is faster at no shape of theirs."""
+    cell, H = isinstance(module, torch.nn.modules.rnn.RNNCellBase), module.hidden_size
+    for N in (1, 4):
+        if rules.cell_loses(spec.cell, N, H, False) if cell else rules.loses(spec.cell, 1, N, H, False):
+            return
+    names = _CELL_WEIGHTS if cell else tuple(module._flat_weights_names)
+    weights = tuple(module._parameters.get(name) for name in names)
+    mode = (spec.activation if spec.cell == "rnn" else "") if cell else module.mode
+    calls = TensorCalls(TABLE, (Tensor, Parameter), Tensor.is_neg, stack, names, weights)
+    _direct[id(module)] = reference, mode, calls
 
 
 def run_sequence(module: Any, call: Call, x: Tensor, h0: Any, c0: Any, weights: list) -> list | None:
