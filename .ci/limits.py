@@ -15,7 +15,7 @@ FILE, FUNCTION = 400, 60
 ROOT = Path(__file__).parent.parent
 SUFFIXES = (".py", ".pyx", ".pxd", ".pxi", ".c", ".h")
 SWITCHED_OFF = re.compile(r"(#|//|/\*) *(fmt: *(skip|off)|clang-format off)")
-CYTHON_HEAD = re.compile(r"( *)(def|cdef|cpdef)\b.*\(")
+CYTHON_HEAD = re.compile(r"( *)(def|cdef(?! class)|cpdef)\b.*\(")
 C_HEAD = re.compile(r"[a-zA-Z_].*\w\(")
 
 

@@ -167,3 +167,151 @@ def test_boolean_expressions_are_learned(children, every_node):
     trees, tokens, roots, _ = batch(2000, 6)
     _, (h_root, _) = layers["tree"](layers["embedding"](tokens), trees)
     assert (layers["linear"](h_root).argmax(axis=1) == roots).mean() > 0.99
+
+
+# --- weights that stay packed -------------------------------------------------------------------------------------
+
+
+def packing_anew(layer, x, trees):
+    """h, h_root, c_root by the functional core, which packs in each call."""
+    weights = [layer._params.get(name) for name in ("weight_ih", "weight_hh", "bias")]
+    if isinstance(layer, fastrnn.TreeLSTM):
+        found = fastrnn.functional.tree_lstm_forward(x, trees, *weights, children=layer.child_form, training=False)
+        return found[:3]
+    options = {"children": layer.child_form, "nonlinearity": layer.nonlinearity, "training": False}
+    return fastrnn.functional.tree_rnn_forward(x, trees, *weights, **options)[:2]
+
+
+def outputs(layer, x, trees):
+    h, root = layer(x, trees)
+    return (h, *root) if isinstance(root, tuple) else (h, root)
+
+
+def same(a, b):
+    return len(a) == len(b) and all(x.shape == y.shape and np.array_equal(x, y) for x, y in zip(a, b))
+
+
+@every_form
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_weights_give_the_bits_of_packing_anew_and_are_packed_once(cell, children, bias, dtype):
+    layer = make(cell, children, 5, 19, bias=bias, dtype=dtype)
+    rng = np.random.default_rng(0)
+    before, isa = fastrnn.get_num_threads(), fastrnn._native.isa()
+    generation = None
+    try:
+        for sizes in ([1], [9, 1, 14], [60] * 8):
+            trees = make_tree_case(cell, children, sizes, 5, 19, dtype).trees
+            for rows in (trees.num_nodes, trees.num_leaves):
+                x = rng.standard_normal((rows, 5)).astype(dtype)
+                expected = packing_anew(layer, x, trees)
+                for threads in (1, 2, 3, 8):
+                    fastrnn.set_num_threads(threads)
+                    fastrnn._native.force_plan(threads=threads)
+                    assert same(outputs(layer, x, trees), expected)
+                    generation = layer._stack.generation if generation is None else generation
+                    assert layer._stack.generation == generation
+        for other in (*fastrnn._native.isas(), isa):
+            fastrnn._native.use_isa(other)
+            assert same(outputs(layer, x, trees), packing_anew(layer, x, trees))
+    finally:
+        fastrnn._native.use_isa(isa)
+        fastrnn.set_num_threads(before)
+        fastrnn._native.force_plan()
+
+
+class Writer:
+    """Somebody who writes to a layer's weights, or holds what they can be written through later."""
+
+    def __init__(self, layer, trees, x):
+        self.layer, self.trees, self.x, self.held, self.count = layer, trees, x, [], 0
+
+    def value(self):
+        self.count += 1
+        return np.float32(self.count / 8)
+
+    def hold_dict(self):
+        params = self.layer.params
+        self.held.append(lambda: params["bias"].fill(self.value()))
+
+    def hold_array(self):
+        array = self.layer.params["weight_hh"]
+        self.held.append(lambda: array.__setitem__((0, 0), self.value()))
+
+    def hold_view(self):
+        view = self.layer.params["weight_ih"].T[1:, ::2]
+        self.held.append(lambda: view.fill(self.value()))
+
+    def hold_memory(self):
+        memory = memoryview(self.layer.params["bias"])
+        self.held.append(lambda: memory.__setitem__(0, float(self.value())))
+
+    def write(self):
+        for write in self.held:
+            write()
+
+    def write_and_let_go(self):
+        self.write()
+        self.held.clear()
+
+    def write_once(self):
+        self.layer.params["weight_hh"][1] += self.value()
+
+    def exchange_two_weights(self):
+        w = self.layer.params["weight_ih"]
+        w[[0, 1]] = w[[1, 0]]
+
+    def replace(self):
+        self.layer.params["bias"] = np.full_like(self.layer.params["bias"], self.value())
+
+    def train(self):
+        h, _ = self.layer(self.x, self.trees, training=True)
+        self.layer.backward(np.ones_like(h))
+        fastrnn.Adam(lr=0.1).step(self.layer.params, self.layer.grads)
+        self.layer.zero_grad()
+
+    def load(self):
+        self.layer.load_state_dict({name: a + self.value() for name, a in self.layer.state_dict().items()})
+
+    def prepare_and_release(self):
+        self.layer.prepare()
+        self.layer(self.x, self.trees)
+        self.layer.release()
+
+    def release(self):
+        self.layer.release()
+
+
+ACTIONS = sorted(name for name, value in vars(Writer).items() if callable(value) and name[0] != "_" and name != "value")
+
+
+@pytest.mark.parametrize("cell, children", [("lstm", "sum"), ("lstm", 3), ("rnn", "sum")])
+def test_no_way_to_change_a_weight_gives_a_stale_result(cell, children):
+    case = make_tree_case(cell, children, [6, 3], 4, 6, "float32")
+    rng = np.random.default_rng(0)
+    pairs = [[a, b] for a in ACTIONS for b in ACTIONS]
+    for actions in [*pairs, *(rng.choice(ACTIONS, 12).tolist() for _ in range(60))]:
+        layer = make(cell, children)
+        writer = Writer(layer, case.trees, case.x)
+        layer(case.x, case.trees)
+        for action in actions:
+            getattr(writer, action)()
+            found = outputs(layer, case.x, case.trees)
+            assert same(found, packing_anew(layer, case.x, case.trees)), actions
+
+
+def test_a_prepared_layer_over_trees_is_read_only_until_it_is_trained():
+    case = make_tree_case("lstm", "sum", [6, 3], 4, 6, "float32")
+    layer = make("lstm", "sum")
+    expected = outputs(layer, case.x, case.trees)
+    layer.prepare()
+    generation = layer._stack.generation
+    with pytest.raises(ValueError, match="read-only"):
+        layer.params["bias"][0] = 1
+    assert same(outputs(layer, case.x, case.trees), expected)
+    assert layer._stack.generation == generation
+    layer(case.x, case.trees, training=True)
+    layer.params["bias"][0] = 1
+    assert not same(outputs(layer, case.x, case.trees), expected)
+    twin = copy.deepcopy(layer)
+    assert same(outputs(twin, case.x, case.trees), outputs(layer, case.x, case.trees))

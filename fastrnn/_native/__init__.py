@@ -2,10 +2,10 @@
 
 _runtime    threads, instruction set, precision, workspaces     _rnn, _step  a layer over a sequence, a step
 _plan       how a call is shared out                            _stream  a chain of layers, step by step
-_arrays     checks of arrays                                    _tree    a layer over trees
+_arrays     checks of arrays                                    _tree, _tree_stack: a layer over trees
 _sequence   the loops over time                                 _loss, _optim, _token_rows
 _lengths, _rows: which rows run when                            _stack   layers that run at once, packed once
-_tensors    a call of such a stack on torch's tensors
+_tensors    a call of such a stack on torch's tensors           _watched  whether weights have changed
 _subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
 """
 
@@ -36,6 +36,7 @@ from ._stream import Chain
 from ._subset import row_indices
 from ._token_rows import sum_rows, take_rows
 from ._tree import TreeCache, tree_backward, tree_forward
+from ._tree_stack import TreeStack
 
 __all__ = [
     "Chain",
@@ -44,6 +45,7 @@ __all__ = [
     "Stack",
     "StepCache",
     "TreeCache",
+    "TreeStack",
     "backward",
     "borrow_threads",
     "cell_forward",

@@ -120,7 +120,7 @@ cdef int _run(OptimizerPass *todo, Kind kind) except -1:
 
 cdef Workspace _start_pass(OptimizerPass *todo, int count, long block):
     """Start a pass over `count` arrays."""
-    memset(todo, 0, sizeof(OptimizerPass))
+    memset(todo, 0, <char *>&todo.work - <char *>todo)  # `plan_work` starts the rest
     todo.block = block
     cdef Workspace memory = new_workspace(count * sizeof(UpdatedArray) + 1)
     todo.arrays = <UpdatedArray *>memory.at

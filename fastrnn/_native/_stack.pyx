@@ -3,12 +3,8 @@
 T time steps, N batch, D input_size, H hidden_size, P width of h, G gates.
 
 Design:
-a) A call packed its weights anew, which at N = 1 takes as long as tens of steps. A Stack keeps them packed, and asks at
-   each call whether they may have changed. To write to a weight somebody must hold its array, or a dict that has it, or
-   a view, all of which are references that Python counts. So as long as nobody has asked the layer for its parameters
-   since the last look (`reads`), and nobody else holds the dict or an array of it now, nothing can have changed: 20 ns,
-   and exact. Otherwise a checksum over all weights decides (checksum.c: 2 MB in 27 us, where packing takes 130 us).
-   A write through a bare address, with no reference held, is the one way past this; `release` is for that.
+a) A call packed its weights anew, which at N = 1 takes as long as tens of steps. A Stack keeps them packed; whether they
+   may have changed is what _watched.pyx finds out.
 b) What is packed is never written again, so that streams and calls under way keep what they began with. New weights are
    packed into new memory.
 c) All layers and directions are one call without the GIL: what lengths mean for rows is worked out once for all.
@@ -19,28 +15,16 @@ from fastrnn._native._arrays cimport data_of, new_array
 from fastrnn._native._infer cimport infer
 from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
 from fastrnn._native._runtime cimport (
-    Rooms, Workspace, allot, checksum_of, new_workspace, raise_signal, reserve, sequence_kernels, stream_kernels,
+    Rooms, Workspace, allot, new_workspace, raise_signal, reserve, sequence_kernels, stream_kernels,
 )
 from fastrnn._native._sequence cimport CompiledCell, SequenceCall
 from fastrnn._native._stack_weights cimport read_layers
+from fastrnn._native._watched cimport Watched
 from fastrnn._native.kernels cimport *
-from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
-
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED /* where every thread counts its own, nobody knows the sum */
-    #define fr_references(object) ((Py_ssize_t)1 << 30)
-    #else
-    #define fr_references(object) Py_REFCNT((PyObject *)(object))
-    #endif
-    #define fr_entry(tuple, index) ((void *)PyTuple_GET_ITEM(tuple, index))
-    """
-    Py_ssize_t fr_references(void *)
-    void *fr_entry(object, Py_ssize_t)
 
 
 cdef class Packed:
@@ -50,7 +34,7 @@ cdef class Packed:
         free(self.at)
 
 
-cdef class Stack:
+cdef class Stack(Watched):
     """Recurrent layers, in one direction or two, and their weights by name in `params`, which counts its `reads`.
 
     names: for each layer and direction, layer by layer, a dict from the names of the functional core to those in
@@ -59,8 +43,8 @@ cdef class Stack:
 
     def __init__(self, params, list names, int directions, CompiledCell cell not None):
         cdef SequenceCall call
-        self.params, self.names, self.count, self.directions = params, names, len(names), directions
-        self.cell, self.packed = cell, []
+        Watched.__init__(self, params, names)
+        self.count, self.directions, self.cell = len(names), directions, cell
         self.layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
         if self.layers == NULL:
             raise MemoryError()
@@ -72,59 +56,15 @@ cdef class Stack:
     def __dealloc__(self):
         free(self.layers)
 
-    # ---- Weights, and whether they have changed ----
+    # ---- Weights ----
 
-    cdef int _look(self) except -1:
-        """Find out whether the weights are those that were packed; if not, forget what was packed."""
-        if self.frozen or (self.alone and <Py_ssize_t>self.params.reads == self.reads):
-            return 0
-        cdef Py_ssize_t reads = self.params.reads, version = self.params.version
-        cdef tuple arrays = tuple([dict.get(self.params, names[kind]) for names in self.names for kind in names])
-        cdef uint64_t sum
-        cdef bint same = self.arrays is not None
-        for a, b in zip(arrays, self.arrays or ()):
-            same = same and a is b
-        if not same:
-            self._read(arrays)
-        if self.usable:
-            if not same or version != self.version:  # an optimiser was here: no need to ask
-                self.packed, self.summed = [], False
-            elif self.packed:
-                sum = self._sum(arrays)
-                if not self.summed or sum != self.checksum:
-                    self.packed = []
-                self.checksum, self.summed = sum, True
-        a = b = arrays = None  # no references of our own
-        self.reads, self.version, self.alone = reads, version, self._is_alone()
-        return 0
-
-    cdef bint _is_alone(self):
-        """Whether only the layer and this object refer to the parameters, and they to memory of their own."""
-        cdef int i
-        if not self.usable or fr_references(<void *>self.params) > 2:
-            return False
-        for i in range(len(self.arrays)):
-            if self.arrays[i] is not None and (fr_references(fr_entry(self.arrays, i)) > 2
-                                               or cnp.PyArray_BASE(<cnp.ndarray>fr_entry(self.arrays, i)) != NULL):
-                return False
-        return True
-
-    cdef uint64_t _sum(self, tuple arrays):
-        cdef uint64_t sum = 0
-        cdef size_t bytes
-        cdef const void *data
-        for a in arrays:
-            if a is not None:
-                data, bytes = cnp.PyArray_DATA(<cnp.ndarray>a), cnp.PyArray_NBYTES(<cnp.ndarray>a)
-                with nogil:
-                    sum = checksum_of(data, bytes, sum)
-        return sum
-
-    cdef int _read(self, tuple arrays) except -1:
-        """Sizes and weights from `arrays`; `usable` says whether all are as the layer made them."""
-        self.arrays, self.packed, self.usable, self.summed = arrays, [], False, False
-        self.usable = read_layers(self.layers, self.names, arrays, self.directions, &self.typenum)
+    cdef bint read(self, tuple arrays) except -1:
+        cdef bint usable = read_layers(self.layers, self.names, arrays, self.directions, &self.typenum)
         self.itemsize = 4 if self.typenum == cnp.NPY_FLOAT32 else 8
+        return usable
+
+    cdef int pack_now(self) except -1:
+        self._pack(stream_kernels(self.layers, self.itemsize))
         return 0
 
     cdef Packed _packed(self, const fr_sequence_kernels *k):
@@ -176,24 +116,6 @@ cdef class Stack:
         """The weights as they are, packed for these kernels; None for such as the layer did not make."""
         self._look()
         return self._pack(k) if self.usable else None
-
-    def freeze(self, bint frozen):
-        """While frozen, weights are taken for unchanged: their arrays are read-only meanwhile."""
-        self.frozen = False
-        if frozen:
-            self._look()
-            if self.usable:
-                self._pack(stream_kernels(self.layers, self.itemsize))
-        self.frozen = frozen
-
-    def forget(self):
-        """Let go of what is packed."""
-        self.packed, self.arrays, self.frozen = [], None, False
-
-    @property
-    def trusts(self):
-        """Whether the next call takes the weights for unchanged without a checksum."""
-        return self.frozen or (self.alone and self.params.reads == self.reads)
 
     def kept_bytes(self):
         """Bytes of packed weights."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from ._runtime import Cache
 from ._sequence import CompiledCell
+from ._tree_stack import TreeStack
 
 class TreeCache(Cache): ...
 
@@ -18,5 +19,6 @@ def tree_forward(
     weight_hh: Any,
     bias: Any,
     training: bool,
+    stack: TreeStack | None = None,
 ) -> tuple[Any, Any, TreeCache | None]: ...
 def tree_backward(lstm: bool, cache: Any, dh: Any, dh_root: Any, dc_root: Any, into: Any) -> dict[str, Any]: ...

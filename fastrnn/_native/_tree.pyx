@@ -12,6 +12,7 @@ from fastrnn._native._runtime cimport (
     Cache, Rooms, Workspace, allot, build_for, check_unused, next_task, plan_work, raise_signal, reserve, run_parallel, stops, thread_body, was_stopped,
 )
 from fastrnn._native._sequence cimport CompiledCell
+from fastrnn._native._tree_stack cimport PackedTree, TreeStack, make_panels, operand_width, point_to, weight_rows
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
 
@@ -23,7 +24,12 @@ cdef struct TreeCall:
     long levels
     double cost  # multiply-adds of a forward pass
     int may_stop  # a signal may stop all phases, or all but the last, of gradients
+    int packed  # the weights are in panels already
     fr_work work
+
+
+cdef void clear_call(TreeCall *call) noexcept nogil:
+    memset(call, 0, <char *>&call.work - <char *>call)  # `plan_work` starts the rest
 
 
 cdef fr_partition _partition_of(const TreeCall *call, const fr_task *task, int worker, long level) noexcept nogil:
@@ -65,7 +71,8 @@ cdef void _forward_body(void *arg, int id) noexcept nogil:
         if stops(&watch, cost):
             return
         if task.phase == 0:
-            k.pack_forward(t, part)
+            if not call.packed:
+                k.pack_forward(t, part)
         elif task.phase == 1:
             if t.projected < t.inputs:
                 k.project(t, t.projected, t.inputs, part)
@@ -117,13 +124,15 @@ cdef class TreeCache(Cache):
 # ---- Forward ----
 
 def tree_forward(CompiledCell cell not None, x, *, long children, levels, long num_trees, weight_ih, weight_hh, bias,
-                 bint training):
+                 bint training, TreeStack stack=None):
     """Run the RNN or LSTM over trees, given as `fastrnn.Trees.levels`. Returns (h, c of the roots or None, TreeCache or
-    None); the caller has checked that no node has more than `children` children, unless it is 0."""
+    None); the caller has checked that no node has more than `children` children, unless it is 0.
+
+    stack: keeps these weights packed for calls without training, and has been asked to `look`."""
     cdef int typenum = real_type(weight_ih, "weight_ih")
     cdef TreeCall call
     cdef fr_trees *t = &call.trees
-    memset(&call, 0, sizeof(call))
+    clear_call(&call)
     call.kernels = build_for(4 if typenum == cnp.NPY_FLOAT32 else 8).tree
     t.lstm, t.activation, t.children = cell.cell == FR_LSTM, cell.options.activation, children
     cdef list held = [levels]
@@ -134,9 +143,17 @@ def tree_forward(CompiledCell cell not None, x, *, long children, levels, long n
     if t.lstm:
         c_root = new_array(typenum, num_trees, t.H, -1, False)
     t.output, t.c_root, t.projected = data_of(h), data_of(c_root), _first_projected(&call)
-    cdef Workspace states = _make_states(&call), scratch = _make_panels(&call)  # no-cython-lint: scratch lives to the end
+    cdef Workspace states = _make_states(&call), scratch = None  # no-cython-lint: scratch lives to the end
+    cdef PackedTree packed = None if training or stack is None else stack.packed_for(t, call.kernels)
+    if packed is None:
+        scratch = make_panels(t, call.kernels)  # no-cython-lint: lives to the end
+    else:
+        point_to(t, packed)
+        call.packed = packed.ready
     call.may_stop = True
     _run(&call, _forward_body, 2 + FORWARD_PHASES * call.levels)
+    if packed is not None:
+        packed.ready = True
     if not training:
         return h, c_root, None
     cdef TreeCache cache = TreeCache.__new__(TreeCache)
@@ -160,17 +177,8 @@ cdef int _threads(const TreeCall *call) noexcept nogil:
 
 cdef double _flops(const TreeCall *call) noexcept nogil:
     cdef const fr_trees *t = &call.trees
-    return 2.0 * t.H * (<double>t.inputs * t.D * _weight_rows(t, False)
-                        + <double>(t.nodes - t.leaves) * _width(t) * _weight_rows(t, True))
-
-
-cdef long _weight_rows(const fr_trees *t, bint of_weight_hh) noexcept nogil:
-    """Rows of the weights, in multiples of H."""
-    return 1 if not t.lstm else 3 + max(t.children, 1) if of_weight_hh else 4
-
-
-cdef long _width(const fr_trees *t) noexcept nogil:
-    return max(t.children, 1) * t.H
+    return 2.0 * t.H * (<double>t.inputs * t.D * weight_rows(t, False)
+                        + <double>(t.nodes - t.leaves) * operand_width(t) * weight_rows(t, True))
 
 
 cdef int _read_levels(TreeCall *call, levels) except -1:
@@ -191,11 +199,11 @@ cdef const long *_indices(cnp.ndarray a) except NULL:
 
 
 cdef int _read_weights(fr_trees *t, list held, int typenum, weight_ih, weight_hh, bias) except -1:
-    cdef long G = _weight_rows(t, False)
+    cdef long G = weight_rows(t, False)
     t.H = hidden_size(weight_ih, G, None)
     t.D = cnp.PyArray_DIM(<cnp.ndarray>weight_ih, 1)
     t.weight_ih = hold(held, weight_ih, "weight_ih", typenum, "GD", 2, G * t.H, t.D)
-    cdef cnp.ndarray w_hh = dense(weight_hh, "weight_hh", typenum, "GH", 2, _weight_rows(t, True) * t.H, _width(t))
+    cdef cnp.ndarray w_hh = dense(weight_hh, "weight_hh", typenum, "GH", 2, weight_rows(t, True) * t.H, operand_width(t))
     held.append(w_hh)
     t.weight_hh = cnp.PyArray_DATA(w_hh)
     t.bias = hold(held, bias, "bias", typenum, "G", 1, G * t.H, -1)
@@ -236,20 +244,7 @@ cdef Workspace _make_states(TreeCall *call):
         reserve(&rooms, &t.x_ordered, t.inputs * t.D, itemsize)
     else:
         t.x_ordered = <void *>t.x
-    reserve(&rooms, &t.operand, (t.nodes - t.leaves) * _width(t), itemsize)
-    return allot(&rooms)
-
-
-cdef Workspace _make_panels(TreeCall *call):
-    cdef fr_trees *t = &call.trees
-    cdef int itemsize = call.kernels.itemsize
-    cdef long Hp = call.kernels.padded(t.H), G = _weight_rows(t, False)
-    cdef Rooms rooms
-    memset(&rooms, 0, sizeof(rooms))
-    reserve(&rooms, &t.panels_x, G * Hp * t.D, itemsize)
-    reserve(&rooms, &t.panels_h, _weight_rows(t, True) * Hp * _width(t), itemsize)
-    reserve(&rooms, &t.panels_f, Hp * t.H, itemsize)
-    reserve(&rooms, &t.packed_bias, G * Hp, itemsize)
+    reserve(&rooms, &t.operand, (t.nodes - t.leaves) * operand_width(t), itemsize)
     return allot(&rooms)
 
 
@@ -268,7 +263,7 @@ def tree_backward(bint lstm, cache, dh, dh_root, dc_root, into):
     check_unused(used, forward)
     cdef TreeCall call
     cdef fr_trees *t = &call.trees
-    memset(&call, 0, sizeof(call))
+    clear_call(&call)
     call.trees, call.kernels, call.levels = used.trees, used.kernels, used.levels
     cdef int typenum = used.typenum
     check_names(into, ("x", "weight_ih", "weight_hh", "bias") if t.bias else ("x", "weight_ih", "weight_hh"))
@@ -308,10 +303,10 @@ def tree_backward(bint lstm, cache, dh, dh_root, dc_root, into):
 
 cdef dict _new_gradients(fr_trees *t, int typenum, into):
     """x is written to, the others are added to."""
-    cdef long G = _weight_rows(t, False), rows = _weight_rows(t, True)
+    cdef long G = weight_rows(t, False), rows = weight_rows(t, True)
     cdef cnp.ndarray dx = new_array(typenum, t.inputs, t.D, -1, False), db = None
     cdef cnp.ndarray dw_ih = gradient(into, "weight_ih", typenum, "GD", 2, G * t.H, t.D)
-    cdef cnp.ndarray dw_hh = gradient(into, "weight_hh", typenum, "GH", 2, rows * t.H, _width(t))
+    cdef cnp.ndarray dw_hh = gradient(into, "weight_hh", typenum, "GH", 2, rows * t.H, operand_width(t))
     if t.bias:
         db = gradient(into, "bias", typenum, "G", 1, G * t.H, -1)
     t.dx, t.dweight_ih, t.dweight_hh, t.dbias = data_of(dx), data_of(dw_ih), data_of(dw_hh), data_of(db)
@@ -322,15 +317,15 @@ cdef Workspace _make_backward_scratch(TreeCall *call):
     cdef fr_trees *t = &call.trees
     cdef const fr_tree_kernels *k = call.kernels
     cdef int itemsize = k.itemsize
-    cdef long Hp = k.padded(t.H), W = _width(t)
+    cdef long Hp = k.padded(t.H), W = operand_width(t)
     cdef bint sums_of_children = t.lstm and t.children == 0
     cdef Rooms rooms
     memset(&rooms, 0, sizeof(rooms))
     reserve(&rooms, &t.dh, t.nodes * Hp if sums_of_children else 0, itemsize)
     reserve(&rooms, &t.dc, t.nodes * Hp if t.lstm else 0, itemsize)
     reserve(&rooms, &t.doperand, (t.nodes - t.leaves) * W, itemsize)
-    reserve(&rooms, &t.panels_x, _weight_rows(t, False) * t.H * (t.D + k.lanes), itemsize)
-    reserve(&rooms, &t.panels_h, _weight_rows(t, True) * t.H * (W + k.lanes), itemsize)
+    reserve(&rooms, &t.panels_x, weight_rows(t, False) * t.H * (t.D + k.lanes), itemsize)
+    reserve(&rooms, &t.panels_h, weight_rows(t, True) * t.H * (W + k.lanes), itemsize)
     reserve(&rooms, &t.panels_f, t.H * Hp, itemsize)
     reserve(&rooms, &t.gradients, k.gradients_size(t, _threads(call)), itemsize)
     return allot(&rooms)

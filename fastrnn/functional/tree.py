@@ -39,7 +39,7 @@ def tree_rnn_forward(
     weight_ih (H, D), weight_hh (H, H) or (H, N*H), bias (H,) or None; nonlinearity tanh, relu, sigmoid or identity.
     Returns h (V, H), h_root (K, H) and the cache for one `tree_rnn_backward`, None unless training.
     """
-    h, _, cache = _forward(spec_of("rnn", nonlinearity), x, trees, weight_ih, weight_hh, bias, children, training)
+    h, _, cache = run_trees(spec_of("rnn", nonlinearity), x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], cache
 
 
@@ -68,7 +68,7 @@ def tree_lstm_forward(
     i, f_0, ..., f_{N-1}, g, o ((3+N)H, N*H).
     Returns h (V, H), h_root and c_root (K, H) and the cache for one `tree_lstm_backward`, None unless training.
     """
-    h, c_root, cache = _forward(spec_of("lstm"), x, trees, weight_ih, weight_hh, bias, children, training)
+    h, c_root, cache = run_trees(spec_of("lstm"), x, trees, weight_ih, weight_hh, bias, children, training)
     return h, h[trees.root], c_root, cache
 
 
@@ -80,9 +80,20 @@ def tree_lstm_backward(
     return grads
 
 
-def _forward(
-    spec: CellSpec, x: Any, trees: Any, weight_ih: Any, weight_hh: Any, bias: Any, children: Any, training: bool
+def run_trees(
+    spec: CellSpec,
+    x: Any,
+    trees: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias: Any,
+    children: Any,
+    training: bool,
+    stack: _native.TreeStack | None = None,
 ) -> tuple[Array, Maybe, Any]:
+    """h, c_root (None where the cell has no c) and the cache, None unless training.
+
+    stack: keeps these weights packed for calls without training, and has been asked to `look`."""
     if not isinstance(trees, Trees):
         raise TypeError(f"trees: expected fastrnn.Trees, got {type(trees).__name__}")
     children = check_children(children)
@@ -102,5 +113,6 @@ def _forward(
         weight_hh=weight_hh,
         bias=bias,
         training=bool(training),
+        stack=stack,
     )
     return result

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._native import Stack
 from ..streaming.builder import ChainBuilder
 from ..streaming.stream import Stream, open_stream
 from .lookup import Lookup
@@ -69,7 +68,7 @@ class Module(Weights):
     def __init__(self) -> None:
         super().__init__()
         self._prepared: Prepared | None = None
-        self._stack: Stack | None = None
+        self._stack: Any = None
 
     # --- forward and backward: the two primitives, and the calls made of them ----------------------------------------
 
@@ -237,13 +236,14 @@ class Module(Weights):
         if self._prepared is not None:
             self._prepared.release()
 
-    def open_stack(self) -> Stack | None:
-        """The compiled form in which the layer runs in inference, with its weights packed; None without one."""
+    def open_stack(self) -> Any:
+        """The compiled form in which the layer runs in inference, with its weights packed, a Stack or for trees a
+        TreeStack; None without one."""
         if self._stack is None:
             self._stack = self.make_stack()
         return self._stack
 
-    def make_stack(self) -> Stack | None:
+    def make_stack(self) -> Any:
         """A new one, see `open_stack`."""
         return None
 

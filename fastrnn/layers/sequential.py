@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,7 +107,7 @@ class Sequential(Container):
         in_front = self.batch_first is not None and "lengths" not in self.layers[0].accepts
         if (context.lengths is not None or context.mask is not None) and self.time.in_x and in_front:
             x = self._without_rest(x, context.lengths, context.mask)
-        inner = context if context.targets is None else replace(context, targets=None)  # for all but the last layer
+        inner = context if context.targets is None else context._replace(targets=None)  # for all but the last layer
         last = self.layers[-1]
         state_n: list[Any] = []
         entries = check_entries("state", state, len(self.layers))

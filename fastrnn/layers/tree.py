@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .._native import TreeStack
 from .._validate import Children, Nonlinearity, check_children, check_choice, check_dtype, check_number, check_size
 from ..functional import tree as functional
-from ..functional.spec import NONLINEARITIES
+from ..functional.spec import NONLINEARITIES, CellSpec, spec_of
 from ..functional.tree_batch import Trees
 from .init import uniform
 from .module import Array, Module
@@ -90,8 +91,25 @@ class TreeLayer(Module):
             "optimizer trains it, step(layer.params, layer.grads)"
         )
 
-    def _weights(self) -> tuple[Any, ...]:
-        return self._params["weight_ih"], self._params["weight_hh"], self._params.get("bias")
+    def _spec(self) -> CellSpec:
+        """The cell that runs at each node."""
+        raise NotImplementedError
+
+    def make_stack(self) -> TreeStack:
+        names = {name: name for name in ("weight_ih", "weight_hh", "bias")[: 2 + self.bias]}
+        children = self.child_form if isinstance(self.child_form, int) else 0
+        return TreeStack(self._params, names, children, self._spec().compiled)
+
+    def _run(self, x: Any, trees: Any, training: bool) -> tuple[Array, Any, Any]:
+        """h, h_root, c_root, which is None for a cell without c."""
+        stack = None if training else self._stack or self.open_stack()
+        if stack is not None and not stack.look():
+            stack = None
+        weights = self._params["weight_ih"], self._params["weight_hh"], self._params.get("bias")
+        h, c_root, cache = functional.run_trees(self._spec(), x, trees, *weights, self.child_form, training, stack)
+        if training:
+            self._cache = cache
+        return h, h[trees.root], c_root
 
 
 class TreeRNN(TreeLayer):
@@ -126,17 +144,11 @@ class TreeRNN(TreeLayer):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        h, root, cache = functional.tree_rnn_forward(
-            x,
-            context.trees,
-            *self._weights(),
-            nonlinearity=self.nonlinearity,
-            children=self.child_form,
-            training=training,
-        )
-        if training:
-            self._cache = cache
+        h, root, _ = self._run(x, context.trees, training)
         return h, root
+
+    def _spec(self) -> CellSpec:
+        return spec_of("rnn", self.nonlinearity)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         dx = functional.tree_rnn_backward(dy, dstate_n, self._kept(), into=self._grads)["x"]
@@ -182,12 +194,11 @@ class TreeLSTM(TreeLayer):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        h, h_root, c_root, cache = functional.tree_lstm_forward(
-            x, context.trees, *self._weights(), children=self.child_form, training=training
-        )
-        if training:
-            self._cache = cache
+        h, h_root, c_root = self._run(x, context.trees, training)
         return h, (h_root, c_root)
+
+    def _spec(self) -> CellSpec:
+        return spec_of("lstm")
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         droot = dstate_n

@@ -36,6 +36,8 @@ class Weighting:
     mean: float = 1.0  # of the loss's weights over all data
 
     def map(self, function: Any) -> Weighting:
+        if self.loss is None and self.metrics is None:
+            return self
         parts = [None if part is None else function(part) for part in (self.loss, self.metrics)]
         return Weighting(parts[0], parts[1], self.mean)
 

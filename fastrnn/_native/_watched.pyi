@@ -1,0 +1,9 @@
+"""Weights of a layer that stay packed, and whether they may have changed."""
+
+class Watched:
+    frozen: bool
+    generation: int
+    @property
+    def trusts(self) -> bool: ...
+    def freeze(self, frozen: bool) -> None: ...
+    def forget(self) -> None: ...
