@@ -51,7 +51,7 @@ def topic_rank(wv: Any) -> float:
     units = wv.vectors / np.linalg.norm(wv.vectors, axis=1, keepdims=True)
     topic = np.array([int(word) % TOPICS for word in wv.index_to_key])
     ranks = []
-    for i in range(0, len(units), max(len(units) // 1000, 1)):
+    for i in range(len(units)):  # all: every fifth one, by frequency, is another choice where words come equally often
         scores = units @ units[i]
         scores[i] = -np.inf
         rank = np.empty(len(units))

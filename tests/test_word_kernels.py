@@ -21,18 +21,19 @@ STRIDE = 16  # rows of the kernels' matrices are padded to so many floats
 # --- The reference ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.7])
 @pytest.mark.parametrize("M, K, D", [(1, 1, 1), (1, 6, 5), (4, 3, 7), (5, 9, 3)])
-def test_gradients_of_a_step_match_differences(M: int, K: int, D: int) -> None:
+def test_gradients_of_a_step_match_differences(M: int, K: int, D: int, margin: float) -> None:
     rng = np.random.default_rng(M)
     x, u = rng.normal(size=(M, D)), rng.normal(size=(K, D))
     labels, repeats, draws = rng.integers(0, 2, K), rng.integers(1, 4, M), rng.integers(1, 4, K)
-    gradients = reference.step_gradients(x, u, labels, repeats, draws)
+    gradients = reference.step_gradients(x, u, labels, repeats, draws, margin)
     for array, gradient in zip((x, u), gradients):
         for place in np.ndindex(array.shape):
             value, difference = array[place], 0.0
             for k, weight in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
                 array[place] = value + k * 1e-3
-                difference += weight * reference.step_loss(x, u, labels, repeats, draws)
+                difference += weight * reference.step_loss(x, u, labels, repeats, draws, margin)
             array[place] = value
             assert abs(difference / 12e-3 - gradient[place]) < 1e-9 * (1 + abs(gradient[place]))
 
@@ -160,6 +161,7 @@ def make_trainer(model: Any, seed: int, loss: bool = True) -> tuple[Any, list[An
         tree,
         grams,
         seed=seed,
+        margin=model.margin,
         window=model.window,
         negative=model.negative,
         cbow=model.cbow,
@@ -180,6 +182,8 @@ CASES = [
     {"negative": 3},
     {"negative": 4},
     {"negative": 12},
+    {"margin": 0.5},
+    {"margin": 0.5, "hs": True, "cbow": True},
     {"shrink": False, "window": 7},
     {"shared": False},
     {"cbow": True},

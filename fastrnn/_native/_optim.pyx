@@ -82,11 +82,11 @@ cdef void _update_rows(const UpdatedArray *p, long first, long last) noexcept no
         k = first // p.width
         if k + FR_ROWS_AHEAD < rows:
             later = p.rows[k + FR_ROWS_AHEAD] * bytes
-            fr_ask_for(p.param + later, bytes, 1)
+            fr_ask_for(p.param + later, bytes)
             if p.slot0:
-                fr_ask_for(p.slot0 + later, bytes, 1)
+                fr_ask_for(p.slot0 + later, bytes)
             if p.slot1:
-                fr_ask_for(p.slot1 + later, bytes, 1)
+                fr_ask_for(p.slot1 + later, bytes)
         count = min(last, (k + 1) * p.width) - first
         at = (p.rows[k] * p.width + first - k * p.width) * size
         p.kernels.update(&p.update, p.param + at, p.grad + first * size, p.slot0 + at if p.slot0 else NULL,

@@ -21,6 +21,7 @@ class Trainer:
         grams: tuple[Array, Array] | None,
         *,
         seed: int,
+        margin: float,
         window: int,
         negative: int,
         cbow: bool,

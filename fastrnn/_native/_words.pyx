@@ -28,8 +28,8 @@ cdef class Trainer:
     cdef const fr_words_kernels *kernels
 
     def __init__(self, float[:, ::1] inputs, float[:, ::1] outputs, float[:, ::1] nodes, uint32_t[::1] keep,
-                 uint32_t[:, ::1] aliases, tree, grams, *, unsigned long long seed, int window, int negative,
-                 bint cbow, bint mean, bint shrink, bint shared, bint compute_loss):
+                 uint32_t[:, ::1] aliases, tree, grams, *, unsigned long long seed, double margin, int window,
+                 int negative, bint cbow, bint mean, bint shrink, bint shared, bint compute_loss):
         cdef int32_t[::1] paths, rows
         cdef float[::1] labels
         cdef int64_t[::1] begins
@@ -49,7 +49,7 @@ cdef class Trainer:
             self.model.grams, self.model.gram_begins = &rows[0], &begins[0]
         self.model.seed, self.model.window, self.model.negative = seed, window, negative
         self.model.cbow, self.model.mean, self.model.shrink, self.model.shared = cbow, mean, shrink, shared
-        self.model.compute_loss = compute_loss
+        self.model.margin, self.model.compute_loss = margin, compute_loss
 
     cdef fr_words_stretch _stretch(self, const int32_t[::1] tokens, int64_t first, long begin, long end, int epoch):
         cdef fr_words_stretch s

@@ -24,6 +24,7 @@ cdef extern from "words.h" nogil:
         const int32_t *grams
         const int64_t *gram_begins
         uint64_t seed
+        float margin
         int window, negative
         int cbow, mean, shrink, shared
         int compute_loss

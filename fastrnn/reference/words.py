@@ -12,11 +12,15 @@ scored.
 puts K-1 words drawn from P(w) ~ count(w)^ns_exponent beside the true one and asks which is true. With the labels
 l_k = 1 for the true word, 0 for those drawn, and s the logistic sigmoid,
 
-    loss = - sum_k c_k [ l_k log s(u_k.h) + (1 - l_k) log s(-u_k.h) ]
+    loss = - sum_k c_k [ l_k log s(f_k) + (1 - l_k) log s(-f_k) ]
 
-c_k is how often word k was drawn. With s' = s (1 - s), the derivative of the loss by the score f_k = u_k.h is
+where f_k = u_k.h - margin. c_k is how often word k was drawn. With s' = s (1 - s), the derivative of the loss by f_k is
 
     dloss/df_k = c_k (s(f_k) - l_k)   =>   dh = sum_k dloss/df_k u_k,   du_k = dloss/df_k h
+
+The margin is 0 in the paper. Noise-contrastive estimation (Gutmann and Hyvärinen 2010) has log((K-1) P(w)) in its
+place. At the optimum a score is how much more often word and context meet than by chance, as a logarithm, less log(K-1)
+(Levy and Goldberg 2014, Neural word embedding as implicit matrix factorization); a margin moves them up by itself.
 
 **Hierarchical softmax** gives each word a leaf of a Huffman tree and each inner node a row of U. The way to the leaf
 is a row of yes-or-no questions: P(w) = prod_k s(u_k.h) where code 0, s(-u_k.h) where code 1. So it is the same loss
@@ -66,16 +70,18 @@ def _softplus(x: Array) -> Array:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def step_loss(x: Array, u: Array, labels: Array, repeats: Array, draws: Array) -> float:
+def step_loss(x: Array, u: Array, labels: Array, repeats: Array, draws: Array, margin: float = 0.0) -> float:
     """The loss of inputs x (M, D) over outputs u (K, D). labels (K,): 1 or 0; repeats (M,) and draws (K,): how often
     each input and each output counts."""
-    f = x @ u.T
+    f = x @ u.T - margin
     return float(np.sum(repeats[:, None] * draws * _softplus(np.where(labels == 1, -f, f))))
 
 
-def step_gradients(x: Array, u: Array, labels: Array, repeats: Array, draws: Array) -> tuple[Array, Array]:
+def step_gradients(
+    x: Array, u: Array, labels: Array, repeats: Array, draws: Array, margin: float = 0.0
+) -> tuple[Array, Array]:
     """The gradients of `step_loss` by x and by u."""
-    df = repeats[:, None] * draws * (1 / (1 + np.exp(-(x @ u.T))) - labels)
+    df = repeats[:, None] * draws * (1 / (1 + np.exp(margin - x @ u.T)) - labels)
     return df @ u, df.T @ x
 
 
@@ -197,6 +203,7 @@ class Model(NamedTuple):
     grams: list[list[int]] | None  # for each word the rows of `inputs` that are its n-grams
     window: int
     negative: int
+    margin: float = 0.0
     cbow: bool = False
     mean: bool = True
     shrink: bool = True
@@ -250,12 +257,21 @@ def _window(model: Model, bags: list[list[int]], center: int, alpha: float, draw
             if word != center:
                 times[word] = times.get(word, 0) + 1
         labels = np.array([1.0] + [0.0] * (len(times) - 1))
-        loss += _step(model, bags, model.outputs, np.array(list(times)), labels, np.array([*times.values()]), alpha)
+        loss += _step(
+            model, bags, model.outputs, np.array(list(times)), labels, np.array([*times.values()]), alpha, model.margin
+        )
     return loss
 
 
 def _step(
-    model: Model, bags: list[list[int]], matrix: Array, rows: Array, labels: Array, times: Array, alpha: float
+    model: Model,
+    bags: list[list[int]],
+    matrix: Array,
+    rows: Array,
+    labels: Array,
+    times: Array,
+    alpha: float,
+    margin: float = 0.0,
 ) -> float:
     """One step of a window. bags: for each input the rows whose mean (or sum) it is."""
     unique: dict[tuple[int, ...], int] = {}
@@ -264,8 +280,8 @@ def _step(
     repeats = np.array([*unique.values()], float)
     x = np.array([model.inputs[list(bag)].sum(0) / (len(bag) if model.mean else 1) for bag in unique])
     u = matrix[rows]
-    loss = step_loss(x, u, labels, repeats, times)
-    dx, du = step_gradients(x, u, labels, repeats, times)
+    loss = step_loss(x, u, labels, repeats, times, margin)
+    dx, du = step_gradients(x, u, labels, repeats, times, margin)
     matrix[rows] -= alpha * du
     for bag, gradient in zip(unique, dx):
         np.subtract.at(model.inputs, list(bag), alpha * (gradient if model.mean else gradient / len(bag)))

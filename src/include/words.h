@@ -29,6 +29,7 @@ typedef struct {
     const int32_t *grams;       /* rows of `inputs` that are a word's n-grams, likewise; or NULL */
     const int64_t *gram_begins; /* (V + 1) */
     uint64_t seed;
+    float margin; /* what negative sampling takes from a score before it is judged */
     int window, negative;
     int cbow, mean, shrink, shared; /* flags, as fastrnn.words.Word2Vec names them */
     int compute_loss;

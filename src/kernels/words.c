@@ -213,6 +213,7 @@ static double run_step(drawing *d, const fr_words_step *step, float rate, fr_wor
             .repeats = step->repeated ? step->repeats : 0,
             .scores = scratch->scores,
             .rate = rate,
+            .margin = softmax ? 0 : model->margin,
             .compute_loss = model->compute_loss,
         };
         if (place == IN_PLACE) {

@@ -80,7 +80,7 @@ typedef struct {
     long stride;
     const float *repeats; /* (M, SLOTS) how often an input counts; NULL where once */
     float *scores;        /* (M + 1, SLOTS) */
-    float rate;
+    float rate, margin;
     int compute_loss;
 } tile_inputs;
 
@@ -96,7 +96,7 @@ static double loss_of(const float *scores, int R, int n, const float *labels, co
     return loss;
 }
 
-/* The scores f = x_m . u_k of R inputs, and from them G = rate * times * (label - s(f)). They go from registers to registers:
+/* The scores f = x_m . u_k - margin of R inputs, and from them G = rate * times * (label - s(f)). They go from registers to registers:
  * to read back what narrower stores have just written would stall. */
 INLINE double errors_of_rows(const tile_inputs *t, int m, int R, float *const *u, int n, const float *labels,
                              const float *times) {
@@ -113,6 +113,7 @@ INLINE double errors_of_rows(const tile_inputs *t, int m, int R, float *const *u
         }
     }
     const int parts = sum_rows(sums, R, scores);
+    UNROLL for (int i = 0; i < parts; i++) scores[i] -= t->margin;
     float *out = t->scores + m * SLOTS;
     double loss = 0;
     if (t->compute_loss) {
