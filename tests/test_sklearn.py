@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -112,6 +113,22 @@ def test_grid_search_clone_pipeline_and_cross_validation():
     assert clone(search.best_estimator_).get_params() == search.best_estimator_.get_params()
     pipe = make_pipeline(FunctionTransformer(lambda a: a * 2), RNNClassifier(**SMALL | {"epochs": 15}))
     assert cross_val_score(pipe, x, y, cv=2).mean() > 0.8
+
+
+def test_grid_search_on_a_dask_cluster():
+    """joblib's other backends send the estimators to processes of their own, as pickles."""
+    distributed = pytest.importorskip("distributed")
+    joblib = pytest.importorskip("joblib")
+    x, y = signs(40, ragged=True)
+    search = GridSearchCV(RNNClassifier(**SMALL | {"epochs": 3}), {"hidden_size": [4, 8]}, cv=2)
+    expected = search.fit(x, y).cv_results_["mean_test_score"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        with cluster, distributed.Client(cluster):
+            with joblib.parallel_backend("dask"):
+                found = search.set_params(n_jobs=2).fit(x, y).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_regressor_of_one_and_of_several_numbers():
