@@ -3,9 +3,10 @@
 Needs `pip install g2p_en --no-deps`.
 
 Its class runs as it is, on the 1,000 most frequent words of Python's own documentation; then its two recurrent methods
-are replaced, then its encoder and decoder. Prints how many pronunciations differ, and seconds in the recurrent part and in
-all, interleaved. The recurrent part of the last includes what the decoder does between two steps: output layer, choice of
-a phoneme and its vector. nltk and inflect, which other parts of it need, are stood in for: the weights are in the package.
+are replaced, then its encoder and decoder. Prints how many pronunciations differ, and seconds in the recurrent part and
+in all, interleaved. The recurrent part of the last includes what the decoder does between two steps: output layer,
+choice of a phoneme and its vector. nltk and inflect, which other parts of it need, are stood in for: the weights are in
+the package.
 """
 
 import re
@@ -183,7 +184,9 @@ def main():
             print(f"  {name}: NumPy {a:.3f} s, fastrnn {b:.3f} s, {a / b:.1f} times as fast")
     batch, seconds = min((together(fast["two methods"], spoken) for _ in range(5)), key=lambda pair: pair[1])
     same = "the same" if batch == said[plain] else "other"
-    print(f"all words in one batch: {same} pronunciations, recurrent part {seconds:.3f} s, {best[plain][0] / seconds:.1f}")
+    print(
+        f"all words in one batch: {same} pronunciations, recurrent part {seconds:.3f} s, {best[plain][0] / seconds:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -125,3 +125,103 @@ def test_what_does_not_fit_is_said():
             LSTM.from_gates(**given)
     with pytest.raises(TypeError, match="unexpected keyword|missing"):
         LSTM.from_gates(i=gates["i"], j=gates["f"], f=gates["f"], o=gates["o"])
+
+
+def gates_of_all(layer, letters, peephole=False, transposed=False):
+    """A list for each gate, forward before backward of each level; peepholes; projections."""
+    suffixes = [f"_l{k}{end}" for k in range(layer.num_layers) for end in ("", "_reverse")[: 1 + layer.bidirectional]]
+    gates = {letter: [] for letter in sorted(letters)}
+    for suffix in suffixes:
+        for k, letter in enumerate(letters):
+            names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if layer.bias else ()))
+            parts = [layer.params[name + suffix][k * H : (k + 1) * H] for name in names]
+            gates[letter].append(tuple(part.T if transposed else part for part in parts))
+    peepholes = (
+        [dict(zip("ifo", np.split(layer.params[f"weight_peephole{s}"], 3))) for s in suffixes] if peephole else []
+    )
+    projections = [layer.params[f"weight_hr{s}"] for s in suffixes if f"weight_hr{s}" in layer.params]
+    return gates, peepholes, [hr.T if transposed else hr for hr in projections]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("levels, bidirectional", [(1, True), (2, False), (3, True)])
+@pytest.mark.parametrize("make, letters", [(RNN, "h"), (GRU, "rzn"), (LSTM, "ifgo")])
+def test_levels_and_directions_as_lists(make, letters, levels, bidirectional, bias, transposed):
+    layer = make(D, H, levels, bidirectional=bidirectional, bias=bias, rng=1)
+    gates, _, _ = gates_of_all(layer, letters, transposed=transposed)
+    made = make.from_gates(**gates, bidirectional=bidirectional, transposed=transposed)
+    assert (made.num_layers, made.bidirectional, made.bias) == (levels, bidirectional, bias)
+    assert made.state_dict().keys() == layer.state_dict().keys()
+    assert np.array_equal(made(X)[0], layer(X)[0])
+    if levels == 2:
+        assert make.from_gates(**gates, num_layers=2, transposed=transposed).num_layers == 2
+
+
+def test_peepholes_projections_and_forget_biases_of_several_levels():
+    layer = LSTM(D, H, 2, bidirectional=True, peephole=True, proj_size=3, rng=1)
+    for transposed in (False, True):
+        gates, peepholes, hr = gates_of_all(layer, "ifgo", True, transposed)
+        options = {"bidirectional": True, "transposed": transposed, "peepholes": peepholes, "weight_hr": hr}
+        made = LSTM.from_gates(**gates, **options)
+        assert np.array_equal(made(X)[0], layer(X)[0])
+    started = LSTM.from_gates(**gates, **options, forget_bias=1.0)
+    for name, value in layer.params.items():
+        added = 1.0 if name.startswith("bias_ih") else 0.0
+        np.testing.assert_allclose(started.params[name][H : 2 * H], value[H : 2 * H] + added, rtol=1e-6)
+
+
+def test_turned_update_gates_of_several_levels():
+    layer = GRU(D, H, 2, rng=1)
+    gates, _, _ = gates_of_all(layer, "rzn")
+    turned = gates | {"z": [tuple(-part for part in gate) for gate in gates["z"]]}
+    assert np.array_equal(GRU.from_gates(**turned, invert_z=True)(X)[0], layer(X)[0])
+
+
+def test_nested_lists_are_weights_of_one_level():
+    layer = RNN(D, H, rng=1, dtype="float64")
+    gate = [layer.params[f"{name}_l0"].tolist() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    for h in (gate, [gate], [tuple(gate)]):
+        assert np.array_equal(RNN.from_gates(h=h)(X.astype(float))[0], layer(X.astype(float))[0])
+
+
+def test_lists_that_do_not_fit_together():
+    gates, _, _ = gates_of_all(LSTM(D, H, 2, bidirectional=True, rng=1), "ifgo")
+    one = {name: gate[:2] for name, gate in gates.items()}
+    deep, _, _ = gates_of_all(LSTM(D, H, 2, rng=1), "ifgo")
+    bare, _, _ = gates_of_all(LSTM(D, H, 2, bias=False, rng=1), "ifgo")
+    cases = [
+        (gates, {}, r"^gates\[1\]: expected weight_ih of shape \(4, 4\) in each gate, got \(4, 2\)$"),
+        (
+            deep,
+            {"bidirectional": True},
+            r"^gates\[1\]: expected weight_ih of shape \(4, 2\) in each gate, got \(4, 4\)$",
+        ),
+        (
+            {name: gate[:3] for name, gate in gates.items()},
+            {"bidirectional": True},
+            "^bidirectional: .* even length, got 3$",
+        ),
+        (
+            gates,
+            {"bidirectional": True, "num_layers": 4},
+            "^num_layers: expected 2, as these are the gates of 2 levels",
+        ),
+        (
+            gates | {"g": gates["g"][:3]},
+            {},
+            "^g: expected a list of 4 like f, got 3$|^g: expected a list of 4 like i, got 3$",
+        ),
+        (gates | {"o": gates["o"][0]}, {}, "^o: expected a list of 4 like i, got one$"),
+        (one | {"f": [one["f"][0], gates["f"][2]]}, {}, r"^f\[1\]: expected weight_ih of shape \(4, 2\), got \(4, 8\)"),
+        (
+            {name: [deep[name][0], bare[name][1]] for name in deep},
+            {},
+            r"^gates\[1\]: expected .*bias_hh like gates\[0\], got",
+        ),
+        (deep, {"peepholes": [dict.fromkeys("ifo", np.zeros(H))]}, "^peepholes: expected a list of 2, .* got 1$"),
+        (deep, {"weight_hr": np.zeros((3, H))}, "^weight_hr: expected a list of 2, .* got ndarray$"),
+    ]
+    for given, options, words in cases:
+        with pytest.raises(ValueError, match=words):
+            LSTM.from_gates(**given, **options)

@@ -189,6 +189,7 @@ def test_what_fastrnn_does_not_have_is_refused(tmp_path):
         "recurrent_activation: expected": L.GRU(H, recurrent_activation="tanh"),
         "got Conv1D": L.Conv1D(3, 2),
         "go_backwards": L.GRU(H, go_backwards=True, return_sequences=True),
+        "zero_output_for_mask: expected False": L.LSTM(H, return_sequences=True, zero_output_for_mask=True),
     }
     for words, layer in cases.items():
         layer(x)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -112,6 +113,21 @@ def test_grid_search_clone_pipeline_and_cross_validation():
     assert clone(search.best_estimator_).get_params() == search.best_estimator_.get_params()
     pipe = make_pipeline(FunctionTransformer(lambda a: a * 2), RNNClassifier(**SMALL | {"epochs": 15}))
     assert cross_val_score(pipe, x, y, cv=2).mean() > 0.8
+
+
+def test_grid_search_on_a_dask_cluster():
+    """joblib's other backends send the estimators to processes of their own, as pickles."""
+    distributed = pytest.importorskip("distributed")
+    joblib = pytest.importorskip("joblib")
+    x, y = signs(40, ragged=True)
+    search = GridSearchCV(RNNClassifier(**SMALL | {"epochs": 3}), {"hidden_size": [4, 8]}, cv=2)
+    expected = search.fit(x, y).cv_results_["mean_test_score"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        with cluster, distributed.Client(cluster), joblib.parallel_backend("dask"):
+            found = search.set_params(n_jobs=2).fit(x, y).cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_regressor_of_one_and_of_several_numbers():
@@ -348,3 +364,61 @@ def test_columns_and_words_that_are_no_numbers():
         model.fit(frame["load"].where(frame["load"] < 100))
     with pytest.raises(ValueError, match="X: expected sequences of numbers, got words"):
         RNNTagger(**SMALL).fit([["the", "cat"], ["a"]], [["D", "N"], ["D"]])
+
+
+def spelled(N=120, seed=0):
+    """Tokens 0..5 of any lengths. A tag says whether a token repeats the one before, a label whether the first is odd."""
+    rng = np.random.default_rng(seed)
+    x = [rng.integers(0, 6, T) for T in rng.integers(3, 9, N)]
+    tags = [["same" if t and row[t] == row[t - 1] else "new" for t in range(len(row))] for row in x]
+    return x, tags, np.array(["odd" if row[0] % 2 else "even" for row in x])
+
+
+def test_tokens_have_vectors_that_are_learned():
+    x, tags, labels = spelled()
+    options = SMALL | {"epochs": 60, "learning_rate": 0.02, "embedding": (6, 4)}
+    tagger = RNNTagger(**options).fit(x[:100], tags[:100])
+    assert tagger.score(x[100:], tags[100:]) > 0.9
+    assert tagger.model_.layers[0].params["weight"].shape == (6, 4)
+    classifier = RNNClassifier(**options).fit(x[:100], labels[:100])
+    assert classifier.score(x[100:], labels[100:]) > 0.9
+    same = np.stack([row[:3] for row in x])
+    wide = RNNClassifier(**options).fit(same[:100], labels[:100])
+    assert np.array_equal(wide.predict(same.astype(float)), wide.predict(same))
+    assert np.array_equal(pickle.loads(pickle.dumps(wide)).predict(same), wide.predict(same))
+    regressor = RNNRegressor(**options).fit(same, same[:, 0].astype(float))
+    assert regressor.score(same, same[:, 0]) > 0.8
+
+
+def test_tokens_that_an_embedding_does_not_have():
+    x, _, labels = spelled(20)
+    model = RNNClassifier(**SMALL | {"epochs": 1, "embedding": (6, 4)})
+    cases = [
+        ([*x[:-1], np.array([1, 6])], ValueError, r"^X: expected tokens 0\.\.5 by embedding, got values from 1 to 6$"),
+        ([*x[:-1], np.array([-1])], ValueError, r"^X: expected tokens 0\.\.5 by embedding"),
+        ([*x[:-1], np.array([0.5])], TypeError, "^X: expected whole numbers, as embedding is given, got float64$"),
+        (
+            np.zeros((20, 3, 2), int),
+            ValueError,
+            r"^X: expected tokens of shape \(N, T\), as embedding is given, got \(20, 3, 2\)",
+        ),
+        ([*(row[:, None] for row in x[:-1]), np.zeros((5, 1))], ValueError, r"^X: expected tokens of shape \(T_i,\)"),
+    ]
+    for given, error, words in cases:
+        with pytest.raises(error, match=words):
+            model.fit(given, labels)
+    for embedding in (6, (6,), (0, 4), (6, 0.5)):
+        with pytest.raises((ValueError, TypeError), match="^embedding"):
+            clone(model).set_params(embedding=embedding).fit(x, labels)
+    model.fit(x, labels)
+    with pytest.raises(ValueError, match=r"^X: expected tokens 0\.\.5"):
+        model.predict([np.array([7, 1])])
+
+
+def test_a_fit_to_sequences_forgets_how_long_those_of_an_array_were():
+    x, y = signs(40)
+    model = RNNClassifier(**SMALL | {"epochs": 1}).fit(x, y)
+    with pytest.raises(ValueError, match="features"):
+        model.predict(x[:, :5])
+    model.fit([row[: 3 + k % 4] for k, row in enumerate(x)], y)
+    assert model.predict(x[:, :5]).shape == (40,)

@@ -8,7 +8,7 @@ from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, set_state_of
 from fastrnn._native._chooser cimport Chooser
 from fastrnn._native._runtime cimport LONG_CALL, Workspace, new_workspace, own_watch, raise_signal, stops, was_stopped
 from fastrnn._native._sequence cimport EVERY_PHASE, NO_PHASE, projected_steps, run_forward, type_of_weights, whole_cost
-from fastrnn._native._subset cimport overlap, row_indices, tokens_of
+from fastrnn._native._subset cimport embed, overlap, row_indices, tokens_of
 from fastrnn._native.kernels cimport *
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
@@ -186,30 +186,12 @@ cdef class Chain:
             raise ValueError(f"frames[{id!r}]: expected {wanted}, got shape {frame.shape} of {frame.dtype}")
         x[i] = frame
 
-    cdef cnp.ndarray _embed(self, x):
-        """The vectors of tokens (N,). NumPy takes 6 us to check and take one, as long as many a step."""
-        cdef cnp.ndarray tokens = x if cnp.PyArray_CheckExact(x) else np.asarray(x)
-        cdef long n, V = cnp.PyArray_DIM(self.embedding, 0)
-        cdef size_t width = self.D * self.itemsize
-        cdef const int64_t *at = <const int64_t *>cnp.PyArray_DATA(tokens)
-        cdef bint plain = cnp.PyArray_TYPE(tokens) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(tokens) and (
-            cnp.PyArray_NDIM(tokens) == 1 and cnp.PyArray_DIM(tokens, 0) == self.N)
-        for n in range(self.N if plain else 0):
-            plain = plain and 0 <= at[n] < V
-        if not plain:  # to be converted or refused
-            tokens = tokens_of(self.embedding, x, 1, self.N)
-            return np.take(self.embedding, tokens, axis=0, out=self.embedded)
-        for n in range(self.N):
-            memcpy(<char *>cnp.PyArray_DATA(self.embedded) + n * width,
-                   <const char *>cnp.PyArray_DATA(self.embedding) + at[n] * width, width)
-        return self.embedded
-
     cdef cnp.ndarray _step(self, x, cnp.ndarray out):
         cdef cnp.ndarray x_
         cdef fr_series xs, ys
         cdef bint flat = False
         if self.embedding is not None:
-            x_ = self._embed(x)
+            x_ = embed(self.embedding, x, self.embedded)
         else:
             if not (type(x) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>x) == self.typenum and cnp.PyArray_IS_C_CONTIGUOUS(x)
                     and cnp.PyArray_ISBEHAVED_RO(x)):

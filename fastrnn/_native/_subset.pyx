@@ -50,6 +50,21 @@ cdef cnp.ndarray tokens_of(cnp.ndarray embedding, x, int ndim, long N):
     return tokens
 
 
+cdef cnp.ndarray embed(cnp.ndarray embedding, x, cnp.ndarray embedded):
+    """The vectors of tokens (N,) in `embedded` (N, D). NumPy takes 6 us to check and take one, as long as many a step."""
+    cdef cnp.ndarray tokens = x if cnp.PyArray_CheckExact(x) else np.asarray(x)
+    cdef long n, N = cnp.PyArray_DIM(embedded, 0), V = cnp.PyArray_DIM(embedding, 0)
+    cdef const int64_t *at = <const int64_t *>cnp.PyArray_DATA(tokens)
+    cdef bint plain = cnp.PyArray_TYPE(tokens) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(tokens) and (
+        cnp.PyArray_NDIM(tokens) == 1 and cnp.PyArray_DIM(tokens, 0) == N)
+    for n in range(N if plain else 0):
+        plain = plain and 0 <= at[n] < V
+    if not plain:  # to be converted or refused
+        return np.take(embedding, tokens_of(embedding, x, 1, N), axis=0, out=embedded)
+    take_rows(<char *>cnp.PyArray_DATA(embedded), <const char *>cnp.PyArray_DATA(embedding), at, N, cnp.PyArray_STRIDE(embedding, 0))
+    return embedded
+
+
 cdef void take_rows(char *to, const char *from_, const int64_t *rows, long n, size_t bytes) noexcept nogil:
     cdef long i
     for i in range(n):

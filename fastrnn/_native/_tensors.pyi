@@ -6,7 +6,7 @@ from typing import Any
 from ._stack import Stack
 
 class TensorCalls:
-    """The calls of one module, the weights of which are those of a `Stack`; None for what has to be looked at closer."""
+    """The calls of one module, the weights of which are those of a `Stack`; None for what has to be looked at."""
 
     def __init__(
         self,

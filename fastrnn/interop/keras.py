@@ -305,6 +305,11 @@ def _recurrent(
         raise UnsupportedLayer(
             f"{where}: go_backwards: expected False with return_sequences or in Bidirectional, got True"
         )
+    if config.get("zero_output_for_mask") and len(halves) == 1:  # Keras itself sets it in Bidirectional
+        raise UnsupportedLayer(
+            f"{where}: zero_output_for_mask: expected False, got True; set it to False, and multiply what comes out by "
+            "the mask"
+        )
     sequences = bool(config.get("return_sequences"))
     kernel, bias = halves[0][0], bool(config.get("use_bias", True))
     make: Any = {"SimpleRNN": layers.RNN, "GRU": layers.GRU, "LSTM": layers.LSTM}[kind]

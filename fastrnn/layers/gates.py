@@ -93,17 +93,68 @@ def _sizes(name: str, gate: Mapping[str, Array], transposed: bool) -> tuple[int,
     return H, D, P
 
 
-def make_layer(cls: Any, params: dict[str, Array], G: int, options: dict[str, Any]) -> Any:
-    """The layer of one level and direction with these parameters, named without their "_l0"."""
-    for name, one in (("num_layers", 1), ("bidirectional", False), ("bias", "bias_ih" in params)):
-        if options.pop(name, one) != one:
-            raise ValueError(
-                f"{name}: expected {one}, as these are the gates of one level and direction with its biases"
-            )
-    weight = params["weight_ih"]
+def levels_of(gates: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The gates of each level and direction, named i[0], i[1], ... where each gate is a list of several: see
+    `LSTM.from_gates`. Raises ValueError where such lists are not equally long."""
+    several = {name: len(gate) for name, gate in gates.items() if _is_several(gate)}
+    if not several:
+        return [dict(gates)]
+    first = next(iter(several))
+    for name in gates:
+        if several.get(name) != several[first]:
+            got = f"{several[name]}" if name in several else "one"
+            raise ValueError(f"{name}: expected a list of {several[first]} like {first}, got {got}")
+    return [{f"{name}[{k}]": gates[name][k] for name in gates} for k in range(several[first])]
+
+
+def _is_several(gate: Any) -> bool:
+    """Whether this is a list of gates, not one: weights may be nested lists themselves."""
+    if not isinstance(gate, Sequence) or not gate:
+        return False
+    return isinstance(gate[0], Mapping) or (
+        isinstance(gate[0], Sequence) and bool(gate[0]) and np.ndim(gate[0][0]) == 2
+    )
+
+
+def for_each(name: str, given: Any, levels: list[dict[str, Any]]) -> list[Any]:
+    """What goes with the gates of each level and direction: a list, where these came in lists."""
+    if given is None or "[" not in next(iter(levels[0])):
+        return [given] * len(levels)
+    if not isinstance(given, (list, tuple)) or len(given) != len(levels):
+        got = f"{len(given)}" if isinstance(given, (list, tuple)) else type(given).__name__
+        raise ValueError(f"{name}: expected a list of {len(levels)}, one for each level and direction, got {got}")
+    return list(given)
+
+
+def make_layer(cls: Any, levels: list[dict[str, Array]], G: int, options: dict[str, Any]) -> Any:
+    """The layer with the parameters of each level and direction, forward before backward, named without their "_l0"."""
+    first, count = levels[0], len(levels)
+    S = 2 if options.get("bidirectional") else 1
+    if count % S:
+        raise ValueError(
+            f"bidirectional: expected gates of both directions of each level, as lists of an even length, got {count}"
+        )
+    for name, value in (("num_layers", count // S), ("bias", "bias_ih" in first)):
+        if options.pop(name, value) != value:
+            what = "one level and direction with its biases" if count == 1 else f"{count // S} levels with their biases"
+            raise ValueError(f"{name}: expected {value}, as these are the gates of {what}")
+    weight, P = first["weight_ih"], first["weight_hh"].shape[1]
+    H = len(weight) // G
+    for k, params in enumerate(levels):
+        D = weight.shape[1] if k < S else S * P
+        if params.keys() != first.keys():
+            raise ValueError(f"gates[{k}]: expected {', '.join(first)} like gates[0], got {', '.join(params)}")
+        for name, shape in (("weight_ih", (H, D)), ("weight_hh", (H, P))):
+            got = len(params[name]) // G, params[name].shape[1]
+            if got != shape:
+                raise ValueError(f"gates[{k}]: expected {name} of shape {shape} in each gate, got {got}")
     dtype = options.pop("dtype", weight.dtype if weight.dtype == np.float64 else np.float32)
-    layer = cls(weight.shape[1], len(weight) // G, bias="bias_ih" in params, dtype=dtype, **options)
-    named = {f"{name}_l0": value for name, value in params.items()}
+    layer = cls(weight.shape[1], H, count // S, bias="bias_ih" in first, dtype=dtype, **options)
+    named = {
+        f"{name}_l{k // S}{'_reverse' if k % S else ''}": value
+        for k, params in enumerate(levels)
+        for name, value in params.items()
+    }
     learned = {name: layer.params[name] for name in layer.params if name.startswith("initial_")}
     layer.load_state_dict(named | learned)
     return layer

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from .._validate import GateActivation, Nonlinearity, check_number, check_size
 from ..functional.spec import CellSpec
-from .gates import make_layer, read_gates, read_peepholes
+from .gates import for_each, levels_of, make_layer, read_gates, read_peepholes
 from .merge import Merge
 from .stacked import RecurrentLayer
 
@@ -81,8 +80,8 @@ class RNN(RecurrentLayer):
 
     @classmethod
     def from_gates(cls, *, h: Any, transposed: bool = False, **options: Any) -> RNN:
-        """A layer of one level and direction from the weights of its one gate, h: see `LSTM.from_gates`."""
-        layer: RNN = make_layer(cls, read_gates({"h": h}, transposed), 1, options)
+        """A layer from the weights of its one gate, h, or of a list of them: see `LSTM.from_gates`."""
+        layer: RNN = make_layer(cls, [read_gates(gates, transposed) for gates in levels_of({"h": h})], 1, options)
         return layer
 
 
@@ -142,17 +141,18 @@ class GRU(RecurrentLayer):
     def from_gates(
         cls, *, r: Any, z: Any, n: Any, transposed: bool = False, invert_z: bool = False, **options: Any
     ) -> GRU:
-        """A layer of one level and direction from the weights of each gate: see `LSTM.from_gates`.
+        """A layer from the weights of each gate, or lists of them: see `LSTM.from_gates`.
 
         r: reset, z: update, n: candidate. invert_z: for weights of the form h_t = (1 - z) h_{t-1} + z n, in which z
             lets the new in; here it keeps the old, h_t = (1 - z) n + z h_{t-1}. A single bias of n counts as bias_ih.
         """
-        params = read_gates({"r": r, "z": z, "n": n}, transposed)
+        levels = [read_gates(gates, transposed) for gates in levels_of({"r": r, "z": z, "n": n})]
         if invert_z:  # sigmoid(-a) = 1 - sigmoid(a), of the hard ones too
-            for value in params.values():
-                H = len(value) // 3
-                value[H : 2 * H] *= -1
-        layer: GRU = make_layer(cls, params, 3, options)
+            for params in levels:
+                for value in params.values():
+                    H = len(value) // 3
+                    value[H : 2 * H] *= -1
+        layer: GRU = make_layer(cls, levels, 3, options)
         return layer
 
 
@@ -253,30 +253,37 @@ class LSTM(RecurrentLayer):
         o: Any,
         transposed: bool = False,
         forget_bias: float = 0.0,
-        peepholes: Mapping[str, Any] | None = None,
+        peepholes: Any = None,
         weight_hr: Any = None,
         **options: Any,
     ) -> LSTM:
-        """A layer of one level and direction from the weights of each gate, whatever their order elsewhere.
+        """A layer from the weights of each gate, whatever their order elsewhere.
 
         i, f, g, o: input, forget, candidate and output gate, each (weight_ih (H, D), weight_hh (H, P)), with a bias
             (H,) or bias_ih and bias_hh behind them; or a dict with these names, "bias" for a single one.
         transposed: matrices are (D, H) and (P, H), as in Keras and where x stands in front of them.
         forget_bias: what the other program adds to f's bias when it runs, such as 1.0 in TensorFlow 1 and Haiku.
         peepholes: {"i": (H,), "f": (H,), "o": (H,)}. weight_hr: the projection, (P, H), transposed (H, P).
+        Several levels: a list of these for each gate, peepholes and weight_hr, level by level; with bidirectional=True
+            that of the forward direction before that of the backward one.
         options: those of the constructor, but for sizes and `bias`. dtype: that of the weights if it is None.
         Raises TypeError and ValueError that name the gate and what about it does not fit.
         """
-        params = read_gates({"i": i, "f": f, "g": g, "o": o}, transposed)
-        H = len(params["weight_ih"]) // 4
-        if forget_bias:
-            for name in ("bias_ih", "bias_hh"):
-                params.setdefault(name, np.zeros(4 * H, params["weight_ih"].dtype))
-            params["bias_ih"][H : 2 * H] += check_number("forget_bias", forget_bias)
-        if peepholes is not None:
-            params["weight_peephole"] = read_peepholes(peepholes, H)
-        if weight_hr is not None:
-            hr = np.asarray(weight_hr).T if transposed else np.asarray(weight_hr)
-            params["weight_hr"], options["proj_size"] = hr, len(hr)
-        layer: LSTM = make_layer(cls, params, 4, {"peephole": peepholes is not None, **options})
+        levels = levels_of({"i": i, "f": f, "g": g, "o": o})
+        peeps, projections = for_each("peepholes", peepholes, levels), for_each("weight_hr", weight_hr, levels)
+        read = []
+        for gates, peephole, projection in zip(levels, peeps, projections):
+            params = read_gates(gates, transposed)
+            H = len(params["weight_ih"]) // 4
+            if forget_bias:
+                for name in ("bias_ih", "bias_hh"):
+                    params.setdefault(name, np.zeros(4 * H, params["weight_ih"].dtype))
+                params["bias_ih"][H : 2 * H] += check_number("forget_bias", forget_bias)
+            if peephole is not None:
+                params["weight_peephole"] = read_peepholes(peephole, H)
+            if projection is not None:
+                hr = np.asarray(projection).T if transposed else np.asarray(projection)
+                params["weight_hr"], options["proj_size"] = hr, len(hr)
+            read.append(params)
+        layer: LSTM = make_layer(cls, read, 4, {"peephole": peepholes is not None, **options})
         return layer

@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from .. import optim
 from .._native import get_num_threads, set_num_threads
-from .._validate import check_plain, plain
-from ..layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, Sequential
+from .._validate import check_plain, check_size, plain
+from ..layers import GRU, LSTM, RNN, Dropout, Embedding, LastStep, Linear, Sequential
 from ..trainer import Trainer
 from ..trainer.callbacks import EarlyStopping
 
@@ -36,12 +36,14 @@ class RNNEstimator(BaseEstimator):
         data has not improved for n_iter_no_change epochs, and the weights are then those of the best epoch.
     optimizer: a name of `fastrnn.optim` or an Optimizer's name; learning_rate, weight_decay (of names that have it).
     clip_norm: limit of the gradients' norm. standardize: bring each feature to mean 0 and deviation 1 first.
+    embedding: None, or (V, E) for X of tokens, whole numbers 0..V-1 that stand for words or letters: each has a vector
+        of E numbers, which is learned. None reads whole numbers as numbers, one feature.
     warm_start: a further `fit` goes on from the weights of the one before.
     n_jobs: threads of a call; None leaves fastrnn's own number. verbose: 1 shows a progress bar for each epoch.
 
     X: (N, T, D), or (N, T) for series of one feature, in anything that converts to floats, or a list of N sequences
-    (T_i, D) or (T_i,) of any lengths. Attributes after fit: model_ (a Sequential), history_ (a dict of lists),
-    n_features_in_ (of an array: X.shape[1]).
+    (T_i, D) or (T_i,) of any lengths; with an embedding (N, T), or a list of (T_i,). Attributes after fit: model_ (a
+    Sequential), history_ (a dict of lists), n_features_in_ (of an array: X.shape[1]).
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class RNNEstimator(BaseEstimator):
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
         standardize: bool = True,
+        embedding: tuple[int, int] | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -79,6 +82,7 @@ class RNNEstimator(BaseEstimator):
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.standardize = standardize
+        self.embedding = embedding
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -92,9 +96,10 @@ class RNNEstimator(BaseEstimator):
     def _read(self, X: Any, *, reset: bool) -> Any:
         """X as float32 (N, T, D), or a list of (T_i, D). Raises ValueError for what is neither."""
         check_plain("X", X)
+        if self.embedding is not None:
+            return self._read_tokens(X, reset=reset)
         if _is_ragged(X):
-            if not reset:
-                check_is_fitted(self, "model_")
+            self._start_ragged(reset)
             data: Any = _sequences(X)
         else:
             data = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True, ensure_min_samples=1)
@@ -112,6 +117,20 @@ class RNNEstimator(BaseEstimator):
         if isinstance(data, list):
             return [((x - self._mean) / self._deviation).astype(np.float32) for x in data]
         return ((data - self._mean) / self._deviation).astype(np.float32)
+
+    def _start_ragged(self, reset: bool) -> None:
+        if not reset:
+            check_is_fitted(self, "model_")
+        else:  # an earlier fit may have been to an array
+            self.__dict__.pop("n_features_in_", None)
+
+    def _read_tokens(self, X: Any, *, reset: bool) -> Any:
+        """X as int64 (N, T), or a list of (T_i,). Raises TypeError and ValueError for other than tokens."""
+        V, self._input_size = _sizes(self.embedding)
+        if _is_ragged(X):
+            self._start_ragged(reset)
+            return [_tokens(plain("X", x), V, 1) for x in X]
+        return _tokens(validate_data(self, X, reset=reset, dtype=None, ensure_min_samples=1, allow_nd=True), V, 2)
 
     def _start_scaling(self, data: Any) -> None:
         rows = np.concatenate(data) if isinstance(data, list) else data.reshape(-1, data.shape[-1])
@@ -141,7 +160,9 @@ class RNNEstimator(BaseEstimator):
             **options,
         )
         width = self.hidden_size * (2 if self.bidirectional else 1)
+        first = [] if self.embedding is None else [Embedding(*_sizes(self.embedding), rng=rng)]
         return Sequential(
+            *first,
             layer,
             *([] if per_step else [LastStep(batch_first=True)]),
             *([Dropout(self.dropout, rng=rng)] if self.dropout else []),
@@ -244,14 +265,33 @@ def _is_ragged(X: Any) -> bool:
     return isinstance(X, np.ndarray) or any(getattr(x, "ndim", 0) == 2 for x in X) or len({len(x) for x in X}) > 1
 
 
+def _sizes(embedding: Any) -> tuple[int, int]:
+    if not isinstance(embedding, (tuple, list)) or len(embedding) != 2:
+        raise ValueError(f"embedding: expected None or (V, E), how many tokens and numbers for each, got {embedding!r}")
+    V, E = embedding
+    return check_size("embedding[0]", V), check_size("embedding[1]", E)
+
+
+def _tokens(x: Array, V: int, ndim: int) -> Array:
+    """Whole numbers 0..V-1 as int64; floats that are whole are taken, as tables often have them."""
+    shape = "(N, T)" if ndim == 2 else "(T_i,)"
+    if x.ndim != ndim or (not x.size and ndim == 2):
+        raise ValueError(f"X: expected tokens of shape {shape}, as embedding is given, got {x.shape}")
+    whole = x.dtype.kind in "iu" or not x.size or (x.dtype.kind == "f" and bool((x == np.floor(x)).all()))
+    if not whole:
+        raise TypeError(f"X: expected whole numbers, as embedding is given, got {x.dtype}")
+    if x.size and not 0 <= x.min() <= x.max() < V:
+        raise ValueError(f"X: expected tokens 0..{V - 1} by embedding, got values from {x.min()} to {x.max()}")
+    return x.astype(np.int64)
+
+
 def _sequences(X: Any) -> list[Array]:
     """Each as float32 (T_i, D). An empty one does not tell its D."""
     options: dict[str, Any] = {"dtype": np.float32, "ensure_2d": False, "allow_nd": True, "ensure_min_samples": 0}
     parts = [plain("X", x) for x in X]
     if any(part.dtype.kind in "SU" for part in parts):
         raise ValueError(
-            "X: expected sequences of numbers, got words; encode them as vectors, or number them for a Trainer of a "
-            "model that begins with an Embedding"
+            "X: expected sequences of numbers, got words; number them, with embedding=(V, E), or encode them as vectors"
         )
     sequences = [check_array(part, **options) for part in parts]
     sequences = [x[:, None] if x.ndim == 1 and len(x) else x for x in sequences]

@@ -144,9 +144,11 @@ sequence.register_autograd(_differentiate, setup_context=_keep)
 
 
 def in_graph(module: Any, input: Any, hx: Any, noise_of: Any) -> Any:
-    """What module(input, hx) returns, as an operator of the graph that torch.compile is making; a str, why not, where that
-    is for torch's own forward to do: what is no CPU tensor of float32 or float64, packed sequences, autocast, torch.export,
-    and wrong shapes, which torch refuses."""
+    """What module(input, hx) returns, as an operator of the graph that torch.compile is making.
+
+    A str, why not, where that is for torch's own forward to do: what is no CPU tensor of float32 or float64, packed
+    sequences, autocast, torch.export, and wrong shapes, which torch refuses.
+    """
     if torch.compiler.is_exporting():
         return "torch.export"
     if torch.is_autocast_enabled("cpu"):

@@ -1,7 +1,7 @@
 """How many calls the kernels took, how many fell back to torch's own code, and why.
 
-Design: most reasons concern a call, and programs live on them: these are counted in silence. Those of ADVICE concern a whole
-program, which runs as if it had no fastrnn: of each one warning, once in a process.
+Design: most reasons concern a call, and programs live on them: these are counted in silence. Those of ADVICE concern a
+whole program, which runs as if it had no fastrnn: of each one warning, once in a process.
 """
 
 from __future__ import annotations
