@@ -14,13 +14,10 @@ what it leaves of its own the next save removes. A file that is replaced keeps i
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import re
-import shutil
 import stat
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -30,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _state
+from ._files import replace_file
 from .layers import Module, build
 
 Array = NDArray[Any]
@@ -101,67 +99,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], config: Map
     text = json.dumps(config)
     header = {"version": VERSION, "crc32": _checksum(text, arrays), "config": text}
     data = save(arrays, metadata={"fastrnn": json.dumps(header)})
-    path = os.path.realpath(os.fsdecode(path))  # through a link, to the file it stands for
-    replaced = os.path.exists(path)
-    if replaced and not os.path.isfile(path):
-        raise OSError(f"{path}: expected a place for a file, got a folder, a device or a pipe")
-    _remove_unfinished(path)
-    unfinished = f"{path}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
-    _writing.add(unfinished)
-    try:
-        # The new file is never, not for a moment, readable for more users than the one that it replaces.
-        with open(unfinished, "xb", opener=_private if replaced else None) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replaced:
-            shutil.copymode(path, unfinished)
-        os.replace(unfinished, path)
-        _sync_folder(os.path.dirname(path))
-    except BaseException:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
-        raise
-    finally:
-        _writing.discard(unfinished)
-
-
-_writing: set[str] = set()
-"""What saves of this process are at. In a container each run may be process 1, so an old file may have its number."""
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_folder(folder: str) -> None:
-    """Let the new name outlive a loss of power too, where the system can do that to a folder."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _remove_unfinished(path: str) -> None:
-    """Remove what saves of processes that were killed left beside `path`."""
-    for found in glob.glob(f"{glob.escape(path)}.*-*.tmp"):
-        process = found[len(path) + 1 :].partition("-")[0]
-        if not process.isdigit() or found in _writing or (int(process) != os.getpid() and _runs(int(process))):
-            continue
-        with contextlib.suppress(FileNotFoundError):  # another save was faster
-            os.unlink(found)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    replace_file(path, data)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -181,9 +119,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
             arrays = {} if entry is None else {key: np.array(file.get_tensor(key)) for key in list(file.keys())}
     except (SafetensorError, TypeError, ValueError) as error:
         got = _whose(name) or _cut_short(name) or f"a damaged or foreign file ({error})"
-        raise ValueError(f"{name}: expected a fastrnn checkpoint, got {got}") from error
+        kind = ValueError if got.startswith("a file that is cut short") else Foreign
+        raise kind(f"{name}: expected a fastrnn checkpoint, got {got}") from error
     if entry is None:
-        raise ValueError(
+        raise Foreign(
             f"{name}: expected a fastrnn checkpoint, got a safetensors file of another program; "
             "layer.load_state_dict(safetensors.numpy.load_file(path)) takes weights of the same names"
         )
@@ -204,6 +143,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: expected a fastrnn checkpoint, got a damaged one: {error}") from error
+
+
+class Foreign(ValueError):
+    """A file that fastrnn did not write, as far as one can see."""
 
 
 class _Newer(ValueError):

@@ -169,3 +169,82 @@ def test_what_cannot_be_written_is_refused(tmp_path, capsys):
     assert "No such file" in fails(capsys, tmp_path / "none.safetensors", tmp_path / "b.pt")
     path.write_bytes(b"nonsense")
     assert "cannot be read" in fails(capsys, path, tmp_path / "b.keras")
+
+
+# ---- Files that cannot be written, or not be read ----
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "onnx", "keras"])
+def test_an_earlier_file_outlives_a_failure(suffix, tmp_path, capsys, monkeypatch):
+    for package in {"pt": ["torch"], "onnx": ["onnx"], "keras": ["h5py"]}.get(suffix, []):
+        pytest.importorskip(package)
+    write_tensors(tmp_path / "a.safetensors", MAKERS["gru"]().state_dict())
+    there = tmp_path / f"b.{suffix}"
+    there.write_bytes(b"earlier")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "No space left" in fails(capsys, tmp_path / "a.safetensors", there)
+    assert there.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 2
+    (tmp_path / f"link.{suffix}").symlink_to(there)
+    there.chmod(0o600)
+    convert(tmp_path / "a.safetensors", tmp_path / f"link.{suffix}")
+    assert (tmp_path / f"link.{suffix}").is_symlink() and there.stat().st_mode & 0o777 == 0o600
+    assert there.read_bytes() != b"earlier"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "onnx", "keras"])
+def test_places_for_no_file_are_refused(suffix, tmp_path, capsys):
+    for package in {"pt": ["torch"], "onnx": ["onnx"], "keras": ["h5py"]}.get(suffix, []):
+        pytest.importorskip(package)
+    write_tensors(tmp_path / "a.safetensors", MAKERS["gru"]().state_dict())
+    assert "got no folder" in fails(capsys, tmp_path / "a.safetensors", tmp_path / "none" / f"b.{suffix}")
+    (tmp_path / f"c.{suffix}").mkdir()
+    assert "got a folder" in fails(capsys, tmp_path / "a.safetensors", tmp_path / f"c.{suffix}")
+
+
+def test_whole_modules_of_torch_are_refused_without_advice_to_run_them(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.LSTM(D, H), tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(b"no file of torch")
+    for name in ("a.pt", "b.pt"):
+        said = fails(capsys, tmp_path / name, tmp_path / "c.onnx")
+        assert "holds objects other than tensors" in said and "weights_only" not in said
+
+
+@pytest.mark.parametrize("cut", [0, 1, -4])
+def test_a_damaged_model_is_not_read_as_tensors(cut, tmp_path, capsys):
+    fastrnn.serialization.save_model(MAKERS["lstm"](), tmp_path / "a.safetensors")
+    whole = bytearray((tmp_path / "a.safetensors").read_bytes())
+    if cut == 0:
+        whole[-3] ^= 0x40
+    else:
+        del whole[len(whole) // 2 if cut == 1 else cut :]
+    (tmp_path / "a.safetensors").write_bytes(whole)
+    said = fails(capsys, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert ("checksum" if cut == 0 else "cut short") in said and not (tmp_path / "b.safetensors").exists()
+
+
+def test_options_of_tensors_are_refused_for_models(tmp_path, capsys):
+    fastrnn.serialization.save_model(MAKERS["rnn"](), tmp_path / "a.safetensors")
+    for option in (["--prefix", "x."], ["--batch-first"], ["--nonlinearity", "relu"]):
+        said = fails(capsys, tmp_path / "a.safetensors", tmp_path / "b.safetensors", *option)
+        assert f"{option[0]}: expected none" in said
+
+
+def test_damaged_keras_files_are_named(tmp_path, capsys):
+    pytest.importorskip("h5py")
+    from fastrnn.interop.keras import save
+
+    save(MAKERS["gru"](), tmp_path / "a.keras")
+    whole = (tmp_path / "a.keras").read_bytes()
+    changed = bytearray(whole)
+    changed[len(changed) // 2] ^= 0x40
+    for data in (b"", whole[:50], bytes(changed)):
+        (tmp_path / "b.keras").write_bytes(data)
+        assert "b.keras: expected a Keras file" in fails(capsys, tmp_path / "b.keras", tmp_path / "c.onnx")
+    (tmp_path / "d.keras").mkdir()
+    assert "d.keras: expected a Keras file" in fails(capsys, tmp_path / "d.keras", tmp_path / "c.onnx")

@@ -411,6 +411,50 @@ def test_a_state_of_another_shape_is_refused():
             ours.run(None, {"X": np.zeros((4, 2, D), np.float32), "initial_h": np.zeros(shape, np.float32)})
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("kind", GATES)
+def test_empty_batches_are_taken(kind, direction):
+    pytest.importorskip("onnxruntime")
+    S = 2 if direction == "bidirectional" else 1
+    names = ("X", "W", "R", "B", "sequence_lens", "initial_h")
+    for given in (names, names[:4]):
+        model = make_model(kind, make_arrays(kind, S), given, direction=direction)
+        feeds = {
+            "X": np.zeros((4, 0, D), np.float32),
+            "sequence_lens": np.zeros(0, np.int32),
+            "initial_h": np.zeros((S, 0, H), np.float32),
+        }
+        shapes = [
+            (4, S, 0, H),
+            *[(S, 0, H)] * (2 if kind == "LSTM" else 1),
+        ]  # ONNX Runtime's own, where it does not abort
+        ours = door.accelerate(model).run(None, {name: feeds[name] for name in given if name in feeds})
+        assert [a.shape for a in ours] == shapes
+    ours = door.accelerate(make_model(kind, make_arrays(kind, S), layout=1, direction=direction))
+    assert [a.shape for a in ours.run(["Y", "Y_h"], {"X": np.zeros((0, 4, D), np.float32)})] == [
+        (0, 4, S, H),
+        (0, S, H),
+    ]
+
+
+def test_options_of_one_session_serve_for_others():
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    for kind in GATES:
+        ours = door.accelerate(make_model(kind, make_arrays(kind, 1)), options)
+        assert ours.run(["Y_h"], {"X": np.zeros((2, 1, D), np.float32)})[0].shape == (1, 1, H)
+
+
+def test_what_is_no_model_is_refused_in_memory_too():
+    pytest.importorskip("onnxruntime")
+    for model in (b"", b"no model", onnx.ModelProto()):
+        with pytest.raises(ValueError, match="model: expected an ONNX model, got"):
+            door.accelerate(model)
+    for model in (None, 3, []):
+        with pytest.raises(TypeError, match="model: expected a path, a ModelProto or its bytes, got"):
+            door.accelerate(model)
+
+
 def test_what_fastrnn_lacks_stays_onnxruntimes():
     model = make_model("GRU", make_arrays("GRU", 1), clip=0.5, linear_before_reset=1)
     x = np.random.default_rng(0).standard_normal((4, 2, D)).astype(np.float32)

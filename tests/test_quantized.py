@@ -295,6 +295,16 @@ def test_tied_weights():
     assert np.abs(kept(tokens) - model(tokens)).max() < 0.05 and np.abs(apart(tokens) - model(tokens)).max() < 0.05
 
 
+@pytest.mark.parametrize("tied, to", [("1.weight", "0.weight_hh_l0"), ("2.weight_hh_l0", "0.weight_hh_l0")])
+@pytest.mark.parametrize("linear", [False, True])
+def test_weights_that_are_tied_to_recurrent_ones_come_apart(tied, to, linear):
+    model = fastrnn.Sequential(fastrnn.RNN(6, 6), fastrnn.Linear(6, 6), fastrnn.RNN(6, 6), rng=0)
+    model.tie(tied, to=to)
+    x = inputs(5, 2, 6)
+    quantized = fastrnn.quantize(model, linear=linear)
+    assert not quantized.aliases() and np.abs(quantized(x)[0] - model(x)[0]).max() < 0.05
+
+
 def test_what_is_said_of_it():
     model = fastrnn.quantize(fastrnn.LSTM(28, 64, rng=0))
     size = 4 * 64 * (28 + 64) + 4 * 4 * (4 * 64)  # int8 matrices; two scales and two biases

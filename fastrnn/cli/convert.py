@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,22 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"{path}: expected a file that ends in {', '.join(known)}")
     try:
         found = _read(args)
+        _check_options(args, found)
         _write(args, found)
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     print(f"{args.output}: {_summary(found)}")
+
+
+def _check_options(args: argparse.Namespace, found: Any) -> None:
+    """Refuse options that say something of tensors where the file says it itself."""
+    whole = isinstance(found, layers.Module)
+    if whole and args.prefix:
+        raise ValueError(f"--prefix: expected none, as {args.input} holds one model, got {args.prefix!r}")
+    if whole or any(isinstance(part, layers.Module) for part in found.values()):
+        for option, given in (("--batch-first", args.batch_first), ("--nonlinearity", args.nonlinearity != "tanh")):
+            if given:
+                raise ValueError(f"{option}: expected none, as {args.input} says it itself")
 
 
 def _summary(found: Any) -> str:
@@ -66,9 +79,11 @@ def _read(args: argparse.Namespace) -> Any:
         return load(args.input)
     if suffix == ".safetensors":
         try:
-            return serialization.load_model(args.input)
-        except ValueError:  # not of ours
-            pass
+            arrays, config = serialization.read(args.input)
+        except serialization.Foreign:
+            return _below(read_tensors(args.input), args.prefix)
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # of layers that only its own program knows
+            return serialization.rebuild_model(arrays, config)
     return _below(read_tensors(args.input), args.prefix)
 
 

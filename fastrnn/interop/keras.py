@@ -13,6 +13,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +89,10 @@ def load(path: str | os.PathLike[str], model: layers.Module | None = None) -> la
             return _load_weights(file, model)
     except UnsupportedLayer:
         raise
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{name}: expected a Keras file, got one that cannot be read ({said})") from error
+    except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 

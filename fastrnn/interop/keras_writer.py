@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers
+from .._files import replace_file
 
 Array = NDArray[Any]
 Weights = dict[str, list[Array]]  # below the layer's group -> its arrays
@@ -32,7 +33,7 @@ def save(model: layers.Module, path: str | os.PathLike[str]) -> None:
 
     RNN, GRU, LSTM (each level becomes a layer; two directions a Bidirectional), Linear, Embedding, Activation, Dropout.
     Where Keras has one bias, it is bias_ih + bias_hh. Raises TypeError for another layer, ValueError for an option that
-    Keras does not have, ImportError without h5py.
+    Keras does not have, ImportError without h5py. A file that is there is replaced as a whole or not at all.
     """
     try:
         import h5py
@@ -59,11 +60,13 @@ def save(model: layers.Module, path: str | os.PathLike[str]) -> None:
             file.require_group(f"layers/{name}/vars")
         file.require_group("vars")
     config = {"name": "sequential", "layers": entries, "build_input_shape": shape}
-    with zipfile.ZipFile(path, "w") as archive:
+    whole_file = io.BytesIO()
+    with zipfile.ZipFile(whole_file, "w") as archive:
         archive.writestr("metadata.json", json.dumps({"keras_version": VERSION, "date_saved": "2000-01-01@00:00:00"}))
         whole = {"module": "keras", "class_name": "Sequential", "config": config, "registered_name": None}
         archive.writestr("config.json", json.dumps({**whole, "build_config": {"input_shape": shape}}))
         archive.writestr("model.weights.h5", memory.getvalue())
+    replace_file(path, whole_file.getvalue())
 
 
 def _entry(kind: str, config: dict[str, Any]) -> dict[str, Any]:

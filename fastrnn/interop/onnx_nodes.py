@@ -35,7 +35,18 @@ class UnsupportedNode(ValueError):
     """A recurrent node that fastrnn cannot compute; the message names the node and its attribute."""
 
 
-def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+def read_model(path: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    """The model in a file or in its bytes; a ModelProto as it is."""
+    if isinstance(path, (bytes, onnx.ModelProto)):
+        try:
+            model = onnx.load_model_from_string(path) if isinstance(path, bytes) else path
+        except Exception as error:
+            raise ValueError(f"model: expected an ONNX model, got bytes that onnx cannot read ({error})") from None
+        if not model.graph.node:
+            raise ValueError("model: expected an ONNX model, got one without nodes")
+        return model
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"model: expected a path, a ModelProto or its bytes, got {type(path).__name__}")
     if not os.path.exists(path):
         raise FileNotFoundError(f"{os.fspath(path)}: expected an ONNX model, got no such file")
     try:
@@ -243,7 +254,9 @@ def run_node(
             raise ValueError(f"{name}: expected shape {(len(W), N, R.shape[2])} = (S, N, H), got {state.shape}")
     Y = np.empty((T, len(W), N, R.shape[2]), X.dtype)
     states: list[list[Array]] = []
-    for s in range(len(W)):
+    if N == 0:  # an empty batch, as ONNX Runtime takes it
+        states = [[np.empty((0, R.shape[2]), X.dtype)] * (2 if kind == "LSTM" else 1)] * len(W)
+    for s in range(len(W) if N else 0):
         starts = [initial_h] if kind != "LSTM" else [initial_h, initial_c]
         _, *state_n, _ = forward(
             X,

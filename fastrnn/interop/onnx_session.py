@@ -36,6 +36,8 @@ from .onnx_nodes import (
 )
 
 _keys = itertools.count()
+_registered: weakref.WeakSet[Any] = weakref.WeakSet()
+"""SessionOptions that have our operators."""
 
 
 def accelerate(
@@ -49,7 +51,8 @@ def accelerate(
 
     session.fastrnn_nodes is a pair: names of the nodes that run on fastrnn, and name -> why not of those that ONNX
     Runtime keeps: options that fastrnn lacks, weights that the graph computes, float16.
-    Raises ImportError without onnxruntime 1.16 or newer, FileNotFoundError, ValueError for what is no ONNX model.
+    Raises ImportError without onnxruntime 1.16 or newer, FileNotFoundError, ValueError for what is no ONNX
+    model, TypeError for what is neither a path nor a model.
     """
     try:
         import onnxruntime
@@ -58,10 +61,7 @@ def accelerate(
             f'fastrnn.interop.onnx.accelerate needs the package onnxruntime: pip install "fastrnn[onnx]" ({error})'
         ) from error
     own = onnx.ModelProto()
-    if isinstance(model, bytes):
-        own.ParseFromString(model)
-    else:
-        own.CopyFrom(model if isinstance(model, onnx.ModelProto) else read_model(model))
+    own.CopyFrom(read_model(model))
     keys: list[int] = []
     swapped: list[str] = []
     kept: dict[str, str] = {}
@@ -83,7 +83,9 @@ def accelerate(
         _drop_unused(own.graph, weights)
         own.opset_import.append(onnx.helper.make_opsetid("fastrnn", 1))
     sess_options = sess_options or onnxruntime.SessionOptions()
-    sess_options.register_custom_ops_library(_onnx_op.__file__)
+    if sess_options not in _registered:  # ONNX Runtime takes a library once for each
+        sess_options.register_custom_ops_library(_onnx_op.__file__)
+        _registered.add(sess_options)
     options.setdefault("providers", ["CPUExecutionProvider"])
     session = onnxruntime.InferenceSession(own.SerializeToString(), sess_options, **options)
     session.fastrnn_nodes = swapped, kept

@@ -5,6 +5,7 @@ Letters: T time steps, N batch, D input_size, H hidden_size, S directions, M out
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from .. import layers
+from .._files import replace_file
 
 Array = NDArray[Any]
 TO_ONNX = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
@@ -35,7 +37,8 @@ def save(model: layers.Module, path: str | os.PathLike[str]) -> None:
     int32, N entries, and for each recurrent level k "h_k" (and "c_k") (S, N, H), the state that sequences start from:
     zeros begin anew. Outputs: "y", and "h_k_n" (and "c_k_n"), the states that they end with, which a stream feeds back.
     Layers: RNN, GRU, LSTM (without projection), Embedding, Linear, Activation, Dropout, LastStep.
-    Raises TypeError for another layer, ValueError for an option that ONNX does not have.
+    A file that is there is replaced as a whole or not at all.
+    Raises TypeError for another layer, ValueError for an option that ONNX does not have, OSError as files do.
     """
     _Writer(model).write(path)
 
@@ -75,7 +78,10 @@ class _Writer:
         graph = helper.make_graph(self.nodes, "fastrnn", self.inputs, self.outputs, initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         onnx.checker.check_model(model)
-        onnx.save(model, os.fspath(path))
+        memory = io.BytesIO()
+        memory.name = os.fspath(path)  # onnx tells the format by the suffix
+        onnx.save(model, memory)
+        replace_file(path, memory.getvalue())
 
     def _writers(self) -> dict[type, Any]:
         return {

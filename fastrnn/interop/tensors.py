@@ -5,7 +5,9 @@ Letters: D input_size, H hidden_size, P width of h, G gates.
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers
+from .._files import replace_file
 
 Array = NDArray[Any]
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -62,7 +65,10 @@ def _read_torch(name: str) -> dict[str, Array]:
         import torch
     except ImportError as error:
         raise ImportError(f'{name}: reading it needs PyTorch: pip install "fastrnn[torch]" ({error})') from error
-    found = torch.load(name, map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(name, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file says
+        raise ValueError("it is damaged or holds objects other than tensors, as a whole module is") from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not found or not all(torch.is_tensor(t) for t in found.values()):
@@ -77,12 +83,13 @@ def _as_array(tensor: Any) -> Array:
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array]) -> None:
-    """Write name -> array as `read_tensors` reads it: by the file's suffix for PyTorch, or as safetensors."""
+    """Write name -> array as `read_tensors` reads it: by the file's suffix for PyTorch, or as safetensors. A file that
+    is there is replaced as a whole or not at all. Raises OSError if it cannot be written."""
     arrays = {key: np.ascontiguousarray(a) for key, a in tensors.items()}
     if not os.fspath(path).endswith(TORCH):
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file(arrays, os.fspath(path))
+        replace_file(path, save(arrays))
         return
     try:
         import torch
@@ -90,7 +97,9 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array]) ->
         raise ImportError(
             f'{os.fspath(path)}: writing it needs PyTorch: pip install "fastrnn[torch]" ({error})'
         ) from error
-    torch.save({key: torch.tensor(a) for key, a in arrays.items()}, os.fspath(path))
+    memory = io.BytesIO()
+    torch.save({key: torch.tensor(a) for key, a in arrays.items()}, memory)
+    replace_file(path, memory.getvalue())
 
 
 def recurrent_layers(

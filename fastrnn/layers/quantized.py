@@ -43,8 +43,8 @@ def quantize(model: Module, dtype: str = "int8", *, linear: bool = False) -> Mod
 
     model: such a layer, or a `Sequential` of such layers and of Linear, Embedding, Activation, Dropout, pooling and
         Repeat, all of float32. The model itself stays as it is. Of a subclass of Sequential the copy is a Sequential.
-    linear: quantize Linear layers too, which pays for large ones, such as those to a vocabulary; tied weights come
-        apart.
+    linear: quantize Linear layers too, which pays for large ones, such as those to a vocabulary. Tied weights come
+        apart where one of them becomes int8.
 
     The copy is called, run, streamed and saved like any model, and reads and returns float32; its results have the same
     bits for any number of threads and rows and in a stream. Its `params` are int8 matrices, a "..._scale" beside each,
@@ -66,7 +66,7 @@ def _quantized(layer: Module, label: str, linear: bool) -> Module:
         )
         copied = Sequential(*parts)
         for name, to in layer._ties.items():
-            if not any(isinstance(copied._find("name", each)[0], QuantizedLinear) for each in (name, to)):
+            if not any(isinstance(copied._find("name", each)[0], Quantized) for each in (name, to)):
                 copied.tie(name, to=to)
         return copied
     kind = type(layer)
