@@ -243,3 +243,21 @@ def test_a_stretch_does_not_depend_on_where_the_tokens_at_hand_begin(window: int
         np.testing.assert_array_equal(a, b)
     assert parts.right(tokens[:10], 0, 10, 1) == -1
     assert parts.left(tokens[np.arange(50, 60)], 50, 0, 1) == -1
+
+
+@pytest.mark.parametrize("case", [{}, {"cbow": True}, {"hs": True}, {"ngrams": 2}], ids=str)
+@pytest.mark.parametrize(
+    "V", [40, 1000]
+)  # words that come often, and words that come too seldom to be shared before the end
+@pytest.mark.parametrize("threads", [2, 5])
+def test_no_threads_changes_are_lost(threads: int, V: int, case: dict[str, Any]) -> None:
+    """Threads have rows of their own for a while; what they learn has to come together in the model."""
+    tokens = np.random.default_rng(9).integers(-1, V, 4000, dtype=np.int32)
+    moved = []
+    for count in (1, threads):
+        trainer, arrays = make_trainer(make_model(V, 16, tokens, **case), seed=2)
+        before = [None if a is None else a.copy() for a in arrays]
+        trainer.train(tokens, 0, 0, 4000, epoch=0, task_size=100, rate=0.01, slope=0.0, least_rate=0.0, threads=count)
+        moved.append([a - b for a, b in zip(arrays, before) if b is not None])
+    for one, many in zip(*moved):
+        assert np.linalg.norm(many - one) < 0.3 * np.linalg.norm(one)

@@ -20,7 +20,16 @@ typedef struct {
     float *times;     /* (groups of outputs, 2, SLOTS) how often each output was drawn, twice; 0 past the last */
 } fr_words_step;
 
+/* Of a matrix, the rows of the most frequent words, which a thread keeps to itself: its own, and as it last saw them. */
+typedef struct {
+    float *own, *seen; /* (count, stride) */
+    int32_t *left;     /* (count) uses until a row's changes are added to the matrix, and others' are seen */
+    int32_t uses;      /* what `left` begins at */
+    uint32_t count;    /* 0 where one thread trains: `own` is the matrix then */
+} fr_own_rows;
+
 struct fr_words_scratch {
+    fr_own_rows inputs, outputs;
     fr_watch *watch;        /* asked after each step */
     int32_t *kept;          /* (task_size + 3 * window + FETCHED_AHEAD) */
     int32_t *context;       /* (3 * window) */

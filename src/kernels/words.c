@@ -24,6 +24,7 @@ typedef struct {
     uint64_t state;
     int left, total; /* context words of the current center that are left, where each has a step of its own */
     int32_t *context, *drawn;
+    fr_own_rows *inputs, *outputs;
     fr_words_step *ahead; /* to be drawn while another step runs; NULL where it is */
     int more;             /* whether there was one left for it */
 } drawing;
@@ -37,10 +38,34 @@ INLINE void fetch(const float *row, long stride) {
     for (long i = 0; i < stride; i += 16) __builtin_prefetch(row + i, 1);
 }
 
+/* ---- Rows of one's own ---- */
+
+INLINE float *row_of(const fr_own_rows *own, float *matrix, int32_t word, long stride) {
+    return ((uint32_t)word < own->count ? own->own : matrix) + word * stride;
+}
+
+/* What this thread has changed goes to all, and what all have changed comes here. */
+NOINLINE void share_row(const fr_own_rows *rows, float *matrix, int32_t word, long stride) {
+    float *const shared = matrix + word * stride, *const own = rows->own + word * stride;
+    float *const seen = rows->seen + word * stride;
+    for (long i = 0; i < stride; i += VL) {
+        const vec sum = load(shared + i) + (load(own + i) - load(seen + i));
+        store(shared + i, sum);
+        store(own + i, sum);
+        store(seen + i, sum);
+    }
+    rows->left[word] = rows->uses;
+}
+
+INLINE void use_row(const fr_own_rows *rows, float *matrix, int32_t word, long stride) {
+    if ((uint32_t)word < rows->count && !rows->left[word]--) share_row(rows, matrix, word, stride);
+}
+
 /* A word comes into the window from the right, and stays for a while. */
-static void fetch_inputs(const fr_words *model, int32_t word) {
+static void fetch_inputs(const drawing *d, int32_t word) {
+    const fr_words *model = d->model;
     if (word == FR_BREAK) return;
-    fetch(model->inputs + word * model->stride, model->stride);
+    fetch(row_of(d->inputs, model->inputs, word, model->stride), model->stride);
     if (model->grams)
         for (int64_t i = model->gram_begins[word]; i < model->gram_begins[word + 1]; i++)
             fetch(model->inputs + model->grams[i] * model->stride, model->stride);
@@ -63,7 +88,7 @@ static int next_center(drawing *d) {
         const long reach = d->model->shrink ? window - (int)draw_below(d, window) : window;
         const long from = d->at - reach > d->first ? d->at - reach : d->first;
         const long to = d->at + 1 + reach < d->last ? d->at + 1 + reach : d->last;
-        fetch_inputs(d->model, d->kept[d->at + window + FETCHED_AHEAD]);
+        fetch_inputs(d, d->kept[d->at + window + FETCHED_AHEAD]);
         if (to - from == 1) continue;
         /* More than are needed, since a loop of known length is foreseen. */
         int32_t *context = d->context;
@@ -102,23 +127,28 @@ static void draw_outputs(drawing *d, fr_words_step *step) {
         while (k < step->K && step->outputs[k] != word) k++;
         if (k == step->K) {
             step->outputs[step->K++] = word;
-            fetch(model->outputs + word * model->stride, model->stride);
+            use_row(d->outputs, model->outputs, word, model->stride);
+            fetch(row_of(d->outputs, model->outputs, word, model->stride), model->stride);
         }
         float *times = times_of(step, k);
         times[0] = times[SLOTS] += 1;
     }
-    fetch(model->outputs + step->center * model->stride, model->stride);
+    use_row(d->outputs, model->outputs, step->center, model->stride);
+    fetch(row_of(d->outputs, model->outputs, step->center, model->stride), model->stride);
 }
 
-INLINE void set_input(const fr_words *model, fr_words_step *step, int m, int32_t word) {
+INLINE void set_input(const drawing *d, fr_words_step *step, int m, int32_t word) {
     step->words[m] = word;
-    step->rows[m] = model->inputs + word * model->stride;
+    step->rows[m] = row_of(d->inputs, d->model->inputs, word, d->model->stride);
 }
 
 /* The words of a step; those that come twice are counted, but in CBOW, where they are only added up. */
-static void set_inputs(const fr_words *model, fr_words_step *step, const int32_t *words, int count) {
+static void set_inputs(const drawing *d, fr_words_step *step, const int32_t *words, int count) {
+    const fr_words *model = d->model;
+    if (d->inputs->count)
+        for (int i = 0; i < count; i++) use_row(d->inputs, model->inputs, words[i], model->stride);
     if (model->cbow) {
-        for (int i = 0; i < 2 * model->window; i++) set_input(model, step, i, words[i]);
+        for (int i = 0; i < 2 * model->window; i++) set_input(d, step, i, words[i]);
         step->M = count;
         return;
     }
@@ -129,7 +159,7 @@ static void set_inputs(const fr_words *model, fr_words_step *step, const int32_t
         int m = 0;
         while (m < step->M && step->words[m] != words[i]) m++;
         if (m == step->M) {
-            set_input(model, step, step->M++, words[i]);
+            set_input(d, step, step->M++, words[i]);
         } else {
             step->repeated = 1;
             for (int k = 0; k < SLOTS; k++) step->repeats[m * SLOTS + k] += 1;
@@ -142,7 +172,7 @@ static int next_step(drawing *d, fr_words_step *step) {
     if (!d->left && !next_center(d)) return 0;
     const int alone = !model->cbow && !model->shared;
     step->center = d->kept[d->at];
-    set_inputs(model, step, alone ? d->context + d->total - d->left : d->context, alone ? 1 : d->total);
+    set_inputs(d, step, alone ? d->context + d->total - d->left : d->context, alone ? 1 : d->total);
     d->left = alone ? d->left - 1 : 0;
     if (!d->left) d->at++;
     if (model->outputs) draw_outputs(d, step);
@@ -173,7 +203,7 @@ static double run_negatives(drawing *d, const fr_words_step *step, const tile_in
     for (int first = 0, group = 0; first < step->K; first += GROUP, group++) {
         const int n = step->K - first < GROUP ? step->K - first : GROUP;
         float *u[GROUP];
-        for (int k = 0; k < n; k++) u[k] = model->outputs + step->outputs[first + k] * model->stride;
+        for (int k = 0; k < n; k++) u[k] = row_of(d->outputs, model->outputs, step->outputs[first + k], model->stride);
         static const float truth[2 * SLOTS] = {1, [SLOTS] = 1}, none[2 * SLOTS];
         loss += run_tile(d, t, u, n, first ? none : truth, step->times + group * 2 * SLOTS,
                          place == SET && first ? ADD : place);
@@ -260,6 +290,8 @@ static double train(const fr_words *model, const fr_words_stretch *s, long begin
         .kept = scratch->kept,
         .context = scratch->context,
         .drawn = scratch->drawn,
+        .inputs = &scratch->inputs,
+        .outputs = &scratch->outputs,
         .state = fr_mix(fr_draw_key(model->seed, s->epoch) + (uint64_t)task * FR_GOLDEN),
     };
     keep_tokens(model, s, begin, end, &d, scratch->kept);

@@ -1,8 +1,11 @@
 /* Who trains what: threads take tasks as they come. Compiled once, for every instruction set.
  *
  * # Design:
- * Hogwild (Recht et al. 2011): threads write to one model without locks. Steps touch few rows of many, so they seldom
- * meet, and an update that is lost now and then is noise beside the sampling's own.
+ * a) Hogwild (Recht et al. 2011): threads write to one model without locks. Steps touch few rows of many, so they seldom
+ *    meet, and an update that is lost now and then is noise beside the sampling's own.
+ * b) But a row that another core has written comes from there, which takes longer than a step. So each thread keeps rows of
+ *    frequent words to itself: it adds its changes to the model's after a number of uses, and takes over the others'. The
+ *    number falls with the threads, so that a step's rows are not staler with many. One thread works on the model itself.
  */
 #include "train.h"
 #include "words_scratch.h"
@@ -10,6 +13,9 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { OWN_ROWS = 4096 };  /* of the most frequent words: a thread has four times so many rows to itself */
+enum { UNSEEN_USES = 64 }; /* of a row by all threads together, until each sees what the others have changed */
 
 static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -27,6 +33,13 @@ static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size
     char *const begin = at;
     const size_t M = 2 * (size_t)model->window, K = 1 + (size_t)model->negative;
 #define TAKE(field, bytes) (s->field = (void *)at, at += padded(bytes))
+    fr_own_rows *const both[2] = {&s->inputs, &s->outputs};
+    for (int i = 0; i < 2; i++) {
+        const size_t rows = both[i]->count * model->stride * sizeof(float);
+        both[i]->left = (void *)at, at += padded(both[i]->count * sizeof(int32_t));
+        both[i]->own = (void *)at, at += rows;
+        both[i]->seen = (void *)at, at += rows;
+    }
     TAKE(kept, (task_size + 2 * M + FR_WORDS_FETCHED_AHEAD) * sizeof(int32_t));
     TAKE(context, 2 * M * sizeof(int32_t));
     TAKE(drawn, K * sizeof(int32_t));
@@ -48,13 +61,35 @@ static size_t lay_out(fr_words_scratch *s, const fr_words *model, long task_size
     return at - begin + padded(2 * M * model->stride * sizeof(float));
 }
 
-static fr_words_scratch *scratch_new(const fr_words *model, long task_size) {
+/* Rows of one's own begin as those of all.. */
+static void take_rows(fr_own_rows *rows, float *matrix, long stride, int threads) {
+    if (!rows->count) {
+        rows->own = matrix;
+        return;
+    }
+    memcpy(rows->own, matrix, rows->count * stride * sizeof(float));
+    memcpy(rows->seen, rows->own, rows->count * stride * sizeof(float));
+    rows->uses = UNSEEN_USES / threads;
+    for (uint32_t i = 0; i < rows->count; i++) rows->left[i] = rows->uses;
+}
+
+/* ..and what was changed in them goes there in the end. */
+static void give_rows(const fr_own_rows *rows, float *matrix, long stride) {
+    for (long i = 0; i < (long)rows->count * stride; i++) matrix[i] += rows->own[i] - rows->seen[i];
+}
+
+static fr_words_scratch *scratch_new(const fr_words *model, long task_size, int threads) {
     fr_words_scratch trial;
+    const long own = threads == 1 || model->grams ? 0 : model->V < OWN_ROWS ? model->V : OWN_ROWS;
+    trial.inputs.count = own, trial.outputs.count = model->outputs ? own : 0;
     const size_t head = padded(sizeof trial), bytes = head + lay_out(&trial, model, task_size, (char *)64);
     fr_words_scratch *s = aligned_alloc(64, bytes);
     if (!s) return 0;
     memset(s, 0, bytes);
+    s->inputs.count = trial.inputs.count, s->outputs.count = trial.outputs.count;
     lay_out(s, model, task_size, (char *)s + head);
+    take_rows(&s->inputs, model->inputs, model->stride, threads);
+    take_rows(&s->outputs, model->outputs, model->stride, threads);
     for (int m = 0; m < 2 * model->window; m++) {
         s->x[m] = (float *)s->end + m * model->stride;
         s->dx[m] = s->x[m] + 2 * model->window * model->stride;
@@ -70,6 +105,7 @@ typedef struct {
     const fr_words_stretch *stretch;
     long next; /* task, counted from the first of the stretch */
     long tasks;
+    int threads;
     double *losses; /* (tasks), so that their sum has one order */
     int without_memory;
     fr_looks *look;
@@ -79,7 +115,7 @@ typedef struct {
 
 static void train_some(training *t, int id) {
     const fr_words_stretch *s = t->stretch;
-    fr_words_scratch *scratch = scratch_new(t->model, s->task_size);
+    fr_words_scratch *scratch = scratch_new(t->model, s->task_size, t->threads);
     if (!scratch) {
         __atomic_store_n(&t->without_memory, 1, __ATOMIC_RELAXED);
         return;
@@ -95,6 +131,8 @@ static void train_some(training *t, int id) {
         const long end = place + s->task_size < s->end ? place + s->task_size : s->end;
         t->losses[i] = t->kernels->train(t->model, s, begin, end, scratch);
     }
+    give_rows(&scratch->inputs, t->model->inputs, t->model->stride);
+    give_rows(&scratch->outputs, t->model->outputs, t->model->stride);
     free(scratch);
 }
 
@@ -121,7 +159,8 @@ int fr_words_train(const fr_words_kernels *kernels, const fr_words *model, const
     };
     t.losses = calloc(t.tasks, sizeof(double));
     if (!t.losses) return -1;
-    run(threads < t.tasks ? threads : (int)t.tasks, train_tasks, &t);
+    t.threads = threads < t.tasks ? threads : (int)t.tasks;
+    run(t.threads, train_tasks, &t);
     for (long i = 0; i < t.tasks; i++) *loss += t.losses[i];
     free(t.losses);
     return t.without_memory && t.next < t.tasks ? -1 : 0;
