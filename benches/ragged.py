@@ -60,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     plan = Plan(rounds=args.rounds, budget=60, block=0.02, pause=0.002)
     print(
-        f"{'cell':5}{'T,N,D,H':18}{'threads':>8}{'share':>7}{'asked':>7} |  fwd ms, ratio (of the least) | fwd+bwd, the same"
+        f"{'cell':5}{'T,N,D,H':18}{'threads':>8}{'share':>7}{'asked':>7} |  fwd ms, ratio (least) | fwd+bwd, the same"
     )
     for cell in args.cells:
         for shape, share in SHAPES.items():
