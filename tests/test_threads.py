@@ -70,6 +70,22 @@ def test_bitwise_equal_however_work_is_shared(cell, options, dtype, shape, plan)
         assert_results_close(expected, expect(case), dtype)
 
 
+@pytest.mark.parametrize("hidden", [200, 320, 450])
+def test_bitwise_equal_where_weights_exceed_a_cache(hidden, threads):
+    """By the library's own choice: two threads share units instead of rows from a size on that depends on L2."""
+    layer = fastrnn.LSTM(256, hidden, rng=0)
+    x = np.random.default_rng(0).standard_normal((3, 33, 256), dtype=np.float32)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        results.append(layer(x)[0])
+    arrays = [array.astype(np.float64) for array in (x, *layer.params.values())]
+    expected = reference.lstm_forward(arrays[0], None, None, *arrays[1:])[0]
+    assert_output_close(results[0], expected, "float32")
+    for output in results[1:]:
+        np.testing.assert_array_equal(output, results[0])
+
+
 @pytest.mark.parametrize(
     "lengths",
     [[30] + 24 * [1], [30, 30] + 23 * [0], list(range(6, 31)), 12 * [30] + 13 * [7]],

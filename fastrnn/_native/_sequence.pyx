@@ -93,7 +93,7 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
 cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
-    cdef Plan plan = choose_plan(q, call.kernels)
+    cdef Plan plan = choose_plan(q, call.kernels, forward)
     call.threads, call.partitions, call.by_units, call.chunk = plan.threads, plan.partitions, plan.by_units, plan.chunk
     call.weight_partitions = weight_partitions(&plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
