@@ -25,8 +25,8 @@ def show_config() -> dict[str, Any]:
 
 
 def config() -> dict[str, Any]:
-    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call and
-    where their number is from, and the precision of products: what was asked for, and what runs.
+    """A JSON-able dict of the version, the CPU, the instruction set in use, those available, the threads per call,
+    whose they are and where their number is from, and the precision of products: what was asked for, and what runs.
 
     `FASTRNN_ISA` (baseline, avx2 or avx512) and `FASTRNN_NUM_THREADS` set instruction set and threads at import.
     Without the latter there are as many threads as CPUs that the process may run on, but no more than a control group's
@@ -39,6 +39,7 @@ def config() -> dict[str, Any]:
         "isa": _native.isa(),
         "isa_available": _native.isas(),
         "num_threads": number,
+        "threads_of": _native.threads_of() or "fastrnn",
         "num_threads_from": origin if number == _default_threads[0] else "a call of set_num_threads or threadpoolctl",
         "matmul_precision": _precision_in_words(),
         "python": platform.python_version(),
@@ -52,6 +53,7 @@ def config_lines(found: dict[str, Any]) -> list[str]:
         "CPU": found["cpu"],
         "instruction set": f"{found['isa']} (available: {', '.join(found['isa_available'])})",
         "threads": found["num_threads"],
+        "threads of": found["threads_of"],
         "threads from": found["num_threads_from"],
         "precision": found["matmul_precision"],
         "Python": found["python"],

@@ -384,6 +384,33 @@ def test_accelerated_peepholes_clip_layout_and_dtypes():
     np.testing.assert_allclose(ours.run(None, {"X": x})[0], expected[0], atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", GATES)
+def test_accelerated_nodes_whose_outputs_nobody_reads(kind):
+    rng = np.random.default_rng(2)
+    for read in (["Y"], ["Y_h"], ["Y_c"]) if kind == "LSTM" else (["Y"], ["Y_h"]):
+        model = make_model(kind, make_arrays(kind, 1), ("X", "W", "R", "B", "sequence_lens", "initial_h"))
+        model.graph.node[0].output[:] = [name if name in read else "" for name in model.graph.node[0].output]
+        kept = [value for value in model.graph.output if value.name in read]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+        for lengths in ([5, 5, 5], [5, 2, 4]):
+            feeds = {
+                "X": rng.standard_normal((5, 3, D)).astype(np.float32),
+                "sequence_lens": np.array(lengths, np.int32),
+                "initial_h": rng.standard_normal((1, 3, H)).astype(np.float32),
+            }
+            assert_same_session(model, feeds)
+
+
+def test_a_state_of_another_shape_is_refused():
+    model = make_model("LSTM", make_arrays("LSTM", 1), ("X", "W", "R", "B", "", "initial_h"))
+    pytest.importorskip("onnxruntime")
+    ours = door.accelerate(model)
+    for shape in ((1, 2, H + 1), (1, 3, H), (2, 2, H)):
+        with pytest.raises(Exception, match="fastrnn: ValueError: initial_h: expected"):
+            ours.run(None, {"X": np.zeros((4, 2, D), np.float32), "initial_h": np.zeros(shape, np.float32)})
+
+
 def test_what_fastrnn_lacks_stays_onnxruntimes():
     model = make_model("GRU", make_arrays("GRU", 1), clip=0.5, linear_before_reset=1)
     x = np.random.default_rng(0).standard_normal((4, 2, D)).astype(np.float32)

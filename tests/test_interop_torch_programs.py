@@ -278,8 +278,8 @@ def test_workers_of_a_data_loader():
     torch.testing.assert_close(torch.cat([y for y, _ in rows]), torch.stack(expected))
 
 
-# The processes leave without clean-up: torch's own aborts one exit in twelve, with its modules alone too (gloo's threads
-# outlive the process group: "terminate called without an active exception").
+# The processes leave without clean-up: torch's own aborts one exit in twelve, with its modules alone too ("terminate
+# called without an active exception": gloo's threads outlive the process group).
 DISTRIBUTED = """
     import copy, os, sys
     import torch, torch.distributed as dist

@@ -13,6 +13,7 @@ from ._optim import clip_gradients, optimizer_step
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
 from ._runtime import (
+    borrow_threads,
     emulate_amx,
     free_kept,
     get_matmul_precision,
@@ -22,6 +23,7 @@ from ._runtime import (
     kept_bytes,
     set_matmul_precision,
     set_num_threads,
+    threads_of,
     use_isa,
     use_vnni,
     why_no_amx,
@@ -42,6 +44,7 @@ __all__ = [
     "StepCache",
     "TreeCache",
     "backward",
+    "borrow_threads",
     "cell_forward",
     "clip_gradients",
     "count_classes",
@@ -62,6 +65,7 @@ __all__ = [
     "set_num_threads",
     "sum_rows",
     "take_rows",
+    "threads_of",
     "tree_backward",
     "tree_forward",
     "use_isa",

@@ -32,6 +32,12 @@ cdef extern from "checksum.h" nogil:
 cdef extern from "pool.h" nogil:
     void fr_parallel(int threads, thread_body body, void *arg)
     int fr_cpus()
+    ctypedef struct fr_openmp:
+        void (*parallel)(void (*region)(void *) noexcept, void *data, unsigned threads, unsigned flags) noexcept
+        int (*thread_num)() noexcept
+        int (*max_threads)() noexcept
+    void fr_borrow_threads(fr_openmp)
+    int fr_borrows()
     void fr_set_num_threads(int n)
     int fr_get_num_threads()
     void fr_init()
@@ -198,6 +204,26 @@ def set_num_threads(n):
     if not 1 <= n.__index__() <= FR_MAX_THREADS:
         raise ValueError(f"n: expected 1 to {FR_MAX_THREADS} threads, got {n}")
     fr_set_num_threads(n)
+
+
+cdef object _lender = ""
+
+
+def borrow_threads(str lender, size_t parallel, size_t thread_num, size_t max_threads):
+    """Compute on another library's OpenMP threads from now on: its name, and the addresses of its GOMP_parallel,
+    omp_get_thread_num and omp_get_max_threads. "", 0, 0, 0: on threads of our own again, as a forked child does."""
+    global _lender
+    cdef fr_openmp openmp
+    (<size_t *>&openmp.parallel)[0] = parallel
+    (<size_t *>&openmp.thread_num)[0] = thread_num
+    (<size_t *>&openmp.max_threads)[0] = max_threads
+    fr_borrow_threads(openmp)
+    _lender = lender
+
+
+def threads_of():
+    """Who lends the threads: a name, "" where they are our own."""
+    return _lender if fr_borrows() else ""
 
 
 def get_num_threads():

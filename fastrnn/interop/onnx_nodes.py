@@ -238,6 +238,9 @@ def run_node(
         initial_h, initial_c = (None if a is None else a.swapaxes(0, 1) for a in (initial_h, initial_c))
     forward: Any = {"RNN": functional.rnn_forward, "GRU": functional.gru_forward, "LSTM": functional.lstm_forward}[kind]
     T, N, _ = X.shape
+    for name, state in (("initial_h", initial_h), ("initial_c", initial_c)):
+        if state is not None and state.shape != (len(W), N, R.shape[2]):
+            raise ValueError(f"{name}: expected shape {(len(W), N, R.shape[2])} = (S, N, H), got {state.shape}")
     Y = np.empty((T, len(W), N, R.shape[2]), X.dtype)
     states: list[list[Array]] = []
     for s in range(len(W)):

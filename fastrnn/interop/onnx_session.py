@@ -1,7 +1,7 @@
 """ONNX models in ONNX Runtime, their recurrent nodes on fastrnn. Letters as in `onnx_nodes`.
 
-Design: the nodes become operators of the domain "fastrnn", which `_native._onnx_op` registers with ONNX Runtime: 3 us a
-call, without another package. Their weights are constants of the model, so they are packed once, here.
+Design: the nodes become operators of the domain "fastrnn", which `_native._onnx_op` registers with ONNX Runtime: 1 to
+7 us a call, without another package. Their weights are constants of the model, so they are packed once, here.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _runner(
             h0, c0 = (None if s is None else np.ascontiguousarray(s.swapaxes(0, 1)) for s in (h0, c0))
         return (h0, c0) if lstm else h0
 
-    return run
+    return run if S == 2 or backwards or batch_first else _onnx_op.Node(run, stack)
 
 
 def _stack(kind: str, options: Options, constants: Constants) -> Stack:

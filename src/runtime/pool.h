@@ -11,6 +11,17 @@
  * tasks with fr_next_task (work.h). Denormals are flushed to zero inside body and treated as before outside. */
 void fr_parallel(int threads, void (*body)(void *arg, int id), void *arg);
 
+/* Functions of another library's OpenMP: GOMP_parallel, omp_get_thread_num, omp_get_max_threads. */
+typedef struct {
+    void (*parallel)(void (*region)(void *), void *data, unsigned threads, unsigned flags);
+    int (*thread_num)(void);
+    int (*max_threads)(void);
+} fr_openmp;
+
+/* From now on run jobs on those threads; zeros: on our own. A forked child begins with its own. */
+void fr_borrow_threads(fr_openmp);
+int fr_borrows(void);
+
 void fr_init(void);           /* once, at import: what a fork must not leave behind in the child */
 void fr_init_workspace(void); /* fr_init's part in workspace.c */
 

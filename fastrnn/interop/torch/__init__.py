@@ -16,10 +16,13 @@ try:
 except ImportError:
     raise ImportError('fastrnn.interop.torch: expected PyTorch, got none; pip install "fastrnn[torch]"') from None
 
+from . import _threads
 from ._masked import masked
 from ._modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from ._report import Report, report
 from ._swap import Swapped, accelerate, patch, restore, unpatch
+
+_threads.borrow()
 
 __all__ = [
     "GRU",

@@ -1,11 +1,13 @@
 """Plain torch beside the same model on fastrnn, end to end: python -m fastrnn.interop.torch.bench
 
-Both run interleaved, each with 1 and with 2 threads; each one's better number counts. docs/pytorch.md has the table.
+Both run interleaved, each with 1 and with 2 threads; of each the median with its better number of threads counts.
+docs/pytorch.md has the table.
 """
 
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -86,9 +88,9 @@ def _cases() -> list[tuple[str, nn.Module, Callable[[nn.Module], Callable[[], An
     return cases
 
 
-def compare(theirs: Callable[[], Any], ours: Callable[[], Any], seconds: float = 3.0) -> tuple[float, float]:
-    """The best time of each, in us, over interleaved turns with every number of threads."""
-    best = {theirs: float("inf"), ours: float("inf")}
+def compare(theirs: Callable[[], Any], ours: Callable[[], Any], seconds: float = 5.0) -> tuple[float, float]:
+    """The median of each with its better number of threads, in us, over interleaved turns."""
+    times: dict[Any, list[float]] = {(step, threads): [] for step in (theirs, ours) for threads in THREADS}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for threads in THREADS:
@@ -98,8 +100,9 @@ def compare(theirs: Callable[[], Any], ours: Callable[[], Any], seconds: float =
                 for _ in range(20):
                     start = time.perf_counter()
                     step()
-                    best[step] = min(best[step], time.perf_counter() - start)
-    return best[theirs] * 1e6, best[ours] * 1e6
+                    times[step, threads].append(time.perf_counter() - start)
+    medians = [min(statistics.median(times[step, threads]) for threads in THREADS) for step in (theirs, ours)]
+    return medians[0] * 1e6, medians[1] * 1e6
 
 
 def main() -> None:
