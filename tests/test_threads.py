@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,42 @@ def test_bitwise_equal_however_work_is_shared(cell, options, dtype, shape, plan)
         np.testing.assert_array_equal(case.forward(functional, training=False)[0], inference, err_msg=str(forced))
     if shape == THREAD_SHAPES[0]:
         assert_results_close(expected, expect(case), dtype)
+
+
+@pytest.mark.parametrize("hidden", [200, 320, 450])
+def test_bitwise_equal_where_weights_exceed_a_cache(hidden, threads):
+    """By the library's own choice: two threads share units instead of rows from a size on that depends on L2."""
+    layer = fastrnn.LSTM(256, hidden, rng=0)
+    x = np.random.default_rng(0).standard_normal((3, 33, 256), dtype=np.float32)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        results.append(layer(x)[0])
+    arrays = [array.astype(np.float64) for array in (x, *layer.params.values())]
+    expected = reference.lstm_forward(arrays[0], None, None, *arrays[1:])[0]
+    assert_output_close(results[0], expected, "float32")
+    for output in results[1:]:
+        np.testing.assert_array_equal(output, results[0])
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[30] + 24 * [1], [30, 30] + 23 * [0], list(range(6, 31)), 12 * [30] + 13 * [7]],
+    ids=["one long", "two and none", "even", "two kinds"],
+)
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_rows_of_different_lengths_are_shared_by_work(cell, lengths, plan):
+    """A partition's chunks end where its own rows have so much behind them: at the same step for none of the others."""
+    lengths = np.random.default_rng(3).permutation(lengths)
+    case = replace(make_case(cell, {}, (30, 25, 12, 20), "float32"), lengths=lengths)
+    plan(threads=1)
+    expected = case.run(functional)
+    assert_results_close(expected, expect(case), "float32")
+    for partitions in (2, 3, 5):
+        for chunk in (1, 4, 30):
+            plan(threads=2, by_units=False, partitions=partitions, chunk=chunk)
+            for name, array in case.run(functional).items():
+                np.testing.assert_array_equal(array, expected[name], err_msg=f"{name}, {partitions} by {chunk}")
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])

@@ -2,6 +2,11 @@
 
 from fastrnn._native._runtime cimport *
 
+cdef extern from "cache.h" nogil:
+    long fr_l2_bytes()
+
+cdef long _l2_bytes = fr_l2_bytes()  # of a core, asked for once; 0: not known
+
 cdef int _forced_threads = 0, _forced_by_units = -1, _forced_fused = -1, _forced_partitions = 0
 cdef long _forced_chunk = 0
 
@@ -25,7 +30,7 @@ def force_plan(threads=None, by_units=None, fused=None, partitions=None, chunk=N
     _forced_partitions, _forced_chunk = partitions or 0, chunk or 0
 
 
-cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k) noexcept nogil:
+cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward) noexcept nogil:
     """How to share the work out. Ratios are torch's time over ours on a 2-core Zen 4 (T, N, D, H as named).
 
     Project first, for N <= 4: the recurrence alone streams W_hh from L2 for one row, while the projection of all steps
@@ -41,9 +46,11 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k) noexce
     """
     cdef Plan plan
     cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.P)
-    cdef double weights = products * (k.itemsize if q.args.scale_ih == NULL else 1), step = 2.0 * products * q.N
+    cdef double weights = products * (k.itemsize if q.args.scale_ih == NULL else 1)
+    cdef double step = 2.0 * products * fr_packed(q, q.T) / max(q.T, 1)  # on average, where rows have lengths
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.args.weight_hh == NULL
-    plan.by_units = q.args.weight_hh != NULL and (q.N <= 4 or (q.N <= 16 and weights > 1 << 20))
+    plan.by_units = q.args.weight_hh != NULL and (
+        q.N <= 4 or (q.N <= 16 and weights > 1 << 20) or (forward and halves_stay_closer(q, k, weights)))
     plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 6e4) else max_threads()
     if _forced_threads:
         plan.threads = _forced_threads
@@ -60,6 +67,17 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k) noexce
     return plan
 
 
+cdef bint halves_stay_closer(const fr_sequence *q, const fr_sequence_kernels *k, double weights) noexcept nogil:
+    """Whether two threads share a larger batch by units, too, as half of the weights stays close to L2 where all do not.
+
+    LSTM and GRU, H = 512, N = 32 and 64, L2 of 2 MB before a slow L3: forward 1.14 to 1.20 times as fast. Where L3 is fast
+    1.00 to 1.04 times in the same place by the size of L2. With fewer weights rows are better (0.83 to 1.0), and with more neither.
+    (benches/DECISIONS.md) A projection or a second product would double the barriers; rows with lengths are fewer and fewer.
+    """
+    return q.N <= 64 and max_threads() == 2 and 2 * _l2_bytes < weights <= 4 * _l2_bytes and (
+        q.rows.order == NULL and q.args.scale_ih == NULL and k.passes(q) == 1)
+
+
 cdef void partition_rows(Plan *plan, const fr_sequence *q, long blocks, double weights, double step) noexcept nogil:
     """Cut rows into more partitions than there are threads, and time into chunks, so that threads of unequal speed end together.
 
@@ -67,7 +85,8 @@ cdef void partition_rows(Plan *plan, const fr_sequence *q, long blocks, double w
     L3, and where they fill that, 25 MB at H = 1024, only as many partitions as threads do (133 GFLOP/s with 2, 118 with 6; at
     H <= 512, 2 to 22 make no difference on a quiet machine). Unequal partitions get one more, so that threads alternate: three
     blocks of rows, (50,17,30,50), 1.2 times as fast with three partitions as with two. About 32 tasks for each thread end
-    together within 3%; the longer they are, the longer a partition's states stay in the cache. (2-core Zen 3.)
+    together within 3%; the longer they are, the longer a partition's states stay in the cache. (2-core Zen 3.) Tasks of 0.5
+    Mflop instead of 1 make more of them in short calls: GRU (50,17,30,50) 1.88 instead of 1.79 times as fast as one thread.
     """
     cdef long together = 2 if weights <= 1 << 19 else 4 if weights <= 1 << 23 else blocks
     plan.partitions = max(blocks // together, plan.threads)
@@ -77,7 +96,7 @@ cdef void partition_rows(Plan *plan, const fr_sequence *q, long blocks, double w
     if _forced_partitions:
         plan.partitions = min(_forced_partitions, blocks)
     plan.threads = min(plan.threads, plan.partitions)
-    cdef double task = max(step * q.T / (32 * plan.threads), 1e6)
+    cdef double task = max(step * q.T / (32 * plan.threads), 5e5)
     plan.chunk = max(1, min(q.T, <long>(task * plan.partitions / step)))
     if _forced_chunk:
         plan.chunk = min(_forced_chunk, q.T)

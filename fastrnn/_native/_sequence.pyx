@@ -99,7 +99,7 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
 cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
-    cdef Plan plan = choose_plan(q, call.kernels)
+    cdef Plan plan = choose_plan(q, call.kernels, forward)
     call.threads, call.partitions, call.by_units, call.chunk = plan.threads, plan.partitions, plan.by_units, plan.chunk
     call.weight_partitions = weight_partitions(&plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
@@ -182,6 +182,17 @@ cdef long step_phases(const SequenceCall *call) noexcept nogil:
     return call.sequence.T * call.passes if call.by_units else (call.sequence.T + call.chunk - 1) // call.chunk
 
 
+cdef void steps_of_chunk(const SequenceCall *call, const fr_sequence *q, fr_partition part, long chunk, long *begin, long *end) noexcept nogil:
+    """Equally many steps, or, for one of several partitions of rows with lengths, steps of equal work (rows.h)."""
+    cdef long chunks = (q.T + call.chunk - 1) // call.chunk
+    if q.rows.order != NULL and part.count > 1 and q.input_projection != FR_AHEAD:
+        begin[0] = call.kernels.chunk_start(q, part, chunk, chunks)
+        end[0] = call.kernels.chunk_start(q, part, chunk + 1, chunks)
+    else:
+        begin[0] = chunk * call.chunk
+        end[0] = min(begin[0] + call.chunk, q.T)
+
+
 cdef void run_forward(SequenceCall *call) noexcept nogil:
     """Phases: packing, then the steps."""
     cdef const fr_sequence *q = &call.sequence
@@ -200,7 +211,7 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
 cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of a forward pass over the whole sequence. q: of the thread, as threads are at different chunks."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef long s = 0, begin, end, until_look = call.look_every
+    cdef long s = 0, begin = 0, end = 0, until_look = call.look_every
     cdef int p
     if not call.packed:
         if phase == 0:
@@ -208,11 +219,12 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
             return
         phase -= 1
     q.watch = watch if call.step_cost > LONG_STEP else NULL
-    begin = phase * call.chunk
     if call.by_units:
         s = phase // call.passes
         begin = s - s % call.chunk
-    end = min(begin + call.chunk, q.T)
+        end = min(begin + call.chunk, q.T)
+    else:
+        steps_of_chunk(call, q, part, phase, &begin, &end)
     if q.input_projection == FR_AHEAD:
         q.scratch.inputs_start = fr_packed(q, begin)
         if not call.by_units or phase == begin * call.passes:
@@ -269,7 +281,7 @@ cdef void run_backward(SequenceCall *call) noexcept nogil:
 cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of backpropagation through time, and of the gradients that follow from it."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef long s, steps = step_phases(call), begin, end, until_look = call.look_every
+    cdef long s, steps = step_phases(call), begin = 0, end = 0, until_look = call.look_every
     cdef int p
     q.watch = watch if (call.may_stop == EVERY_PHASE if phase > steps else call.step_cost > LONG_STEP) else NULL
     if phase == 0:
@@ -287,8 +299,7 @@ cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr
         k.step_backward(q, (phase - 1) % call.passes, q.T - 1 - (phase - 1) // call.passes, part)
         stops(watch, call.step_cost)
     else:
-        begin = (steps - phase) * call.chunk
-        end = min(begin + call.chunk, q.T)
+        steps_of_chunk(call, q, part, steps - phase, &begin, &end)
         for s in range(end - 1, begin - 1, -1):
             for p in range(call.passes):
                 k.step_backward(q, p, s, part)

@@ -128,6 +128,7 @@ cdef extern from "build.h" nogil:
         long (*panels_h_size)(const fr_sequence *) noexcept nogil
         long (*panels_x_size)(const fr_sequence *) noexcept nogil
         long (*gradients_size)(const fr_sequence *, int threads) noexcept nogil
+        long (*chunk_start)(const fr_sequence *, fr_partition, long chunk, long chunks) noexcept nogil
         void (*pack_forward)(const fr_sequence *, fr_partition) noexcept nogil
         void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition) noexcept nogil
         void (*project_table)(const fr_sequence *, void *projected, const void *table, long V) noexcept nogil

@@ -142,6 +142,9 @@ typedef struct {
     long (*panels_x_size)(const fr_sequence *);
     long (*gradients_size)(const fr_sequence *, int threads);
 
+    /* The step at which a chunk of steps begins, where rows with lengths are shared out; chunk `chunks` is the end. */
+    long (*chunk_start)(const fr_sequence *, fr_partition, long chunk, long chunks);
+
     void (*pack_forward)(const fr_sequence *, fr_partition);
     void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition);
     void (*project_table)(const fr_sequence *, void *projected, const void *table, long V); /* (V, D), once packed */

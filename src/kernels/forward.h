@@ -334,9 +334,9 @@ static void multiply_forward(const fr_sequence *q, int index, long s, fr_partiti
     const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
     const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
     epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
-    /* Where there is one block of rows, panels are finished by four, so that their activations overlap. */
+    /* Where a thread has one block of rows, panels are finished by four, so that their activations overlap. */
     enum { MOST_PANELS = 4 };
-    const long together = q->N > ROW_BLOCK ? 1 : MOST_PANELS;
+    const long together = has_one_block(q, active, partition) ? MOST_PANELS : 1;
     real acc[MOST_PANELS][ROW_BLOCK * 4 * VL] __attribute__((aligned(64)));
     multiply_begin();
     for (long i = panels.begin; i < panels.end; i += together) {

@@ -36,6 +36,7 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .panels_x_size = panels_x_size,
     .gradients_size = gradients_size,
     .pack_forward = pack_forward,
+    .chunk_start = chunk_start,
     .project = PROJECTS_AHEAD ? project : 0,
     .project_table = PROJECTS_AHEAD ? project_table : 0,
     .step_forward = step_forward,

@@ -22,6 +22,7 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .inputs_row = inputs_row,
     .operands_size = operands_size,
     .pack_forward = pack_forward,
+    .chunk_start = chunk_start,
     .project = project,
     .project_table = project_table,
     .step_forward = step_forward,

@@ -9,7 +9,10 @@
  *    the sum of lengths. Nothing is copied: the order is in the pointers.
  * c) A row that starts anew reads its state from a row of zeros, and so does the gradient that would flow back across
  *    that start. A mask of resets costs the look at one byte per row and step.
- * d) A row with masked steps is a shorter row, whose steps are at other times: no work is done for masked steps, what x holds
+ * d) Partitions of rows with lengths have equal work, but at different steps: the one with the longest row is alone at the end.
+ *    So a chunk of steps is a part of the partition's work rather than of the time, and those that have done equally many
+ *    chunks end together.
+ * e) A row with masked steps is a shorter row, whose steps are at other times: no work is done for masked steps, what x holds
  *    there is not looked at, and the loops do not know of them. What they show and hand on is written and added up at the end
  *    (carry_outputs, gather_late).
  */
@@ -66,6 +69,39 @@ INLINE int next_block(block_walk *w) {
     if (block >= w->deal.blocks) return 0;
     w->rows = (range){block_start(w->deal, block), MIN(block_start(w->deal, block + 1), w->active)};
     return w->rows.begin < w->active; /* blocks come in rising order: after an empty one there is none */
+}
+
+/* Whether no more than one of the partition's blocks has rows that still run. */
+INLINE int has_one_block(const fr_sequence *q, long active, fr_partition partition) {
+    const long second = partition.by_units ? 1 : 2 * partition.count - 1 - partition.id;
+    return q->N <= ROW_BLOCK || block_start(deal_rows(q->N), second) >= active;
+}
+
+/* ---- Chunks of steps ---- */
+
+/* What a partition does before step s, in steps of rows. A block counts as one row more, as the panels pass by for it. */
+static long work_before(const fr_sequence *q, fr_partition partition, long s) {
+    long work = 0;
+    block_walk walk = walk_blocks(q->N, q->N, partition);
+    while (next_block(&walk)) {
+        work += MIN(q->rows.lengths[walk.rows.begin], s);
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) work += MIN(q->rows.lengths[i], s);
+    }
+    return work;
+}
+
+/* Where chunk `chunk` of `chunks` begins: at the first step that has so large a part of the partition's work before it. */
+static long chunk_start(const fr_sequence *q, fr_partition partition, long chunk, long chunks) {
+    const long all = work_before(q, partition, q->T);
+    long low = 0, high = q->T;
+    while (low < high) {
+        const long middle = (low + high) / 2;
+        if (work_before(q, partition, middle) * chunks >= all * chunk)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
 }
 
 /* ---- Where a row is at a step ---- */

@@ -5,7 +5,8 @@
  *    50 us to 4 ms, more than most calls take. So work is cut into tasks, and a thread that is free takes the next one.
  * b) The cut into partitions is planned ahead. Results do not depend on it, and never on which thread does a task.
  * c) Partitions of rows are independent: each goes on as soon as its own task before is done. A thread takes the partition
- *    that is furthest behind, so that all end together, however fast each thread is.
+ *    that is furthest behind, so that all end together, however fast each thread is; but it stays at its own, whose states
+ *    are in its cache, until that is ahead by half of what is left of it.
  * d) Partitions of hidden units have a barrier after each step. Each is pinned to a thread, since half of the weights fit
  *    into the L2 of a core where all of them do not. Another thread takes its task only after PATIENCE, or where the owner
  *    did not come the last time. A barrier is one atomic addition and one exchange on a line of its own, about 0.2 us.
@@ -63,6 +64,9 @@ static int choose_behind(const fr_work *w, int last, long done, long *ticket) {
         const long t = ticket_of(w, partition);
         if (is_free(w, t, done) && (behind < 0 || t < *ticket)) behind = partition, *ticket = t;
     }
+    const long own = ticket_of(w, last);
+    if (behind >= 0 && is_free(w, own, done) && 2 * (own - *ticket) <= 2 * w->phases - own)
+        behind = last, *ticket = own;
     return behind;
 }
 
