@@ -72,10 +72,10 @@ cdef class Stack(Watched):
         cdef Packed packed
         cdef int index
         cdef Rooms rooms
-        cdef list held = []
         for packed in self.packed:
             if packed.kernels == k and (packed.ready or not packed.claimed):
                 return packed
+        cdef list held = []
         packed = Packed.__new__(Packed)
         packed.kernels = k
         packed.at = <void **>malloc(2 * self.count * sizeof(void *))
@@ -234,10 +234,11 @@ cdef class Stack(Watched):
         cdef bint ready = packed.ready
         # Another thread may come upon new weights meanwhile: this call goes on with the old.
         arrays = self.arrays  # no-cython-lint: alive until the end
-        cdef fr_sequence *layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
+        cdef fr_sequence few[2]
+        cdef fr_sequence *layers = few if count <= 2 else <fr_sequence *>malloc(count * sizeof(fr_sequence))
         if layers == NULL:
             raise MemoryError()
-        memcpy(layers, self.layers, self.count * sizeof(fr_sequence))
+        memcpy(layers, self.layers, count * sizeof(fr_sequence))
         if not ready:
             packed.claimed = True  # another thread that comes now packs for itself
         h_size, c_size = q.N * q.P * self.itemsize, q.N * q.H * self.itemsize
@@ -268,7 +269,8 @@ cdef class Stack(Watched):
                                NULL if c_n == NULL else <char *>c_n + index * c_size)
                 if failed:
                     break
-        free(layers)
+        if layers != few:
+            free(layers)
         if not ready:
             packed.claimed, packed.ready = False, not failed and like.T > 0
             if packed.ready:
