@@ -65,6 +65,9 @@ def test_one_compiled_call_has_the_bits_of_the_functional_core(name, directions,
                 {"reset_mask": mask},
                 {"lengths": lengths.tolist(), "reset_mask": np.asfortranarray(mask)},
                 {"lengths": np.zeros(N, np.uint8)},
+                {"lengths": np.full(N, T)},
+                {"lengths": np.full(N, T, ">i4"), "reset_mask": mask},
+                {"lengths": np.repeat(lengths, 2)[::2]},
             ):
                 found = layer(x, **options)
                 assert same(found, packing_anew(layer, x, **options)), (T, N, options)

@@ -65,7 +65,7 @@ class RecurrentLayer(StackStates):
     accepts = Stateful.accepts | {"mask"}
 
     reads = "features"
-    _plain = False  # whether inference is what the compiled call does, with nothing before or after; False in old pickles
+    _plain = False  # whether inference is what the compiled call does and nothing more; False in pickles of before
 
     def __init__(
         self,
