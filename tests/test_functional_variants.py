@@ -376,3 +376,24 @@ def test_jordan_matches_reference(dtype, nonlinearity, output_activation, shape,
         for given in (arrays, [None if k in (1, 4, 6) else a for k, a in enumerate(arrays)]):
             expected = run(reference, [None if a is None else a.astype(np.float64) for a in given], **keywords)
             assert_results_close(run(functional, given, **keywords), expected, dtype)
+
+
+@pytest.mark.parametrize("H", [3, 90])  # what a step needs while it runs is on the stack, and elsewhere
+def test_a_step_takes_words_that_are_equal_to_its_defaults_but_other_objects(H):
+    rng = np.random.default_rng(0)
+    x, h, c = (rng.standard_normal((2, width)).astype(np.float32) for width in (4, H, H))
+    for cell, gates in (("rnn", 1), ("gru", 3), ("lstm", 4)):
+        shapes = ((gates * H, 4), (gates * H, H), (gates * H,), (gates * H,))
+        weights = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+        state = (h, c) if cell == "lstm" else (h,)
+        step = getattr(functional, f"{cell}_cell_forward")
+        words = {"nonlinearity": "tanh"} if cell == "rnn" else {"activation": "tanh", "gate_activation": "sigmoid"}
+        others = {name: "".join(list(word)) for name, word in words.items()}
+        assert all(others[name] is not word for name, word in words.items())
+        expected = step(x, *state, *weights)[: len(state)]
+        for found in (
+            step(x, *state, *weights, **others),
+            step(x, *state, *weights, output_activation="".join("identity")),
+        ):
+            for a, b in zip(found, expected):
+                assert np.array_equal(a, b)

@@ -65,6 +65,9 @@ def test_one_compiled_call_has_the_bits_of_the_functional_core(name, directions,
                 {"reset_mask": mask},
                 {"lengths": lengths.tolist(), "reset_mask": np.asfortranarray(mask)},
                 {"lengths": np.zeros(N, np.uint8)},
+                {"lengths": np.full(N, T)},
+                {"lengths": np.full(N, T, ">i4"), "reset_mask": mask},
+                {"lengths": np.repeat(lengths, 2)[::2]},
             ):
                 found = layer(x, **options)
                 assert same(found, packing_anew(layer, x, **options)), (T, N, options)
@@ -82,7 +85,7 @@ def test_one_compiled_call_has_the_bits_of_the_functional_core(name, directions,
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_the_bits_do_not_depend_on_threads(threads):
     x = np.random.default_rng(0).standard_normal((20, 40, D), dtype=np.float32)
-    expected = LSTM(D, H, 2, bidirectional=True, rng=1)(x)
+    expected, small = (LSTM(D, H, 2, bidirectional=True, rng=1)(part) for part in (x, x[:2, :3]))
     layer = LSTM(D, H, 2, bidirectional=True, rng=1)
     before = fastrnn.get_num_threads()
     fastrnn.set_num_threads(threads)
@@ -90,6 +93,8 @@ def test_the_bits_do_not_depend_on_threads(threads):
     try:
         assert same(layer(x), expected)
         assert same(layer(x), expected)  # the first call packed
+        for _ in range(50):  # so small that the call keeps the GIL
+            assert same(layer(x[:2, :3]), small)
     finally:
         fastrnn.set_num_threads(before)
         fastrnn._native.force_plan()

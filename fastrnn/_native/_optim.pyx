@@ -190,9 +190,20 @@ cdef cnp.ndarray _like(object a, str what, object name, tuple shape, object dtyp
     """An array of the shape and dtype that the first step saw."""
     if not isinstance(a, cnp.ndarray) or cnp.PyArray_TYPE(<cnp.ndarray>a) != typenum or cnp.PyArray_ISBYTESWAPPED(<cnp.ndarray>a):
         raise TypeError(f"{what}[{name!r}]: expected {dtype}, got {getattr(a, 'dtype', type(a).__name__)}")
-    if a.shape != shape:
+    if not _has_shape(<cnp.ndarray>a, shape):
         raise ValueError(f"{what}[{name!r}]: expected shape {shape}, got {a.shape}")
     return <cnp.ndarray>a
+
+
+cdef bint _has_shape(cnp.ndarray a, tuple shape) except -1:
+    """a.shape == shape, without making a tuple for each array of each step."""
+    cdef int i
+    if cnp.PyArray_NDIM(a) != len(shape):
+        return False
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, i) != <Py_ssize_t>shape[i]:
+            return False
+    return True
 
 
 cdef cnp.ndarray _rows_of(object grad, object name, tuple shape):

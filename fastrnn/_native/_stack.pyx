@@ -72,10 +72,10 @@ cdef class Stack(Watched):
         cdef Packed packed
         cdef int index
         cdef Rooms rooms
-        cdef list held = []
         for packed in self.packed:
             if packed.kernels == k and (packed.ready or not packed.claimed):
                 return packed
+        cdef list held = []
         packed = Packed.__new__(Packed)
         packed.kernels = k
         packed.at = <void **>malloc(2 * self.count * sizeof(void *))
@@ -223,53 +223,34 @@ cdef class Stack(Watched):
     cdef int _run(self, const fr_sequence *like, fr_series x, fr_series y, long T, const void *h0, const void *c0,
                   void *h_n, void *c_n, void *between) except -1:
         """like: T, N and rows of the call. T: of the output, the rows of which past their lengths become zeros."""
+        cdef StackCall call
         cdef fr_sequence q = self.layers[0]
-        cdef int index, reverse, failed = 0, S = self.directions, count = self.count, last = count - S, itemsize = self.itemsize
-        cdef size_t h_size, c_size
-        cdef fr_series read = x, written = y
-        cdef void *turns[2]
+        cdef int failed
         q.T, q.N = like.T, like.N
-        cdef const fr_sequence_kernels *k = sequence_kernels(&q, self.itemsize)
-        cdef Packed packed = self._packed(k)
-        cdef bint ready = packed.ready
+        call.kernels = sequence_kernels(&q, self.itemsize)
+        cdef Packed packed = self._packed(call.kernels)
         # Another thread may come upon new weights meanwhile: this call goes on with the old.
         arrays = self.arrays  # no-cython-lint: alive until the end
-        cdef fr_sequence *layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
-        if layers == NULL:
+        cdef fr_sequence few[2]
+        call.layers = few if self.count <= 2 else <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
+        if call.layers == NULL:
             raise MemoryError()
-        memcpy(layers, self.layers, self.count * sizeof(fr_sequence))
-        if not ready:
+        memcpy(call.layers, self.layers, self.count * sizeof(fr_sequence))
+        call.ready, call.packed = packed.ready, packed.at
+        if not call.ready:
             packed.claimed = True  # another thread that comes now packs for itself
-        h_size, c_size = q.N * q.P * self.itemsize, q.N * q.H * self.itemsize
-        turns[0], turns[1] = between, <char *>between + T * q.N * S * q.P * self.itemsize + 64
-        with nogil:
-            if like.rows.order != NULL:
-                zeros_past_lengths(y, T, like.N, S * q.P * itemsize, itemsize, &like.rows)
-            for index in range(count):
-                q = layers[index]
-                if index % S == 0:
-                    if index:
-                        read = written
-                    written = y
-                    if index < last:
-                        written.data = turns[index // S % 2]
-                        written.step, written.row = like.N * S * q.P, S * q.P
-                reverse = q.rows.reverse
-                q.T, q.N, q.rows = like.T, like.N, like.rows
-                q.rows.reverse = reverse
-                if reverse and q.rows.reset_mask != NULL:  # the mask for who comes from the end follows
-                    q.rows.reset_mask += like.rows.reset_step * T
-                q.args.x, q.args.output = read, written
-                q.args.output.data = <char *>q.args.output.data + (index % S) * q.P * itemsize
-                q.args.h0 = NULL if h0 == NULL else <char *>h0 + index * h_size
-                q.scratch.panels, q.workspace.bias = packed.at[2 * index], packed.at[2 * index + 1]
-                failed = infer(&q, k, ready, NULL if c0 == NULL else <char *>c0 + index * c_size,
-                               NULL if h_n == NULL else <char *>h_n + index * h_size,
-                               NULL if c_n == NULL else <char *>c_n + index * c_size)
-                if failed:
-                    break
-        free(layers)
-        if not ready:
+        call.like, call.T, call.x, call.y = like, T, x, y
+        call.count, call.directions, call.itemsize = self.count, self.directions, self.itemsize
+        call.h0, call.c0, call.h_n, call.c_n = <const char *>h0, <const char *>c0, <char *>h_n, <char *>c_n
+        call.turns[0], call.turns[1] = between, <char *>between + T * q.N * self.directions * q.P * self.itemsize + 64
+        if <double>q.T * q.N * self.count * call.kernels.gates(q.cell) * q.H * (q.D + q.P) < SMALL_CALL:
+            failed = run_layers(&call)
+        else:
+            with nogil:
+                failed = run_layers(&call)
+        if call.layers != few:
+            free(call.layers)
+        if not call.ready:
             packed.claimed, packed.ready = False, not failed and like.T > 0
             if packed.ready:
                 self._keep_one(packed)
@@ -278,3 +259,57 @@ cdef class Stack(Watched):
         if failed:
             raise MemoryError("no memory for the workspace of a sequence")
         return 0
+
+
+# Multiply-adds, about 5 us of them, for which a call keeps the GIL: to hand it over would take longer than others gain.
+cdef enum: SMALL_CALL = 200000
+
+cdef struct StackCall:
+    const fr_sequence_kernels *kernels
+    fr_sequence *layers
+    void **packed  # as Packed has them
+    bint ready
+    const fr_sequence *like  # T, N and rows
+    long T  # of the output
+    fr_series x, y
+    int count, directions, itemsize
+    const char *h0
+    const char *c0
+    char *h_n
+    char *c_n
+    void *turns[2]  # where layers in between write to
+
+
+cdef int run_layers(const StackCall *call) noexcept nogil:
+    """All layers and directions. 0, or what `infer` returned for the one that did not come to its end."""
+    cdef const fr_sequence *like = call.like
+    cdef fr_sequence q = call.layers[0]
+    cdef int index, reverse, failed, S = call.directions, itemsize = call.itemsize
+    cdef size_t h_size = like.N * q.P * itemsize, c_size = like.N * q.H * itemsize
+    cdef fr_series read = call.x, written = call.y
+    if like.rows.order != NULL:
+        zeros_past_lengths(call.y, call.T, like.N, S * q.P * itemsize, itemsize, &like.rows)
+    for index in range(call.count):
+        q = call.layers[index]
+        if index % S == 0:
+            if index:
+                read = written
+            written = call.y
+            if index < call.count - S:
+                written.data = call.turns[index // S % 2]
+                written.step, written.row = like.N * S * q.P, S * q.P
+        reverse = q.rows.reverse
+        q.T, q.N, q.rows = like.T, like.N, like.rows
+        q.rows.reverse = reverse
+        if reverse and q.rows.reset_mask != NULL:  # the mask for who comes from the end follows
+            q.rows.reset_mask += like.rows.reset_step * call.T
+        q.args.x, q.args.output = read, written
+        q.args.output.data = <char *>q.args.output.data + (index % S) * q.P * itemsize
+        q.args.h0 = NULL if call.h0 == NULL else call.h0 + index * h_size
+        q.scratch.panels, q.workspace.bias = call.packed[2 * index], call.packed[2 * index + 1]
+        failed = infer(&q, call.kernels, call.ready, NULL if call.c0 == NULL else call.c0 + index * c_size,
+                       NULL if call.h_n == NULL else call.h_n + index * h_size,
+                       NULL if call.c_n == NULL else call.c_n + index * c_size)
+        if failed:
+            return failed
+    return 0

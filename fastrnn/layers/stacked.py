@@ -65,6 +65,7 @@ class RecurrentLayer(StackStates):
     accepts = Stateful.accepts | {"mask"}
 
     reads = "features"
+    _plain = False  # whether inference is what the compiled call does and nothing more; False in pickles of before
 
     def __init__(
         self,
@@ -121,6 +122,7 @@ class RecurrentLayer(StackStates):
             for name, width in zip(self.states, (self._h_size, self.hidden_size)):
                 rows = self.num_layers * self._directions
                 self.add_param(f"initial_{name}", np.zeros((rows, width), self.dtype))
+        self._plain = self.merge == "concat" and not any(self.noise.zoneout) and not self.learn_initial_state
         if (self.dropout and self.num_layers > 1) or self.noise:
             self._rng = own_generator(rng)
 
@@ -222,18 +224,24 @@ class RecurrentLayer(StackStates):
     def _infer(self, x: Any, state: Any, context: Context) -> tuple[Array, Any] | None:
         """The whole forward without training as one compiled call, from packed weights; None for what that does not
         take: no input, and what has to be refused."""
-        merges = self._directions == 2 and self.merge != "concat"
-        if x is None or context.steps is not None or context.mask is not None or (merges and self.num_layers > 1):
-            return None
-        if any(self.noise.zoneout) or (self.learn_initial_state and context.reset_mask is not None):
+        lengths, reset_mask, _, steps, _, _, mask = context
+        if x is None or steps is not None or mask is not None:
             return None
         stack = self._stack or self.open_stack()
-        assert stack is not None
+        if self._plain:
+            found = stack.run(x, state, lengths, reset_mask, self.batch_first)
+            if found is not None:
+                return found
+        merges = self._directions == 2 and self.merge != "concat"
+        if (merges and self.num_layers > 1) or any(self.noise.zoneout):
+            return None
+        if self.learn_initial_state and reset_mask is not None:
+            return None
         if state is None and self.learn_initial_state:
             N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
             learned = [self._params[f"initial_{name}"] for name in self.states]
             state = self._as_state(learned if N is None else [np.repeat(a[:, None], N, axis=1) for a in learned])
-        told = state, context.lengths, context.reset_mask, self.batch_first
+        told = state, lengths, reset_mask, self.batch_first
         found = stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
         return (merge_directions(found[0], self.merge), found[1]) if merges and found else found
 
