@@ -2,8 +2,8 @@
 
 Design: a Keras layer asks its backend's `lstm` or `gru` for the whole sequence, and runs its own loop over time where
 that raises NotImplementedError. `enable` puts functions of ours there, which leave to the backend's own what they do
-not take. They are not told whether masked steps put out zeros, so the layer's `inner_loop`, which calls them, is wrapped. SimpleRNN has no such door: its loop calls a cell at each step, which may be a user's. Letters as in
-`keras`.
+not take. They are not told whether masked steps put out zeros, so the layer's `inner_loop`, which calls them, is
+wrapped. SimpleRNN has no such door: its loop calls a cell at each step, which may be a user's. Letters as in `keras`.
 """
 
 from __future__ import annotations
@@ -155,8 +155,11 @@ def _run_numpy(kind: str, x: Any, states: tuple[Any, ...], mask: Any, plain: tup
 
 
 def _real_steps(mask: Any, x: Any, h0: Any, options: dict[str, Any]) -> Any:
-    """Keras's mask (N, T) as ours, (T, N), in the order of the steps. None for one of another shape, where it is not known
-    what masked steps put out, and where a row begins with a step that is not real from a state: its output is 0 in Keras, and the state here."""
+    """Keras's mask (N, T) as ours, (T, N), in the order of the steps.
+
+    None for one of another shape, where it is not known what masked steps put out, and where a row begins with a step
+    that is not real from a state: its output is 0 in Keras, and the state here.
+    """
     if mask.shape != tuple(x.shape[:2]) or getattr(_layer, "zeros", None) is None:
         return None
     real = np.ascontiguousarray((mask[:, ::-1] if options.get("go_backwards") else mask).T.astype(bool))
