@@ -42,6 +42,9 @@ TAKEN = {
     "lstm-last": lambda: L.LSTM(H, use_bias=False),
     "lstm-backwards": lambda: L.LSTM(H, go_backwards=True, return_sequences=True),
     "gru": lambda: L.GRU(H, return_sequences=True, return_state=True),
+    "lstm-zeros": lambda: L.LSTM(H, return_sequences=True, return_state=True, zero_output_for_mask=True),
+    "gru-zeros-last": lambda: L.GRU(H, zero_output_for_mask=True, go_backwards=True),
+    "bidirectional": lambda: L.Bidirectional(L.GRU(H, return_sequences=True)),
     "gru-no-bias": lambda: L.GRU(H, use_bias=False, go_backwards=True),
 }
 LEFT = {
@@ -152,7 +155,8 @@ for name in ("lstm_forward", "gru_forward"):
     setattr(functional, name, counted)
 x = np.random.default_rng(0).standard_normal((3, 6, 4)).astype(np.float32)
 for make in (L.LSTM, L.GRU):
-    for options in ({}, {"return_sequences": True, "go_backwards": True}, {"use_bias": False}):
+    zeros = {"return_sequences": True, "zero_output_for_mask": True}
+    for options in ({}, {"return_sequences": True, "go_backwards": True}, {"use_bias": False}, zeros):
         layer = make(5, **options)
         before = layer(x)
         door.enable()

@@ -367,7 +367,7 @@ def test_columns_and_words_that_are_no_numbers():
 
 
 def spelled(N=120, seed=0):
-    """Tokens 0..5 of any lengths. A tag says whether a token repeats the one before, a label whether the first is odd."""
+    """Tokens 0..5 of any lengths. A tag: whether a token repeats that before it; a label: whether the first is odd."""
     rng = np.random.default_rng(seed)
     x = [rng.integers(0, 6, T) for T in rng.integers(3, 9, N)]
     tags = [["same" if t and row[t] == row[t - 1] else "new" for t in range(len(row))] for row in x]

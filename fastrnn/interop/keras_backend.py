@@ -2,12 +2,14 @@
 
 Design: a Keras layer asks its backend's `lstm` or `gru` for the whole sequence, and runs its own loop over time where
 that raises NotImplementedError. `enable` puts functions of ours there, which leave to the backend's own what they do
-not take. SimpleRNN has no such door: its loop calls a cell at each step, which may be a user's. Letters as in
-`keras`.
+not take. They are not told whether masked steps put out zeros, so the layer's `inner_loop`, which calls them, is
+wrapped. SimpleRNN has no such door: its loop calls a cell at each step, which may be a user's. Letters as in `keras`.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy as np
 from .. import functional
 
 _before: dict[str, Any] = {}
+_loops: dict[Any, Any] = {}  # layer class -> its own inner_loop
+_layer = threading.local()  # .zeros: whether the layer that asks puts out zeros at masked steps; None: not known
 
 
 def enable() -> None:
@@ -52,6 +56,22 @@ def enable() -> None:
         return _before["gru"](inputs, h, mask, *args, **options) if found is None else found
 
     backend.lstm, backend.gru = lstm, gru
+    for cls in (keras.layers.LSTM, keras.layers.GRU):
+        if hasattr(cls, "inner_loop"):
+            _loops[cls] = cls.inner_loop
+            cls.inner_loop = _saying_zeros(cls.inner_loop)
+
+
+def _saying_zeros(inner_loop: Any) -> Any:
+    @functools.wraps(inner_loop)
+    def run(self: Any, *args: Any, **options: Any) -> Any:
+        _layer.zeros = bool(getattr(self, "zero_output_for_mask", False))
+        try:
+            return inner_loop(self, *args, **options)
+        finally:
+            _layer.zeros = None
+
+    return run
 
 
 def disable() -> None:
@@ -60,6 +80,9 @@ def disable() -> None:
         from keras.src import backend
 
         backend.lstm, backend.gru = _before.pop("lstm"), _before.pop("gru")
+        while _loops:
+            cls, own = _loops.popitem()
+            cls.inner_loop = own
 
 
 def _run_torch(kind: str, x: Any, states: tuple[Any, ...], mask: Any, plain: tuple[Any, Any], **options: Any) -> Any:
@@ -98,7 +121,11 @@ def _run_torch(kind: str, x: Any, states: tuple[Any, ...], mask: Any, plain: tup
     else:
         y, *last = _autograd.run_sequence(call, x, h, c, weights, False)[: 3 if kind == "lstm" else 2]
     last = [s[0] for s in last]
-    return last[0], y if options.get("return_sequences") else last[0][:, None], last
+    output, y = last[0], y if options.get("return_sequences") else last[0][:, None]
+    if mask is not None and _layer.zeros:
+        shown = torch.from_numpy(real.T[..., None]).to(y.dtype)
+        output, y = output * shown[:, -1], y * (shown if options.get("return_sequences") else shown[:, -1:])
+    return output, y, last
 
 
 def _run_numpy(kind: str, x: Any, states: tuple[Any, ...], mask: Any, plain: tuple[Any, Any], **options: Any) -> Any:
@@ -120,13 +147,20 @@ def _run_numpy(kind: str, x: Any, states: tuple[Any, ...], mask: Any, plain: tup
     x = (np.flip(x, 1) if options.get("go_backwards") else x).swapaxes(0, 1)
     forward: Any = functional.lstm_forward if kind == "lstm" else functional.gru_forward
     y, *last, _ = forward(x, *map(np.ascontiguousarray, states_), *weights, *pair, mask=real, training=False)
-    return last[0], y.swapaxes(0, 1) if options.get("return_sequences") else last[0][:, None], last
+    output, y = last[0], y.swapaxes(0, 1) if options.get("return_sequences") else last[0][:, None]
+    if real is not None and _layer.zeros:
+        shown = real.T[..., None].astype(y.dtype)
+        output, y = output * shown[:, -1], y * (shown if options.get("return_sequences") else shown[:, -1:])
+    return output, y, last
 
 
 def _real_steps(mask: Any, x: Any, h0: Any, options: dict[str, Any]) -> Any:
-    """Keras's mask (N, T) as ours, (T, N), in the order of the steps. None for one of another shape, and where a row
-    begins with a step that is not real from a state: its output is 0 in Keras, and the state here."""
-    if mask.shape != tuple(x.shape[:2]):
+    """Keras's mask (N, T) as ours, (T, N), in the order of the steps.
+
+    None for one of another shape, where it is not known what masked steps put out, and where a row begins with a step
+    that is not real from a state: its output is 0 in Keras, and the state here.
+    """
+    if mask.shape != tuple(x.shape[:2]) or getattr(_layer, "zeros", None) is None:
         return None
     real = np.ascontiguousarray((mask[:, ::-1] if options.get("go_backwards") else mask).T.astype(bool))
     return None if h0[~real[0]].any() else real

@@ -46,6 +46,7 @@ LOSES = "torch is faster at this shape"
 
 
 WIDE = 700  # from which H on weights are too many to stay packed
+RNN_WIDE = 448 if hasattr(Tensor, "__dlpack_c_exchange_api__") else 128  # of one row of an RNNCell: see _packed
 
 
 def loses(kind: str, T: int, N: int, H: int, training: bool) -> bool:
@@ -68,4 +69,4 @@ def cell_loses(kind: str, N: int, H: int, training: bool) -> bool:
     """The same for a cell, where torch has less to do around its products."""
     if training:
         return kind == "rnn" or (H > 128 if kind == "lstm" or N < 4 else H > 224)
-    return H > WIDE or (kind == "rnn" and N < 4 and H > 128)
+    return H > WIDE or (kind == "rnn" and N == 1 and H > RNN_WIDE)
