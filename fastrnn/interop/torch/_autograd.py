@@ -162,8 +162,8 @@ class Sequence(torch.autograd.Function):
 
 def _in_torch(call: Call) -> Any:
     """The same computation in torch's operations, layer by layer with the noise that was drawn: for double backward."""
-    if call.rows.reset_mask is not None:
-        raise RuntimeError("reset_mask: expected no double backward, got create_graph=True")
+    if call.rows.reset_mask is not None or call.rows.mask is not None:
+        raise RuntimeError("reset_mask, mask: expected no double backward, got create_graph=True")
     name = call.kind if call.kind != "rnn" else f"rnn_{call.options['nonlinearity']}"
 
     def run(x: Tensor, h0: Any, c0: Any, *weights: Tensor) -> Any:

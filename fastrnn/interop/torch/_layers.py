@@ -29,6 +29,7 @@ class Rows(NamedTuple):
     reset_mask: Array | None = None  # (T, N)
     batch_sizes: Any = None  # torch's own, of a PackedSequence
     at: Array | None = None  # (S,): where each packed row lies in (T * N)
+    mask: Array | None = None  # (T, N): steps that are real, in Keras's sense
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -111,7 +112,7 @@ def forward(call: Call, x: Array, h0: Array, c0: Array, weights: list, training:
     h_n, c_n, caches = [], [], []
     options = call.options
     if rows is not NO_ROWS:
-        options = options | {"lengths": rows.lengths, "reset_mask": rows.reset_mask}
+        options = options | {"lengths": rows.lengths, "reset_mask": rows.reset_mask, "mask": rows.mask}
     for k in range(call.layers * directions):
         own, named = weights_of(call, weights, k)
         out = None
