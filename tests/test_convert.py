@@ -155,6 +155,8 @@ def test_what_cannot_be_written_is_refused(tmp_path, capsys):
     for model, word in (
         (fastrnn.LSTM(D, H, peephole=True), "peephole"),
         (fastrnn.LSTM(D, H, proj_size=2), "proj_size"),
+        (fastrnn.LSTM(D, H, zoneout=(0.0, 0.2)), "zoneout"),
+        (fastrnn.LSTM(D, H).state_dict(), "expected a layer or Sequential, got"),
         (fastrnn.GRU(D, H, gate_activation="hard_sigmoid"), "gate_activation"),
         (fastrnn.LastStep(), "LastStep"),
     ):

@@ -207,6 +207,55 @@ def test_what_fastrnn_does_not_have_is_refused(tmp_path):
         door.load(tmp_path / "y.keras")
 
 
+BACKWARD = {
+    "activation": lambda: L.GRU(3, activation="relu", go_backwards=True),
+    "recurrent_activation": lambda: L.GRU(3, recurrent_activation="hard_sigmoid", go_backwards=True),
+    "reset_after": lambda: L.GRU(3, reset_after=False, go_backwards=True),
+    "use_bias": lambda: L.GRU(3, use_bias=False, go_backwards=True),
+    "units": lambda: L.GRU(4, go_backwards=True),
+    "expected GRU": lambda: L.LSTM(3, go_backwards=True),
+}
+
+
+@pytest.mark.parametrize("option", BACKWARD)
+def test_a_backward_layer_that_computes_something_else_is_refused(option, tmp_path):
+    layer = L.Bidirectional(L.GRU(3), backward_layer=BACKWARD[option]())
+    model = keras.Sequential([L.Input((None, 5)), layer])
+    model.save(tmp_path / "model.keras")
+    for read in (lambda: door.from_keras(model), lambda: door.load(tmp_path / "model.keras")):
+        with pytest.raises(door.UnsupportedLayer, match=f"backward_layer: {option}"):
+            read()
+
+
+def test_a_backward_layer_that_computes_the_same_is_read():
+    layer = L.Bidirectional(L.GRU(3), backward_layer=L.GRU(3, go_backwards=True, name="other"))
+    x = np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32)
+    y = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(door.from_keras(layer)(x), y, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: L.GlobalMaxPooling1D(keepdims=True), "keepdims: expected False"),
+        (lambda: L.GlobalAveragePooling1D(data_format="channels_first"), "data_format: expected 'channels_last'"),
+        (lambda: L.TimeDistributed(L.LSTM(3)), "got TimeDistributed"),
+    ],
+)
+def test_layers_whose_outputs_have_another_shape_are_refused(make, said):
+    layer = make()
+    layer(np.zeros((2, 3, 4, 5) if "TimeDistributed" in said else (2, 3, 4), np.float32))
+    with pytest.raises(door.UnsupportedLayer, match=said):
+        door.from_keras(layer)
+
+
+def test_what_has_no_weights_yet_is_refused():
+    with pytest.raises(ValueError, match="expected one that is built.* without weights"):
+        door.from_keras(L.LSTM(3))
+    with pytest.raises(TypeError, match="model: expected a Keras layer or model, got int"):
+        door.from_keras(3)
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("directions", ["forward", "backward", "both", "sum", "mul", "ave"])
 def test_final_state_is_what_the_layer_ends_with(directions, batch_first):

@@ -299,6 +299,8 @@ def test_a_saved_tagger_and_a_saved_classifier(tmp_path):
 
 
 def test_what_onnx_does_not_have_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="model: expected a layer or Sequential, got int"):
+        door.save(3, tmp_path / "model.onnx")
     with pytest.raises(TypeError, match="model: expected layers that ONNX has, got MeanPool"):
         door.save(fastrnn.Sequential(fastrnn.RNN(2, 3, rng=0), fastrnn.MeanPool()), tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="proj_size"):

@@ -37,6 +37,9 @@ HARD_SIGMOIDS = {2: "hard_sigmoid", 3: "hard_sigmoid_6"}  # by the major version
 GATES = {"SimpleRNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 1, 2, 3)}  # which of Keras's gates are ours, in our order
 
 
+_WEIGHED = {*GATES, "Bidirectional", "Dense", "Embedding", "TimeDistributed"}
+
+
 class UnsupportedLayer(ValueError):
     """A Keras layer or option that fastrnn does not have; the message names both."""
 
@@ -49,14 +52,21 @@ def from_keras(model: Any) -> layers.Module:
     in a functional model that is a chain. Sequences are batch-first, as in Keras. A mask is given at the call,
     `mask=mask_of(x)`, or `lengths`. Dropout within a recurrent layer acts in training only and is not taken over. A
     stateful layer becomes one whose state the caller hands on, or a stream. One-bias layers have bias_hh = 0.
-    Raises UnsupportedLayer, a ValueError, for anything else.
+    Raises UnsupportedLayer, a ValueError, for anything else, ValueError for a layer without weights yet.
     """
     import keras
 
+    if not hasattr(model, "get_config"):
+        raise TypeError(f"model: expected a Keras layer or model, got {type(model).__name__}")
     config = {"class_name": type(model).__name__, "config": model.get_config()}
     parts = list(model.layers) if hasattr(model, "layers") and not hasattr(model, "forward_layer") else [model]
     weights = [[np.asarray(a) for a in part.get_weights()] for part in parts]
     configs = [{"class_name": type(part).__name__, "config": part.get_config()} for part in parts]
+    unbuilt = [part.name for part, arrays in zip(parts, weights) if not arrays and not part.built]
+    if unbuilt and any(part["class_name"] in _WEIGHED for part in configs if part["config"].get("name") in unbuilt):
+        raise ValueError(
+            f"model: expected one that is built, as the first call does, got {', '.join(unbuilt)} without weights"
+        )
     if len(parts) > 1 or hasattr(model, "layers"):
         _check_chain(config)
     return _build(configs, weights, int(keras.__version__.split(".")[0]))
@@ -248,8 +258,9 @@ def _layer(kind: str, config: Config, arrays: list[Array], version: int) -> list
         if mode not in MERGES or inner["class_name"] not in GATES:
             got = f"merge_mode={mode!r} of {inner['class_name']}"
             raise UnsupportedLayer(f"{config.get('name')}: expected a merge_mode of a recurrent layer, got {got}")
+        _check_backward(config.get("name"), inner, config.get("backward_layer") or inner)
         return _recurrent(inner["class_name"], inner["config"], _halves(arrays, True), version, mode)
-    if kind == "TimeDistributed":
+    if kind == "TimeDistributed" and config["layer"]["class_name"] in ("Dense", "Dropout", "Activation"):
         return _layer(config["layer"]["class_name"], config["layer"]["config"], arrays, version)
     simple: dict[str, Callable[[], list[layers.Module]]] = {
         "InputLayer": list,
@@ -268,9 +279,24 @@ def _layer(kind: str, config: Config, arrays: list[Array], version: int) -> list
             f"{config.get('name')}: expected a layer that fastrnn has, got Masking; leave it out, and give the mask at "
             f"the call, model(x, mask=mask_of(x, {value}))"
         )
+    for option, expected in (("keepdims", False), ("data_format", "channels_last")):
+        if kind.startswith("Global") and config.get(option, expected) != expected:
+            where = f"{config.get('name')}: {option}"
+            raise UnsupportedLayer(f"{where}: expected {expected!r}, got {config[option]!r}")
     if kind not in simple:
         raise UnsupportedLayer(f"{config.get('name')}: expected a layer that fastrnn has, got {kind}")
     return simple[kind]()
+
+
+def _check_backward(name: Any, forward: Config, backward: Config) -> None:
+    """Refuse a backward layer of one's own that computes something else than the forward one."""
+    if forward["class_name"] != backward["class_name"]:
+        got = backward["class_name"]
+        raise UnsupportedLayer(f"{name}: backward_layer: expected {forward['class_name']} as forwards, got {got}")
+    for option in ("units", "activation", "recurrent_activation", "use_bias", "reset_after"):
+        expected, got = (half["config"].get(option) for half in (forward, backward))
+        if expected != got:
+            raise UnsupportedLayer(f"{name}: backward_layer: {option}: expected {expected!r} as forwards, got {got!r}")
 
 
 def _dense(config: Config, arrays: list[Array]) -> list[layers.Module]:

@@ -39,6 +39,8 @@ def save(model: layers.Module, path: str | os.PathLike[str]) -> None:
         import h5py
     except ImportError as error:
         raise ImportError(f'fastrnn.interop.keras.save needs h5py: pip install "fastrnn[keras]" ({error})') from error
+    if not isinstance(model, layers.Module):
+        raise TypeError(f"model: expected a layer or Sequential, got {type(model).__name__}")
     parts = list(model) if isinstance(model, layers.Sequential) else [model]
     written = [found for layer in parts for found in _layer(layer)]
     first = parts[0]
@@ -98,6 +100,8 @@ def _known(names: dict[str, str], what: str, name: str) -> str:
 
 def _level(layer: Any, k: int) -> tuple[str, dict[str, Any], Weights]:
     kind = type(layer).__name__
+    if any(layer.noise.zoneout):
+        raise ValueError(f"zoneout: expected 0, as Keras's layers have none, got {layer.noise.zoneout}")
     for option in ("proj_size", "peephole", "cell_clip", "learn_initial_state"):
         if getattr(layer, option, None):
             raise ValueError(f"{option}: expected none, as Keras's {kind} has no such option")

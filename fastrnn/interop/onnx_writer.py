@@ -40,6 +40,8 @@ def save(model: layers.Module, path: str | os.PathLike[str]) -> None:
     A file that is there is replaced as a whole or not at all.
     Raises TypeError for another layer, ValueError for an option that ONNX does not have, OSError as files do.
     """
+    if not isinstance(model, layers.Module):
+        raise TypeError(f"model: expected a layer or Sequential, got {type(model).__name__}")
     _Writer(model).write(path)
 
 
