@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OWN_ROWS = 4096 };  /* of the most frequent words: a thread has four times so many rows to itself */
+enum { OWN_ROWS = 4096, OWN_FLOATS = 2 << 20 }; /* most rows a matrix that a thread has to itself, twice; 8 MB in all */
 enum { UNSEEN_USES = 64 }; /* of a row by all threads together, until each sees what the others have changed */
 
 static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -78,9 +78,14 @@ static void give_rows(const fr_own_rows *rows, float *matrix, long stride) {
     for (long i = 0; i < (long)rows->count * stride; i++) matrix[i] += rows->own[i] - rows->seen[i];
 }
 
+static long own_rows(const fr_words *model) {
+    const long room = OWN_FLOATS / (4 * model->stride), most = room < OWN_ROWS ? room : OWN_ROWS;
+    return model->V < most ? model->V : most;
+}
+
 static fr_words_scratch *scratch_new(const fr_words *model, long task_size, int threads) {
     fr_words_scratch trial;
-    const long own = threads == 1 || model->grams ? 0 : model->V < OWN_ROWS ? model->V : OWN_ROWS;
+    const long own = threads == 1 || model->grams ? 0 : own_rows(model);
     trial.inputs.count = own, trial.outputs.count = model->outputs ? own : 0;
     const size_t head = padded(sizeof trial), bytes = head + lay_out(&trial, model, task_size, (char *)64);
     fr_words_scratch *s = aligned_alloc(64, bytes);
