@@ -127,6 +127,15 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     return value
 
 
+def check_bias(bias: Any) -> bool | str:
+    """Whether a layer has biases; "input": bias_ih alone."""
+    if isinstance(bias, str):
+        if bias != "input":
+            raise ValueError(f"bias: expected True, False or 'input', got {bias!r}")
+        return bias
+    return bool(bias)
+
+
 def check_children(children: Any) -> Children:
     """How many children a tree's node has: "sum" for any number or a whole number of at least 1."""
     if isinstance(children, str) and children == "sum":

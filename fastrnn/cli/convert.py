@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fastrnn import layers, serialization
 from fastrnn.interop.tensors import TORCH, read_tensors, recurrent_layers, write_tensors
@@ -111,14 +114,14 @@ def _write(args: argparse.Namespace, found: Any) -> None:
 
 
 def _tensors(found: Any) -> dict[str, Any]:
-    if isinstance(found, layers.Module):
-        return found.state_dict()
     whole: dict[str, Any] = {}
-    for name, part in found.items():
+    for name, part in {"": found}.items() if isinstance(found, layers.Module) else found.items():
         if isinstance(part, layers.Module):
             whole |= {f"{name}.{key}" if name else key: a for key, a in part.state_dict().items()}
         else:
             whole[name] = part
+    for name in [name for name in whole if re.search(r"(^|\.)bias_ih_l\d", name)]:  # torch's modules have both
+        whole.setdefault(name.replace("bias_ih_l", "bias_hh_l"), np.zeros_like(whole[name]))
     return whole
 
 

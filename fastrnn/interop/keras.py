@@ -51,8 +51,8 @@ def from_keras(model: Any) -> layers.Module:
     TimeDistributed(Dense), Activation, Dropout, GlobalMaxPooling1D and GlobalAveragePooling1D, in a Sequential or
     in a functional model that is a chain. Sequences are batch-first, as in Keras. A mask is given at the call,
     `mask=mask_of(x)`, or `lengths`. Dropout within a recurrent layer acts in training only and is not taken over. A
-    stateful layer becomes one whose state the caller hands on, or a stream. One-bias layers have bias_hh = 0.
-    Raises UnsupportedLayer, a ValueError, for anything else, ValueError for a layer without weights yet.
+    stateful layer becomes one whose state the caller hands on, or a stream. Layers with one bias have bias="input", and
+    no bias_hh. Raises UnsupportedLayer, a ValueError, for anything else, ValueError for a layer without weights yet.
     """
     import keras
 
@@ -173,7 +173,7 @@ def _guess(part: Any, arrays: list[Array]) -> dict[str, Array] | None:
             halves = _halves(arrays, bool(part.bidirectional))
             values: dict[str, Array] = {}
             for suffix, half in zip(("", "_reverse"), halves):
-                values |= _recurrent_weights(kind, half, bool(part.bias), suffix)
+                values |= _recurrent_weights(kind, half, part.bias, suffix)
         elif isinstance(part, layers.Linear):
             values = dict(zip(("weight", "bias"), [arrays[0].T, *arrays[1:]]))
         else:
@@ -341,7 +341,7 @@ def _recurrent(
             "the mask"
         )
     sequences = bool(config.get("return_sequences"))
-    kernel, bias = halves[0][0], bool(config.get("use_bias", True))
+    kernel, bias = halves[0][0], _bias_of(halves[0])
     make: Any = {"SimpleRNN": layers.RNN, "GRU": layers.GRU, "LSTM": layers.LSTM}[kind]
     layer = make(
         kernel.shape[0],
@@ -366,7 +366,12 @@ def _recurrent(
     return [made, FinalState(directions, merge=merge, batch_first=True)]
 
 
-def _recurrent_weights(kind: str, arrays: list[Array], bias: bool, suffix: str) -> dict[str, Array]:
+def _bias_of(arrays: list[Array]) -> bool | str:
+    """fastrnn's option for a layer of these Keras weights."""
+    return len(arrays) > 2 and (arrays[2].ndim == 2 or "input")
+
+
+def _recurrent_weights(kind: str, arrays: list[Array], bias: bool | str, suffix: str) -> dict[str, Array]:
     """kernel (D, G*H), recurrent_kernel (H, G*H) and bias (G*H,), or (2, G*H) of a GRU with reset_after."""
 
     def rows(a: Array) -> Array:
@@ -376,7 +381,7 @@ def _recurrent_weights(kind: str, arrays: list[Array], bias: bool, suffix: str) 
     values = {"weight_ih": rows(arrays[0].T), "weight_hh": rows(arrays[1].T)}
     if bias:
         both = arrays[2] if arrays[2].ndim == 2 else np.stack([arrays[2], np.zeros_like(arrays[2])])
-        values |= {"bias_ih": rows(both[0]), "bias_hh": rows(both[1])}
+        values |= {"bias_ih": rows(both[0])} | ({"bias_hh": rows(both[1])} if bias is True else {})
     return {f"{name}_l0{suffix}": a for name, a in values.items()}
 
 

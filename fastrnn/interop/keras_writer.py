@@ -137,6 +137,6 @@ def _arrays(layer: Any, kind: str, suffix: str) -> list[Array]:
 
     arrays = [gates("weight_ih").T, gates("weight_hh").T]
     if layer.bias:
-        both = np.stack([gates("bias_ih"), gates("bias_hh")])
+        both = np.stack([gates("bias_ih"), gates("bias_hh") if layer.bias is True else np.zeros_like(gates("bias_ih"))])
         arrays.append(both if kind == "GRU" and layer.reset_after else both.sum(0))
     return arrays

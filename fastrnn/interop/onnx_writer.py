@@ -158,7 +158,9 @@ class _Writer:
 
         read = [y, self.constant(rows("weight_ih")), self.constant(rows("weight_hh")), "", "lengths"]
         if layer.bias:
-            read[3] = self.constant(np.concatenate([rows("bias_ih"), rows("bias_hh")], axis=1))
+            bias_ih = rows("bias_ih")
+            bias_hh = rows("bias_hh") if layer.bias is True else np.zeros_like(bias_ih)
+            read[3] = self.constant(np.concatenate([bias_ih, bias_hh], axis=1))
         names = [f"{state}_{self.levels}" for state in states]
         shape = [S, "N", layer.hidden_size]
         for index, name in enumerate(names):

@@ -182,7 +182,7 @@ class QuantizedRecurrent(Quantized, RecurrentLayer):
             if kind in ("weight_ih", "weight_hh", "weight_hr"):
                 self._add_matrix(name, *shapes[kind])
                 names[kind.replace("weight", "scale")] = f"{name}_scale"
-            elif self.bias or not kind.startswith("bias"):
+            elif self._has(kind):
                 self._params[name] = np.zeros(shapes[kind], np.float32)
 
     def arguments(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class RNN(RecurrentLayer):
     """Elman network: h_t = g(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), g = nonlinearity, stacked L times.
 
     nonlinearity: "tanh", "relu", "sigmoid" or "identity".
-    bias: False for a layer without bias_ih and bias_hh.
+    bias: False for a layer without bias_ih and bias_hh; "input" for one without bias_hh, as most of Keras's are.
     batch_first: x and output are (N, T, ...) rather than (T, N, ...); states stay (L*S, N, H).
     dropout: probability of dropping each entry of a layer's output, except the last layer's, in training.
     bidirectional: a second direction with weights of its own reads the sequence from its end.
@@ -47,7 +47,7 @@ class RNN(RecurrentLayer):
         num_layers: int = 1,
         *,
         nonlinearity: Nonlinearity = "tanh",
-        bias: bool = True,
+        bias: bool | str = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
@@ -104,7 +104,7 @@ class GRU(RecurrentLayer):
         reset_after: bool = True,
         gate_activation: GateActivation = "sigmoid",
         activation: Nonlinearity = "tanh",
-        bias: bool = True,
+        bias: bool | str = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
@@ -186,7 +186,7 @@ class LSTM(RecurrentLayer):
         cell_clip: float | None = None,
         gate_activation: GateActivation = "sigmoid",
         activation: Nonlinearity = "tanh",
-        bias: bool = True,
+        bias: bool | str = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
@@ -237,7 +237,8 @@ class LSTM(RecurrentLayer):
         forget = slice(self.hidden_size, 2 * self.hidden_size)
         for names in self._names:
             self._params[names["bias_ih"]][forget] = forget_bias
-            self._params[names["bias_hh"]][forget] = 0
+            if self.bias is True:
+                self._params[names["bias_hh"]][forget] = 0
 
     def arguments(self) -> dict[str, Any]:
         own = {"proj_size": self.proj_size, "peephole": self.peephole, "forget_bias": self.forget_bias}

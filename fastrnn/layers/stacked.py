@@ -5,7 +5,8 @@ gates (RNN 1, GRU 3, LSTM 4), L num_layers, S directions (2 if bidirectional, ot
 where directions are merged into one).
 
 Parameters have PyTorch's names and layouts, for layer k = 0, 1, ... and with "_reverse" for the second direction:
-weight_ih_l{k} (G*H, D; from k = 1 on G*H, F), weight_hh_l{k} (G*H, P), bias_ih_l{k} and bias_hh_l{k} (G*H,).
+weight_ih_l{k} (G*H, D; from k = 1 on G*H, F), weight_hh_l{k} (G*H, P), bias_ih_l{k} and bias_hh_l{k} (G*H,), with
+bias="input" the first of both alone.
 Gates are stacked in the order r, z, n (GRU) and i, f, g, o (LSTM); the equations stand in `fastrnn.reference`.
 
 Nothing is copied where strides will do: batch_first is a view of time-major arrays, both directions write into one
@@ -21,6 +22,7 @@ import numpy as np
 from .._native import Stack
 from .._validate import (
     as_real,
+    check_bias,
     check_choice,
     check_dtype,
     check_lengths,
@@ -74,7 +76,7 @@ class RecurrentLayer(StackStates):
         hidden_size: int,
         num_layers: int,
         *,
-        bias: bool,
+        bias: bool | str,
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
@@ -91,7 +93,7 @@ class RecurrentLayer(StackStates):
         self.input_size = check_size("input_size", input_size)
         self.hidden_size = check_size("hidden_size", hidden_size)
         self.num_layers = check_size("num_layers", num_layers)
-        self.bias = bool(bias)
+        self.bias = check_bias(bias)
         self.batch_first = bool(batch_first)
         self.dropout = check_probability("dropout", dropout)
         self.bidirectional = bool(bidirectional)
@@ -134,8 +136,12 @@ class RecurrentLayer(StackStates):
         for kind, name in names.items():
             if kind == "weight_hh" and self.init == "orthogonal" and P == H:
                 self.add_param(name, orthogonal_gates(rng, self.gates, H, self.dtype))
-            elif self.bias or not kind.startswith("bias"):
+            elif self._has(kind):
                 self.add_param(name, uniform(rng, shapes[kind], H**-0.5, self.dtype))
+
+    def _has(self, kind: str) -> bool:
+        """Whether the layer has a parameter that the functional core calls so."""
+        return self.bias is True or kind == "bias_ih" and bool(self.bias) or not kind.startswith("bias")
 
     @property
     def state_spec(self) -> StateSpec:
