@@ -232,7 +232,9 @@ cdef class Stack(Watched):
         # Another thread may come upon new weights meanwhile: this call goes on with the old.
         arrays = self.arrays  # no-cython-lint: alive until the end
         cdef fr_sequence few[2]
-        call.layers = few if self.count <= 2 else <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
+        call.layers = &few[0]
+        if self.count > 2:
+            call.layers = <fr_sequence *>malloc(self.count * sizeof(fr_sequence))
         if call.layers == NULL:
             raise MemoryError()
         memcpy(call.layers, self.layers, self.count * sizeof(fr_sequence))
@@ -241,14 +243,14 @@ cdef class Stack(Watched):
             packed.claimed = True  # another thread that comes now packs for itself
         call.like, call.T, call.x, call.y = like, T, x, y
         call.count, call.directions, call.itemsize = self.count, self.directions, self.itemsize
-        call.h0, call.c0, call.h_n, call.c_n = <const char *>h0, <const char *>c0, <char *>h_n, <char *>c_n
+        call.h0, call.c0, call.h_n, call.c_n = <char *>h0, <char *>c0, <char *>h_n, <char *>c_n
         call.turns[0], call.turns[1] = between, <char *>between + T * q.N * self.directions * q.P * self.itemsize + 64
         if <double>q.T * q.N * self.count * call.kernels.gates(q.cell) * q.H * (q.D + q.P) < SMALL_CALL:
             failed = run_layers(&call)
         else:
             with nogil:
                 failed = run_layers(&call)
-        if call.layers != few:
+        if call.layers != &few[0]:
             free(call.layers)
         if not call.ready:
             packed.claimed, packed.ready = False, not failed and like.T > 0
@@ -273,8 +275,8 @@ cdef struct StackCall:
     long T  # of the output
     fr_series x, y
     int count, directions, itemsize
-    const char *h0
-    const char *c0
+    char *h0
+    char *c0
     char *h_n
     char *c_n
     void *turns[2]  # where layers in between write to

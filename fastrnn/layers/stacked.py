@@ -141,7 +141,7 @@ class RecurrentLayer(StackStates):
 
     def _has(self, kind: str) -> bool:
         """Whether the layer has a parameter that the functional core calls so."""
-        return self.bias is True or kind == "bias_ih" and bool(self.bias) or not kind.startswith("bias")
+        return self.bias is True or (self.bias == "input" and kind == "bias_ih") or not kind.startswith("bias")
 
     @property
     def state_spec(self) -> StateSpec:
