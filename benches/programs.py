@@ -182,9 +182,9 @@ def open_unmix():
     model = OpenUnmix(nb_bins=2049, nb_channels=2, hidden_size=512).eval()
     x = torch.rand(1, 2, 2049, 200)
 
-    def run():
+    def run():  # a song of 20 chunks
         with torch.no_grad():
-            return numbers(model(x).numpy())
+            return numbers(*(model(x.roll(chunk, 3)).numpy() for chunk in range(20)))
 
     return run
 
