@@ -47,7 +47,7 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint f
     cdef Plan plan
     cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.P)
     cdef double weights = products * (k.itemsize if q.args.scale_ih == NULL else 1)
-    cdef double step = 2.0 * products * fr_packed(q, q.T) / max(q.T, 1)  # on average, where rows have lengths
+    cdef double step = 2.0 * products * max(fr_packed(q, q.T), 1) / max(q.T, 1)  # on average, where rows have lengths
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.args.weight_hh == NULL
     plan.by_units = q.args.weight_hh != NULL and (
         q.N <= 4 or (q.N <= 16 and weights > 1 << 20) or (forward and halves_stay_closer(q, k, weights)))
