@@ -78,7 +78,7 @@ class BuildKernels(build_ext):
         trial = "#include <immintrin.h>\nvoid f(void) { _tile_dpbf16ps(0, 1, 2); }\n"
         amx = X86 and sys.platform == "linux" and self.compiles(trial, AMX)
         macros = [("FR_X86", None)] * X86 + [("FR_AMX", None)] * amx
-        plain = ("pool", "work", "workspace", "checksum", "cpu")
+        plain = ("pool", "pace", "work", "workspace", "checksum", "cpu")
         jobs = [(f"src/runtime/{name}.c", name, FLAGS, macros) for name in plain]
         jobs += [
             ("src/kernels/kernels.c", f"{isa}_{dtype}", FLAGS + flags, [("FR_BUILD", f"{isa}_{dtype}"), *macros])

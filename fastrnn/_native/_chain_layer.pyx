@@ -2,9 +2,11 @@
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport new_array
+from fastrnn._native._plan cimport DENSE, SPARSE, Plan, choose_plan
 from fastrnn._native._runtime cimport Rooms, allot, allot_nogil, build_for, reserve, return_workspace, stream_kernels
 from fastrnn._native._sequence cimport (
-    NO_PHASE, CompiledCell, SequenceCall, clear_zeros, partition_of, plan_call, read_weights, reserve_pointers, reserve_states, run_forward,
+    NO_PHASE, CompiledCell, SequenceCall, clear_zeros, follow_plan, partition_of, plan_call, read_weights, reserve_pointers,
+    reserve_states, run_forward,
 )
 from fastrnn._native._stack cimport Packed, Stack
 from fastrnn._native._subset cimport put_rows, take_rows
@@ -13,6 +15,9 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 cnp.import_array()
+
+
+cdef enum: LONG_BLOCK = 1 << 20  # steps
 
 
 cdef int start_layer(ChainLayer *layer, long N, int typenum, CompiledCell cell, dict weights, list held) except -1:
@@ -28,13 +33,15 @@ cdef int start_layer(ChainLayer *layer, long N, int typenum, CompiledCell cell, 
     call.kernels = k
     _read_zoneout(q, typenum, weights.get("zoneout", ()), held)
     q.T, q.N, call.packed = 1, 1, True
-    call.may_stop = NO_PHASE  # a single step is finished
-    plan_call(call, True)
-    layer.alone_projects_ahead = q.input_projection == FR_AHEAD
+    layer.alone_projects_ahead = not choose_plan(q, k, True, SPARSE).fused
     q.N = N
-    plan_call(call, True)
-    layer.projects_ahead = q.input_projection == FR_AHEAD
-    q.input_projection, call.chunk = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED, 1
+    layer.alone, layer.shared = choose_plan(q, k, True, SPARSE), choose_plan(q, k, True, DENSE)
+    layer.projects_ahead = not layer.alone.fused
+    q.T = LONG_BLOCK
+    layer.threads = max(choose_plan(q, k, True, SPARSE).threads, max(layer.alone.threads, layer.shared.threads))
+    q.T = 1
+    plan_step(layer, &layer.alone)
+    call.threads = layer.threads  # to reserve memory for all of them
     cdef Rooms rooms
     memset(&rooms, 0, sizeof(rooms))
     cdef Stack stack = weights.get("stack")
@@ -45,6 +52,7 @@ cdef int start_layer(ChainLayer *layer, long N, int typenum, CompiledCell cell, 
     reserve(&rooms, &q.scratch.operands, k.operands_size(q, False), itemsize)
     reserve_pointers(&rooms, call)
     held.append(allot(&rooms))
+    call.threads = layer.alone.threads
     clear_zeros(call)
     if q.cell == FR_LSTM:
         k.pack_state(q, q.workspace.c, NULL)
@@ -62,6 +70,25 @@ cdef int start_layer(ChainLayer *layer, long N, int typenum, CompiledCell cell, 
         q.scratch.panels, q.workspace.bias = shared.at[2 * index], shared.at[2 * index + 1]
         held.append(shared)
     return 0
+
+
+cdef void plan_step(ChainLayer *layer, const Plan *plan) noexcept nogil:
+    """A single step, which is finished when a signal comes."""
+    follow_plan(&layer.call, plan)
+    layer.call.chunk, layer.call.may_stop = 1, NO_PHASE
+    layer.call.sequence.input_projection = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED
+
+
+cdef void plan_block(ChainLayer *layer, long T) noexcept nogil:
+    """T steps, with as many threads as such a sequence has, but no more than there is memory for."""
+    cdef fr_sequence *q = &layer.call.sequence
+    q.T = T
+    cdef Plan plan = choose_plan(q, layer.call.kernels, True, SPARSE)
+    plan.threads = min(plan.threads, layer.threads)
+    if plan.by_units:
+        plan.partitions, plan.by_units = plan.threads, plan.threads > 1
+    follow_plan(&layer.call, &plan)
+    q.input_projection = FR_AHEAD if layer.projects_ahead else FR_FUSED
 
 
 cdef int _read_zoneout(fr_sequence *q, int typenum, parts, list held) except -1:

@@ -4,6 +4,9 @@ cdef struct Plan:
     int threads, partitions, by_units, fused
     long chunk  # steps of a task on rows
 
-cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward) noexcept nogil
+# Whether short calls come one upon the other: take it that they do or do not, or look.
+cdef enum pace: SPARSE, DENSE, ASK
+
+cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward, pace pace) noexcept nogil
 cdef int weight_partitions(const Plan *plan, long unit_blocks) noexcept nogil
 cdef int level_threads(double flops, long levels) noexcept nogil

@@ -30,7 +30,10 @@ def force_plan(threads=None, by_units=None, fused=None, partitions=None, chunk=N
     _forced_partitions, _forced_chunk = partitions or 0, chunk or 0
 
 
-cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward) noexcept nogil:
+cdef enum: SHORT_CALL = 1500000, LEAST_CALL = 250000  # flops: too short to wake a thread; too short for two in any case
+
+
+cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward, pace pace) noexcept nogil:
     """How to share the work out. Ratios are torch's time over ours on a 2-core Zen 4 (T, N, D, H as named).
 
     Project first, for N <= 4: the recurrence alone streams W_hh from L2 for one row, while the projection of all steps
@@ -43,6 +46,8 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint f
     core sleeps or has something else to do. With 1 ms between calls two threads take 1.36 (LSTM (28,1,28,64), 1.3 Mflop),
     1.38 (GRU) and 1.7 times (RNN) as long forward as one, call upon call 0.7, 0.6 to 1.5, 1.7 times; two LSTM layers of
     H = 256 one step at a time, 1 Mflop each: 62-79 us a step alone, 55-130 with two threads (2-core Zen 3).
+    Unless such calls come one upon the other (pace.h), in inference: two threads then take 0.52 to 0.9 of the time from 0.25
+    Mflop on, where the weights are packed.
     """
     cdef Plan plan
     cdef double products = <double>k.gates(q.cell) * q.H * (q.D + q.P)
@@ -50,8 +55,12 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint f
     cdef double step = 2.0 * products * max(fr_packed(q, q.T), 1) / max(q.T, 1)  # on average, where rows have lengths
     plan.fused = q.N > 4 or weights <= 1 << 15 or q.args.weight_hh == NULL
     plan.by_units = q.args.weight_hh != NULL and (
-        q.N <= 4 or (q.N <= 16 and weights > 1 << 20) or (forward and halves_stay_closer(q, k, weights)))
-    plan.threads = 1 if step * q.T < 1.5e6 or (plan.by_units and step < 6e4) else max_threads()
+        q.N <= 4 or (q.N <= 16 and weights > 1 << 20) or halves_stay_closer(q, k, weights, forward))
+    plan.threads = max_threads()
+    if step * q.T < SHORT_CALL:
+        plan.threads = min(2, plan.threads) if forward and not q.training and is_dense(step * q.T, pace) else 1
+    if plan.by_units and step < 6e4:
+        plan.threads = 1
     if _forced_threads:
         plan.threads = _forced_threads
     if _forced_by_units >= 0:
@@ -67,14 +76,20 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint f
     return plan
 
 
-cdef bint halves_stay_closer(const fr_sequence *q, const fr_sequence_kernels *k, double weights) noexcept nogil:
+cdef bint is_dense(double flops, pace pace) noexcept nogil:
+    return flops >= LEAST_CALL and max_threads() > 1 and (pace == DENSE or (pace == ASK and calls_are_dense()))
+
+
+cdef bint halves_stay_closer(const fr_sequence *q, const fr_sequence_kernels *k, double weights, bint forward) noexcept nogil:
     """Whether two threads share a larger batch by units, too, as half of the weights stays close to L2 where all do not.
 
     LSTM and GRU, H = 512, N = 32 and 64, L2 of 2 MB before a slow L3: forward 1.14 to 1.20 times as fast. Where L3 is fast
     1.00 to 1.04 times in the same place by the size of L2. With fewer weights rows are better (0.83 to 1.0), and with more neither.
+    Backward, whose panels pass by for one block of rows more, 1.04 to 1.15 times from 1 MB of weights on before an L2 of 1 MB.
     (benches/DECISIONS.md) A projection or a second product would double the barriers; rows with lengths are fewer and fewer.
     """
-    return q.N <= 64 and max_threads() == 2 and 2 * _l2_bytes < weights <= 4 * _l2_bytes and (
+    cdef bint fit = 2 * _l2_bytes < weights <= 4 * _l2_bytes if forward else 0 < _l2_bytes < weights
+    return fit and q.N <= 64 and max_threads() == 2 and (
         q.rows.order == NULL and q.args.scale_ih == NULL and k.passes(q) == 1)
 
 

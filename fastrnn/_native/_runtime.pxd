@@ -14,6 +14,7 @@ cdef const fr_sequence_kernels *stream_kernels(const fr_sequence *q, int itemsiz
 ctypedef void (*thread_body)(void *arg, int id) noexcept nogil
 
 cdef int max_threads() noexcept nogil  # of a call
+cdef bint calls_are_dense() noexcept nogil  # fr_calls_are_dense, pace.h
 cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil  # fr_parallel, pool.h
 cdef void plan_work(fr_work *work, long phases, int partitions, bint pinned) noexcept nogil  # fr_plan_work, work.h
 cdef bint next_task(fr_work *work, int id, fr_task *task) noexcept nogil  # fr_next_task, work.h

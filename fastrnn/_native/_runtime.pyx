@@ -48,6 +48,9 @@ cdef extern from "pool.h" nogil:
     size_t fr_kept_bytes()
     size_t fr_free_kept()
 
+cdef extern from "pace.h" nogil:
+    int fr_calls_are_dense()
+
 cdef extern from "work.h" nogil:
     void fr_plan_work(fr_work *, long phases, int partitions, int pinned)
     int fr_next_task(fr_work *, int id, fr_task *)
@@ -234,6 +237,10 @@ def get_num_threads():
 
 cdef int max_threads() noexcept nogil:
     return fr_get_num_threads()
+
+
+cdef bint calls_are_dense() noexcept nogil:
+    return fr_calls_are_dense()
 
 
 cdef void run_parallel(int threads, thread_body body, void *arg) noexcept nogil:

@@ -16,7 +16,7 @@ e) A signal may stop a long call between two steps, and within one that takes lo
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport hidden_size, hold, real_type
-from fastrnn._native._plan cimport Plan, choose_plan, weight_partitions
+from fastrnn._native._plan cimport ASK, Plan, choose_plan, pace, weight_partitions
 from fastrnn._native._runtime cimport Rooms, build_for, look, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -96,18 +96,23 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
 
 # ---- Plan and workspaces ----
 
-cdef void plan_call(SequenceCall *call, bint forward) noexcept nogil:
+cdef void plan_call(SequenceCall *call, bint forward, pace pace=ASK) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
-    cdef Plan plan = choose_plan(q, call.kernels, forward)
+    cdef Plan plan = choose_plan(q, call.kernels, forward, pace)
+    follow_plan(call, &plan)
+    if forward:
+        q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
+
+
+cdef void follow_plan(SequenceCall *call, const Plan *plan) noexcept nogil:
+    cdef fr_sequence *q = &call.sequence
     call.threads, call.partitions, call.by_units, call.chunk = plan.threads, plan.partitions, plan.by_units, plan.chunk
-    call.weight_partitions = weight_partitions(&plan, q.H // call.kernels.lanes)
+    call.weight_partitions = weight_partitions(plan, q.H // call.kernels.lanes)
     call.passes = call.kernels.passes(q)
     call.step_cost = <double>call.kernels.gates(q.cell) * q.H * (q.D + q.P) * q.N / call.partitions
     call.look_every = <long>(FR_LOOK_AFTER / (call.step_cost + FR_LEAST_COST)) + 1
     call.may_stop = EVERY_PHASE
-    if forward:
-        q.input_projection = FR_FUSED if plan.fused else FR_AHEAD
 
 
 cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil:
@@ -211,8 +216,7 @@ cdef void run_forward(SequenceCall *call) noexcept nogil:
 cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of a forward pass over the whole sequence. q: of the thread, as threads are at different chunks."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef long s = 0, begin = 0, end = 0, until_look = call.look_every
-    cdef int p
+    cdef long s = 0, begin = 0, end = 0
     if not call.packed:
         if phase == 0:
             k.pack_forward(q, part)
@@ -233,14 +237,12 @@ cdef void forward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_
         k.step_forward(q, phase % call.passes, s, part)
         stops(watch, call.step_cost)
         return
-    for s in range(begin, end):
-        for p in range(call.passes):
-            k.step_forward(q, p, s, part)
-        until_look -= 1
-        if until_look == 0:
-            until_look = call.look_every
-            if watch != NULL and look(watch):
-                return
+    s = begin
+    while s < end:
+        k.steps_forward(q, s, min(s + call.look_every, end), part)
+        s += call.look_every
+        if s < end and watch != NULL and look(watch):
+            return
     stops(watch, (end - begin) * call.step_cost)
 
 
@@ -281,8 +283,7 @@ cdef void run_backward(SequenceCall *call) noexcept nogil:
 cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr_partition part, fr_watch *watch) noexcept nogil:
     """One task of backpropagation through time, and of the gradients that follow from it."""
     cdef const fr_sequence_kernels *k = call.kernels
-    cdef long s, steps = step_phases(call), begin = 0, end = 0, until_look = call.look_every
-    cdef int p
+    cdef long s, steps = step_phases(call), begin = 0, end = 0
     q.watch = watch if (call.may_stop == EVERY_PHASE if phase > steps else call.step_cost > LONG_STEP) else NULL
     if phase == 0:
         k.pack_backward(q, part)
@@ -300,14 +301,12 @@ cdef void backward_task(const SequenceCall *call, fr_sequence *q, long phase, fr
         stops(watch, call.step_cost)
     else:
         steps_of_chunk(call, q, part, steps - phase, &begin, &end)
-        for s in range(end - 1, begin - 1, -1):
-            for p in range(call.passes):
-                k.step_backward(q, p, s, part)
-            until_look -= 1
-            if until_look == 0:
-                until_look = call.look_every
-                if watch != NULL and look(watch):
-                    return
+        s = end
+        while s > begin:
+            k.steps_backward(q, max(s - call.look_every, begin), s, part)
+            s -= call.look_every
+            if s > begin and watch != NULL and look(watch):
+                return
         stops(watch, (end - begin) * call.step_cost)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport as_array, dense, expect_shape, new_array, read_series, series_of, shape_of
-from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, set_state_of_rows, start_layer, state_of_rows
+from fastrnn._native._chain_layer cimport ChainLayer, advance_rows, plan_block, plan_step, set_state_of_rows, start_layer, state_of_rows
 from fastrnn._native._chooser cimport Chooser
-from fastrnn._native._runtime cimport LONG_CALL, Workspace, new_workspace, own_watch, raise_signal, stops, was_stopped
+from fastrnn._native._runtime cimport LONG_CALL, Workspace, calls_are_dense, new_workspace, own_watch, raise_signal, stops, was_stopped
 from fastrnn._native._sequence cimport EVERY_PHASE, NO_PHASE, projected_steps, run_forward, type_of_weights, whole_cost
 from fastrnn._native._subset cimport embed, overlap, row_indices, tokens_of
 from fastrnn._native.kernels cimport *
@@ -77,6 +77,8 @@ cdef class Chain:
             between.data, between.row, between.step = layer.y if T == 1 else layer.wide, q.P, q.N * q.P
             q.T, q.args.x, q.args.h0 = T, x, layer.h
             q.args.output = out if index == self.count - 1 else between
+            if T == 1 and layer.shared.threads > layer.alone.threads:
+                plan_step(layer, &layer.shared if calls_are_dense() else &layer.alone)
             run_forward(&layer.call)
             if layer.call.work.stopped:
                 return
@@ -244,26 +246,23 @@ cdef class Chain:
             for index in range(self.count):
                 layer = &self.layers[index]
                 q = &layer.call.sequence
+                plan_block(layer, T)
                 layer.call.may_stop = EVERY_PHASE if is_long else NO_PHASE
                 wide = new_array(self.typenum, T if index + 1 < self.count else 0, q.N, q.P, False)
                 kept.append(wide)
                 layer.wide = cnp.PyArray_DATA(wide)
                 if layer.projects_ahead:
-                    q.input_projection = FR_AHEAD
-                    chunk = projected_steps(&layer.call, T)
+                    chunk = projected_steps(&layer.call, layer.call.chunk)
                     inputs = new_workspace(chunk * q.N * layer.call.kernels.inputs_row(q) * self.itemsize)
                     kept.append(inputs)
                     q.scratch.inputs, layer.call.chunk = inputs.at, chunk
-                else:
-                    layer.call.chunk = T
             with nogil:
                 self._advance(xs, ys, T)
         finally:  # memory may have run out halfway
             for index in range(self.count):
                 layer = &self.layers[index]
-                layer.call.chunk, layer.call.may_stop = 1, NO_PHASE
                 work.stopped |= layer.call.work.stopped
-                layer.call.sequence.input_projection = FR_SEQUENTIAL if layer.projects_ahead else FR_FUSED
+                plan_step(layer, &layer.alone)
             self.running = False
         self._end(&work, cost, before)
         return out

@@ -133,8 +133,10 @@ cdef extern from "build.h" nogil:
         void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition) noexcept nogil
         void (*project_table)(const fr_sequence *, void *projected, const void *table, long V) noexcept nogil
         void (*step_forward)(const fr_sequence *, int step_pass, long s, fr_partition) noexcept nogil
+        void (*steps_forward)(const fr_sequence *, long begin, long end, fr_partition) noexcept nogil
         void (*pack_backward)(const fr_sequence *, fr_partition) noexcept nogil
         void (*step_backward)(const fr_sequence *, int step_pass, long s, fr_partition) noexcept nogil
+        void (*steps_backward)(const fr_sequence *, long begin, long end, fr_partition) noexcept nogil
         void (*grad_state)(const fr_sequence *, fr_partition) noexcept nogil
         void (*grad_input)(const fr_sequence *, fr_partition) noexcept nogil
         void (*grad_weights)(const fr_sequence *, fr_partition) noexcept nogil

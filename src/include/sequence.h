@@ -149,9 +149,11 @@ typedef struct {
     void (*project)(const fr_sequence *, long s_begin, long s_end, fr_partition);
     void (*project_table)(const fr_sequence *, void *projected, const void *table, long V); /* (V, D), once packed */
     void (*step_forward)(const fr_sequence *, int pass, long s, fr_partition);
+    void (*steps_forward)(const fr_sequence *, long begin, long end, fr_partition); /* all passes of each */
 
     void (*pack_backward)(const fr_sequence *, fr_partition);
     void (*step_backward)(const fr_sequence *, int pass, long s, fr_partition);
+    void (*steps_backward)(const fr_sequence *, long begin, long end, fr_partition); /* from end - 1 down to begin */
     void (*grad_state)(const fr_sequence *, fr_partition);
     void (*grad_input)(const fr_sequence *, fr_partition);
     void (*grad_weights)(const fr_sequence *, fr_partition);

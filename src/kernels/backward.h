@@ -156,8 +156,9 @@ static void noise_after(const fr_sequence *q, const backward_product *p, unit_ro
 
 /* The product of gate gradients with recurrent weights, finished by an epilogue, of step s or, with s = -1, of the initial
  * state; at.next leads to the gradients, and is not looked at where there are none. */
-static void multiply_gates(const fr_sequence *q, const backward_product *p, long s, row_pointers at, long active,
+static void multiply_gates(const fr_sequence *q, const backward_product *p, long s, row_pointers at, row_deal deal,
                            const cell_step *view, epilogue *epilogue, fr_partition partition) {
+    const long active = s < 0 ? q->N : fr_active(q, s);
     const int any = p->same_step || s + 1 < q->T, falling = s & 1, noise = has_noise(q);
     const int has_all_dh =
         q->args.zoneout_h.data && !p->same_step && s >= 0; /* before the epilogue, from outside too */
@@ -174,7 +175,7 @@ static void multiply_gates(const fr_sequence *q, const backward_product *p, long
         const long first = (falling ? panels.end - 1 - (i - panels.begin) : i) * PANEL;
         const int NV = panel_width(vectors, first);
         const real *panel = (real *)q->scratch.panels_h + p->panels + first * VL * depth_of_gates(p);
-        block_walk walk = walk_blocks(q->N, active, partition);
+        block_walk walk = walk_dealt(deal, active, partition);
         while (next_block(&walk)) {
             const long row = walk.rows.begin;
             const int rows = (int)(walk.rows.end - row);
@@ -218,49 +219,81 @@ INLINE const real *late_gradient(const fr_sequence *q, long s, long i) {
     return late < 0 ? (const real *)0 : (const real *)q->scratch.dlate + late * q->P;
 }
 
-/* What the epilogues of a step see; fills the pointers to the rows that this thread works on. */
-static cell_step backward_view(const fr_sequence *q, const backward_product *p, int index, long s,
-                               fr_partition partition, row_pointers at) {
-    const long Hp = padded(p->width), packed = fr_packed(q, s);
-    const int behind_projection = q->args.weight_hr && index; /* what arrives from outside was the projection's */
-    const cell_step v = {
+/* One product of every step, for one partition, with what is the same at all steps (see forward_pass). */
+typedef struct {
+    backward_product product;
+    int index;
+    fr_partition partition;
+    row_deal deal;
+    row_pointers at;
+    cell_step view; /* its c, gates and inner are those of a step */
+    int behind_projection, seen; /* what arrives from outside was the projection's; h of the step before, as weights see it */
+    int regular; /* every row runs at every step, and goes on from the output of the step before */
+} backward_pass;
+
+static void begin_backward_pass(backward_pass *b, const fr_sequence *q, int index, fr_partition partition) {
+    b->product = backward_product_at(q, index), b->index = index, b->partition = partition;
+    const backward_product *p = &b->product;
+    b->deal = deal_rows(q->N);
+    b->at = row_pointers_in(partition, q->N);
+    b->behind_projection = q->args.weight_hr && index, b->seen = gates_inner(q, p);
+    b->view = (cell_step){
         .H = p->width,
-        .Hp = Hp,
+        .Hp = padded(p->width),
         .options = &q->options,
         .activation = p->is_projection ? q->options.output_activation : q->options.activation,
         .peephole = peephole_of(q),
-        .h_prev = at.h_prev,
-        .c_prev = at.c_prev,
-        .h = at.h,
-        .c = c_made_at(q, s),
-        .gates = p->is_projection ? (real *)q->scratch.dprojected + packed * Hp
-                                  : (real *)q->workspace.gates + packed * cell_of(q)->slots * Hp,
-        .inner = inner_at(q, s),
+        .h_prev = b->at.h_prev,
+        .c_prev = b->at.c_prev,
+        .h = b->at.h,
         .dstate = q->scratch.dstate,
-        .doutput = q->args.doutput.data && !behind_projection ? at.doutput : 0,
-        .dh_n = has_late(q) && !behind_projection ? at.dh_n : 0,
+        .doutput = q->args.doutput.data && !b->behind_projection ? b->at.doutput : 0,
+        .dh_n = has_late(q) && !b->behind_projection ? b->at.dh_n : 0,
     };
-    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
-    while (next_block(&walk))
-        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
-            at.h_prev[i] = gates_inner(q, p) ? h_seen(q, s, i) : h_before(q, s, i);
-            if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
-            at.h[i] = behind_projection ? v.inner + i * Hp : h_made(q, s, i);
-            if (v.doutput) at.doutput[i] = row_of(q, q->args.doutput, s, i);
-            if (v.dh_n) at.dh_n[i] = late_gradient(q, s, i);
-            at.next[i] = gates_into(q, p, s, i);
-        }
-    return v;
+    b->regular = !q->rows.order && !q->rows.reset_mask && !has_noise(q) && !q->args.weight_hr && !p->same_step;
 }
 
-static void multiply_backward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const backward_product p = backward_product_at(q, index);
-    const row_pointers at = row_pointers_in(partition, q->N);
-    const cell_step view = backward_view(q, &p, index, s, partition, at);
-    multiply_gates(q, &p, s, at, fr_active(q, s), &view, p.epilogue, partition);
-    if (!q->rows.reset_mask || index < passes_of(q)->products - 1) return;
-    end_at_resets(q, q->scratch.dstate, q->H, s, partition);
-    if (q->args.zoneout_h.data) end_at_resets(q, q->scratch.dkept, q->P, s, partition);
+/* What the epilogues of a step see, and the pointers to the rows that this thread works on. */
+static void go_back_to_step(const fr_sequence *q, backward_pass *b, long s) {
+    const backward_product *p = &b->product;
+    const row_pointers at = b->at;
+    cell_step *v = &b->view;
+    const long packed = fr_packed(q, s);
+    v->c = c_made_at(q, s), v->inner = inner_at(q, s);
+    v->gates = p->is_projection ? (real *)q->scratch.dprojected + packed * v->Hp
+                                : (real *)q->workspace.gates + packed * cell_of(q)->slots * v->Hp;
+    block_walk walk = walk_dealt(b->deal, fr_active(q, s), b->partition);
+    if (b->regular && s && s + 1 < q->T) {
+        const long t = time_of(q, s, 0), before = time_of(q, s - 1, 0), next_row = operand_row(&p->from);
+        const fr_series hs = q->args.output, dys = q->args.doutput;
+        const real *h_prev = (real *)hs.data + before * hs.step, *next = operand_at(q, &p->from, s + 1);
+        real *h = (real *)hs.data + t * hs.step;
+        while (next_block(&walk))
+            for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+                at.h_prev[i] = h_prev + i * hs.row, at.h[i] = h + i * hs.row, at.next[i] = next + i * next_row;
+                if (q->workspace.c) at.c_prev[i] = c_at(q, s - 1) + i * v->Hp;
+                if (v->doutput) at.doutput[i] = (real *)dys.data + t * dys.step + i * dys.row;
+                if (v->dh_n) at.dh_n[i] = 0;
+            }
+        return;
+    }
+    while (next_block(&walk))
+        for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+            at.h_prev[i] = b->seen ? h_seen(q, s, i) : h_before(q, s, i);
+            if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
+            at.h[i] = b->behind_projection ? v->inner + i * v->Hp : h_made(q, s, i);
+            if (v->doutput) at.doutput[i] = row_of(q, q->args.doutput, s, i);
+            if (v->dh_n) at.dh_n[i] = late_gradient(q, s, i);
+            at.next[i] = gates_into(q, p, s, i);
+        }
+}
+
+static void multiply_backward(const fr_sequence *q, backward_pass *b, long s) {
+    go_back_to_step(q, b, s);
+    multiply_gates(q, &b->product, s, b->at, b->deal, &b->view, b->product.epilogue, b->partition);
+    if (!q->rows.reset_mask || b->index < passes_of(q)->products - 1) return;
+    end_at_resets(q, q->scratch.dstate, q->H, s, b->partition);
+    if (q->args.zoneout_h.data) end_at_resets(q, q->scratch.dkept, q->P, s, b->partition);
 }
 
 static void softmax_backward(const fr_sequence *q, long s, fr_partition partition) {
@@ -272,20 +305,36 @@ static void softmax_backward(const fr_sequence *q, long s, fr_partition partitio
             softmax_row_backward(dprojected + i * padded(q->P), row_of(q, q->args.output, s, i), q->P);
 }
 
+INLINE void run_backward_pass(const fr_sequence *q, enum pass_kind kind, backward_pass *b, long s) {
+    switch (kind) {
+    case OPERANDS:
+        put_backward_operands(q, b->index, s, fr_active(q, s), b->partition);
+        break;
+    case PRODUCT:
+        multiply_backward(q, b, s);
+        break;
+    case SOFTMAX:
+        softmax_backward(q, s, b->partition);
+        break;
+    }
+}
+
 static void step_backward(const fr_sequence *q, int index, long s, fr_partition partition) {
     if (index == passes_of(q)->count) return; /* the pass of recurrent dropout */
     const pass pass = passes_of(q)->backward[index];
-    switch (pass.kind) {
-    case OPERANDS:
-        put_backward_operands(q, pass.product, s, fr_active(q, s), partition);
-        break;
-    case PRODUCT:
-        multiply_backward(q, pass.product, s, partition);
-        break;
-    case SOFTMAX:
-        softmax_backward(q, s, partition);
-        break;
-    }
+    backward_pass b;
+    begin_backward_pass(&b, q, pass.product, partition);
+    run_backward_pass(q, pass.kind, &b, s);
+}
+
+/* From end - 1 down to begin. */
+static void steps_backward(const fr_sequence *q, long begin, long end, fr_partition partition) {
+    const pass_list *passes = passes_of(q);
+    backward_pass products[MOST_PRODUCTS];
+    for (int index = 0; index < passes->products; index++) begin_backward_pass(&products[index], q, index, partition);
+    for (long s = end; s-- > begin;)
+        for (const pass *pass = passes->backward; pass < passes->backward + passes->count; pass++)
+            run_backward_pass(q, pass->kind, &products[pass->product], s);
 }
 
 static void grad_state(const fr_sequence *q, fr_partition partition) {
@@ -307,7 +356,7 @@ static void grad_state(const fr_sequence *q, fr_partition partition) {
             at.next[i] = next_gates(q, &p.from, 0, i);
             if (view.dh_n) at.dh_n[i] = late_gradient(q, -1, i);
         }
-    multiply_gates(q, &p, -1, at, q->N, &view, grad_state_epilogue, partition);
+    multiply_gates(q, &p, -1, at, deal_rows(q->N), &view, grad_state_epilogue, partition);
 }
 
 #endif

@@ -26,22 +26,28 @@ INLINE long accumulators_end(const forward_product *p) {
     return p->accumulators + p->blocks * p->form->accumulators * VL;
 }
 
-static forward_product forward_product_at(const fr_sequence *q, int index) {
+INLINE void find_forward_product(forward_product *p, const fr_sequence *q, int index) {
     const cell_descriptor *cell = cell_of(q);
     const fr_sequence_arguments *a = &q->args;
-    forward_product p = {0};
+    p->columns = p->accumulators = 0;
     for (int i = 0; i <= index; i++) {
-        if (i) p.columns = columns_end(&p), p.accumulators = accumulators_end(&p);
-        if (i < cell->products) {
-            p.form = &cell->forward[i], p.width = q->H, p.D = q->D, p.K = a->weight_hh ? q->P : 0;
-            p.weight_x = a->weight_ih, p.weight_h = a->weight_hh;
-            p.scale_x = a->scale_ih, p.scale_h = a->scale_hh, p.bias_x = a->bias_ih, p.bias_h = a->bias_hh;
+        if (i) p->columns = columns_end(p), p->accumulators = accumulators_end(p);
+        p->is_projection = i >= cell->products;
+        if (p->is_projection) {
+            p->form = &projection_forward, p->width = q->P, p->D = 0, p->K = q->H;
+            p->weight_x = 0, p->weight_h = a->weight_hr;
+            p->scale_x = 0, p->scale_h = a->scale_hr, p->bias_x = 0, p->bias_h = a->bias_hr;
         } else {
-            p.form = &projection_forward, p.width = q->P, p.D = 0, p.K = q->H, p.is_projection = 1;
-            p.weight_x = 0, p.weight_h = a->weight_hr, p.scale_h = a->scale_hr, p.bias_x = 0, p.bias_h = a->bias_hr;
+            p->form = &cell->forward[i], p->width = q->H, p->D = q->D, p->K = a->weight_hh ? q->P : 0;
+            p->weight_x = a->weight_ih, p->weight_h = a->weight_hh;
+            p->scale_x = a->scale_ih, p->scale_h = a->scale_hh, p->bias_x = a->bias_ih, p->bias_h = a->bias_hh;
         }
-        p.blocks = vectors_in(p.width);
+        p->blocks = vectors_in(p->width);
     }
+}
+static forward_product forward_product_at(const fr_sequence *q, int index) {
+    forward_product p;
+    find_forward_product(&p, q, index);
     return p;
 }
 INLINE forward_product last_product(const fr_sequence *q) { return forward_product_at(q, passes_of(q)->products - 1); }
@@ -253,46 +259,86 @@ static void point_at_operands(const fr_sequence *q, long stride, long D, row_poi
 
 /* ---- One step ---- */
 
-/* What the epilogues of a step see; fills the pointers to the rows that this thread works on. */
-static cell_step forward_view(const fr_sequence *q, const forward_product *p, long s, fr_partition partition,
-                              row_pointers at) {
-    const long Hp = padded(p->width);
-    cell_step v = {
-        .H = p->width,
-        .Hp = Hp,
-        .options = &q->options,
-        .activation = p->is_projection ? q->options.output_activation : q->options.activation,
-        .peephole = peephole_of(q),
-        .h_prev = at.h_prev,
-        .c_prev = at.c_prev,
-        .h = at.h,
-        .c = c_at(q, s),
-        .gates = q->workspace.gates ? (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * Hp : 0,
-        .inner = inner_at(q, s),
-    };
-    const int writes_inner = q->args.weight_hr && !p->is_projection; /* its h is what the next product projects */
-    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+/* One product of every step, for one partition: what is the same at all steps is found once, as finding it takes a fifth of a
+ * small step. */
+typedef struct {
+    forward_product product;
+    int index;
+    fr_partition partition;
+    row_deal deal;
+    row_pointers at;
+    range panels;
+    long in_row, operands; /* of projected inputs, and of left operands in a form of their own */
+    cell_step view;        /* its gates, c and inner are those of a step */
+    epilogue *epilogue;
+    int noise, order, ahead, sequential, writes_inner; /* writes_inner: its h is what the next product projects */
+    int regular; /* every row runs at every step, from the output of the step before to its own */
+} forward_pass;
+
+static void begin_forward_pass(forward_pass *f, const fr_sequence *q, int index, fr_partition partition) {
+    find_forward_product(&f->product, q, index);
+    const forward_product *p = &f->product;
+    f->index = index, f->partition = partition;
+    f->deal = deal_rows(q->N);
+    f->at = row_pointers_in(partition, q->N);
+    f->panels = panels_of(forward_panels(p), partition);
+    f->ahead = q->input_projection == FR_AHEAD && p->weight_x, f->sequential = q->input_projection == FR_SEQUENTIAL;
+    f->in_row = f->ahead ? inputs_row(q) : 0;
+    f->operands = OPERANDS_APART ? forward_operand_stride(q) : 0;
+    memset(&f->view, 0, sizeof f->view);
+    f->view.H = p->width, f->view.Hp = padded(p->width);
+    f->view.options = &q->options;
+    f->view.activation = p->is_projection ? q->options.output_activation : q->options.activation;
+    f->view.peephole = peephole_of(q);
+    f->view.h_prev = f->at.h_prev, f->view.c_prev = f->at.c_prev, f->view.h = f->at.h;
+    f->epilogue = is_default_cell(q) ? p->form->epilogue : p->form->generic_epilogue;
+    f->noise = has_noise(q), f->order = q->as_one_row ? AS_ONE_ROW : ANY_ORDER;
+    f->writes_inner = q->args.weight_hr && !p->is_projection;
+    f->regular = !q->rows.order && !q->rows.reset_mask && !f->writes_inner && !p->form->reads_inner;
+}
+
+/* What the epilogues of a step see, and the pointers to the rows that this thread works on. */
+static void go_to_step(const fr_sequence *q, forward_pass *f, long s) {
+    const forward_product *p = &f->product;
+    const row_pointers at = f->at;
+    f->view.c = c_at(q, s), f->view.inner = inner_at(q, s);
+    if (q->workspace.gates)
+        f->view.gates = (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * f->view.Hp;
+    block_walk walk = walk_dealt(f->deal, fr_active(q, s), f->partition);
+    if (f->regular && s) {
+        const long t = q->rows.reverse ? q->T - 1 - s : s, before = q->rows.reverse ? t + 1 : t - 1;
+        const fr_series xs = q->args.x, hs = q->args.output;
+        const real *x = (real *)xs.data + t * xs.step, *h_prev = (real *)hs.data + before * hs.step;
+        const real *c_prev = q->workspace.c ? c_at(q, s - 1) : q->workspace.zeros;
+        const long c_row = q->workspace.c ? f->view.Hp : 0;
+        real *h = (real *)hs.data + t * hs.step;
+        while (next_block(&walk))
+            for (long i = walk.rows.begin; i < walk.rows.end; i++) {
+                at.x[i] = x + i * xs.row, at.next[i] = at.h_prev[i] = h_prev + i * hs.row;
+                at.h[i] = h + i * hs.row, at.c_prev[i] = c_prev + i * c_row;
+            }
+        return;
+    }
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
             at.x[i] = row_of(q, q->args.x, s, i);
             at.h_prev[i] = h_before(q, s, i);
             if (q->workspace.c) at.c_prev[i] = c_before(q, s, i);
-            at.h[i] = writes_inner ? v.inner + i * Hp : row_of(q, q->args.output, s, i);
-            at.next[i] = p->form->reads_inner ? v.inner + i * padded(p->K) : at.h_prev[i];
+            at.h[i] = f->writes_inner ? f->view.inner + i * f->view.Hp : row_of(q, q->args.output, s, i);
+            at.next[i] = p->form->reads_inner ? f->view.inner + i * padded(p->K) : at.h_prev[i];
         }
-    return v;
 }
 
 /* The same with noise: what the weights see of h, and where h and c go before a part of the state before is kept. */
-COLD static void forward_view_of_noise(const fr_sequence *q, const forward_product *p, long s, fr_partition partition,
-                                       row_pointers at, cell_step *v) {
-    const int writes_inner = q->args.weight_hr && !p->is_projection;
+COLD static void go_to_step_of_noise(const fr_sequence *q, forward_pass *f, long s) {
+    const forward_product *p = &f->product;
+    const row_pointers at = f->at;
     const int gates_inner = cell_of(q)->products > 1 && !p->form->reads_inner; /* r * h is, as the weights see h */
-    v->c = c_made_at(q, s);
-    block_walk walk = walk_blocks(q->N, fr_active(q, s), partition);
+    f->view.c = c_made_at(q, s);
+    block_walk walk = walk_dealt(f->deal, fr_active(q, s), f->partition);
     while (next_block(&walk))
         for (long i = walk.rows.begin; i < walk.rows.end; i++) {
-            if (!writes_inner) at.h[i] = h_made(q, s, i);
+            if (!f->writes_inner) at.h[i] = h_made(q, s, i);
             at.next[i] = recurrent_row(q, p, s, i);
             if (gates_inner) at.h_prev[i] = at.next[i];
         }
@@ -321,40 +367,35 @@ static void sum_panel(const forward_product *p, const forward_panel *panel, row_
     multiply(panel->NV, rows, acc + shift, acc_row, acc + shift, acc_row, both + x_part, 1, order);
 }
 
-static void multiply_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
-    const forward_product p = forward_product_at(q, index);
-    const row_pointers at = row_pointers_in(partition, q->N);
-    const int noise = has_noise(q);
-    cell_step view = forward_view(q, &p, s, partition, at);
-    if (noise) forward_view_of_noise(q, &p, s, partition, at, &view);
-    const range panels = panels_of(forward_panels(&p), partition);
-    const long active = fr_active(q, s), in_row = inputs_row(q);
-    if (OPERANDS_APART) point_at_operands(q, forward_operand_stride(q), p.D, at, active, partition);
-    const int order = q->as_one_row ? AS_ONE_ROW : ANY_ORDER;
-    const int ahead = q->input_projection == FR_AHEAD && p.weight_x, sequential = q->input_projection == FR_SEQUENTIAL;
-    const real *in = ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * in_row : 0;
-    epilogue *epilogue = is_default_cell(q) ? p.form->epilogue : p.form->generic_epilogue;
+static void multiply_forward(const fr_sequence *q, forward_pass *f, long s) {
+    const forward_product *p = &f->product;
+    go_to_step(q, f, s);
+    if (f->noise) go_to_step_of_noise(q, f, s);
+    const range panels = f->panels;
+    const long active = fr_active(q, s);
+    if (OPERANDS_APART) point_at_operands(q, f->operands, p->D, f->at, active, f->partition);
+    const real *in = f->ahead ? (real *)q->scratch.inputs + (fr_packed(q, s) - q->scratch.inputs_start) * f->in_row : 0;
     /* Where a thread has one block of rows, panels are finished by four, so that their activations overlap. */
     enum { MOST_PANELS = 4 };
-    const long together = has_one_block(q, active, partition) ? MOST_PANELS : 1;
+    const long together = has_one_block(q, f->deal, active, f->partition) ? MOST_PANELS : 1;
     real acc[MOST_PANELS][ROW_BLOCK * 4 * VL] __attribute__((aligned(64)));
     multiply_begin();
     for (long i = panels.begin; i < panels.end; i += together) {
         forward_panel group[MOST_PANELS];
         const long count = MIN(together, panels.end - i);
         for (long j = 0; j < count; j++)
-            group[j] = forward_panel_at(q, &p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
-        block_walk walk = walk_blocks(q->N, active, partition);
+            group[j] = forward_panel_at(q, p, s & 1 ? panels.end - 1 - (i + j - panels.begin) : i + j);
+        block_walk walk = walk_dealt(f->deal, active, f->partition);
         while (next_block(&walk)) {
             const long row = walk.rows.begin;
             const int rows = (int)(walk.rows.end - row);
             for (long j = 0; j < count; j++)
-                sum_panel(&p, &group[j], at, in, in_row, row, rows, acc[j], sequential, order);
+                sum_panel(p, &group[j], f->at, in, f->in_row, row, rows, acc[j], f->sequential, f->order);
             for (long j = 0; j < count; j++)
-                epilogue(&view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
-            for (long j = 0; j < count && noise; j++)
-                keep_states(q, index, s, at, (unit_rows){row, rows, group[j].first, group[j].blocks});
-            if (stops_between_products(q, (double)rows * count * PANEL * VL * (p.D + p.K))) {
+                f->epilogue(&f->view, row, rows, group[j].first, group[j].blocks, acc[j], group[j].accumulators * VL);
+            for (long j = 0; j < count && f->noise; j++)
+                keep_states(q, f->index, s, f->at, (unit_rows){row, rows, group[j].first, group[j].blocks});
+            if (stops_between_products(q, (double)rows * count * PANEL * VL * (p->D + p->K))) {
                 multiply_end();
                 return;
             }
@@ -371,22 +412,39 @@ static void softmax_forward(const fr_sequence *q, long s, fr_partition partition
         for (long i = walk.rows.begin; i < walk.rows.end; i++) softmax_row(row_of(q, q->args.output, s, i), q->P);
 }
 
+INLINE void run_forward_pass(const fr_sequence *q, enum pass_kind kind, forward_pass *f, long s) {
+    switch (kind) {
+    case OPERANDS:
+        put_forward_operands(q, f->index, s, f->partition);
+        break;
+    case PRODUCT:
+        multiply_forward(q, f, s);
+        break;
+    case SOFTMAX:
+        softmax_forward(q, s, f->partition);
+        break;
+    }
+}
+
 static void step_forward(const fr_sequence *q, int index, long s, fr_partition partition) {
     if (q->args.recurrent_mask && index-- == 0) {
         dropout_forward(q, s, partition);
         return;
     }
     const pass pass = passes_of(q)->forward[index];
-    switch (pass.kind) {
-    case OPERANDS:
-        put_forward_operands(q, pass.product, s, partition);
-        break;
-    case PRODUCT:
-        multiply_forward(q, pass.product, s, partition);
-        break;
-    case SOFTMAX:
-        softmax_forward(q, s, partition);
-        break;
+    forward_pass f;
+    begin_forward_pass(&f, q, pass.product, partition);
+    run_forward_pass(q, pass.kind, &f, s);
+}
+
+static void steps_forward(const fr_sequence *q, long begin, long end, fr_partition partition) {
+    const pass_list *passes = passes_of(q);
+    forward_pass products[MOST_PRODUCTS];
+    for (int index = 0; index < passes->products; index++) begin_forward_pass(&products[index], q, index, partition);
+    for (long s = begin; s < end; s++) {
+        if (q->args.recurrent_mask) dropout_forward(q, s, partition);
+        for (const pass *pass = passes->forward; pass < passes->forward + passes->count; pass++)
+            run_forward_pass(q, pass->kind, &products[pass->product], s);
     }
 }
 

@@ -20,7 +20,7 @@ enum { PASSES_OF_A_PRODUCT = 2 };
 #define PRODUCT_PASSES(n) {PRODUCT, n}
 enum { PASSES_OF_A_PRODUCT = 1 };
 #endif
-enum { MOST_PASSES = 2 * PASSES_OF_A_PRODUCT + 1 };
+enum { MOST_PRODUCTS = 2, MOST_PASSES = MOST_PRODUCTS * PASSES_OF_A_PRODUCT + 1 };
 
 typedef struct {
     int products, count;

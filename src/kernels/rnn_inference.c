@@ -26,6 +26,7 @@ const fr_sequence_kernels FR_TABLE(rnn) = {
     .project = project,
     .project_table = project_table,
     .step_forward = step_forward,
+    .steps_forward = steps_forward,
     .pack_state = pack_state,
     .unpack_state = unpack_state,
     .last_states = last_states,

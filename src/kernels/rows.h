@@ -42,6 +42,7 @@ typedef struct {
     long blocks, rows, longer;
 } row_deal;
 INLINE row_deal deal_rows(long N) {
+    if (N <= ROW_BLOCK_ALONE) return (row_deal){1, N, 0};
     const long blocks = row_blocks(N);
     return (row_deal){blocks, N / blocks, N % blocks};
 }
@@ -60,8 +61,11 @@ typedef struct {
     fr_partition partition;
     range rows;
 } block_walk;
+INLINE block_walk walk_dealt(row_deal deal, long active, fr_partition partition) {
+    return (block_walk){.deal = deal, .active = active, .partition = partition};
+}
 INLINE block_walk walk_blocks(long N, long active, fr_partition partition) {
-    return (block_walk){.deal = deal_rows(N), .active = active, .partition = partition};
+    return walk_dealt(deal_rows(N), active, partition);
 }
 INLINE int next_block(block_walk *w) {
     const long count = w->partition.count, id = w->partition.id, j = w->j++;
@@ -72,9 +76,9 @@ INLINE int next_block(block_walk *w) {
 }
 
 /* Whether no more than one of the partition's blocks has rows that still run. */
-INLINE int has_one_block(const fr_sequence *q, long active, fr_partition partition) {
+INLINE int has_one_block(const fr_sequence *q, row_deal deal, long active, fr_partition partition) {
     const long second = partition.by_units ? 1 : 2 * partition.count - 1 - partition.id;
-    return q->N <= ROW_BLOCK || block_start(deal_rows(q->N), second) >= active;
+    return q->N <= ROW_BLOCK || block_start(deal, second) >= active;
 }
 
 /* ---- Chunks of steps ---- */
