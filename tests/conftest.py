@@ -16,6 +16,9 @@ import pytest
 from fastrnn import reference
 from fastrnn.functional.spec import CELLS as FORMS
 
+# So that a failed assertion in a helper says its numbers, as one in a test does.
+pytest.register_assert_rewrite("layer_cases", "torch_cases", "trainer_cases", "tree_cases")
+
 # How far a result may be from the float64 reference: outputs and states by |error| <= tol * (1 + |value|), gradients
 # by |error| <= tol * (the gradient's largest entry). A gradient whose largest entry is below CANCELLED is a sum of
 # terms of order one that cancel, and keeps the rounding of those terms: it is measured against CANCELLED.
@@ -218,3 +221,18 @@ def torch() -> Iterator[ModuleType]:
     torch.set_num_threads(1)
     yield torch
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_door(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """fastrnn.interop.torch takes every call that it can: shapes of a test are small, and their speed is no matter."""
+    torch = pytest.importorskip("torch")
+    import fastrnn.interop.torch as door
+    from fastrnn.interop.torch import _rules
+
+    for rule in ("loses", "cell_loses", "half_loses"):
+        monkeypatch.setattr(_rules, rule, lambda *args: False)
+    torch.manual_seed(0)
+    door.report(reset=True)
+    yield
+    door.unpatch()
