@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import STATES, assert_output_close, every_cell, every_cell_and_variant, every_dtype
-from test_layers import LAYERS, assert_close, every_layer, joined, parts, random_arguments, run, run_torch, torch_twin
+from layer_cases import LAYERS, assert_close, every_layer, joined, parts, random_arguments, run, run_torch, torch_twin
 from test_reference import assert_gradients_match_differences
 
 from fastrnn import GRU, LSTM, RNN, Activation, Adam, LastStep, Linear, Sequential, Trainer, reference
