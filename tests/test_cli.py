@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from process_cases import run_command
 
 import fastrnn
 from fastrnn.bench.report import Report
@@ -232,20 +233,6 @@ def test_a_learning_rate_that_explodes_is_the_users_to_mend(capsys, tmp_path):
 
 
 # What a user got wrong outside of the arguments ----------------------------------------------------------------------
-
-
-def run_command(*arguments, **environment):
-    import os
-    import subprocess
-
-    return subprocess.run(
-        [sys.executable, "-m", "fastrnn", *arguments],
-        cwd="/",  # not beside the source, which is not built
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.mark.parametrize(
