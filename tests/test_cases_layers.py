@@ -205,6 +205,39 @@ def test_whole_models_take_empty_batches(pool):
     assert Sequential(Embedding(V, D), GRU(D, H), rng=0)(np.zeros((T, 0), int)).shape == (T, 0, H)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_generation_of_no_sequences(compiled):
+    model, rng = language_model(compiled), np.random.default_rng(0)
+    for start in (np.zeros(0, int), np.zeros((0, 3), int)):
+        for options in ({}, {"mode": "sample", "rng": rng}, {"end": 1}):
+            tokens = model.generate(start, 4, **options)
+            assert tokens.shape == (0, 4) and tokens.dtype == model.generate(np.ones(1, int), 4).dtype
+    assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
+    tokens, state = model.generate(start, 4, return_state=True)
+    of_one = model.generate(np.ones(1, int), 4, return_state=True)[1]
+    for part, one in zip(*map(fastrnn._state.flatten, (state, of_one)), strict=True):
+        assert part.shape == (len(one), 0, *one.shape[2:]) and part.dtype == one.dtype
+    assert model.generate(tokens[:, -1], 2, state).shape == (0, 2)
+    with pytest.raises(ValueError, match="state: expected shape .*, 0, "):
+        model.generate(start, 4, of_one)
+    with pytest.raises(ValueError, match=r"start: expected shape \(N,\) or \(N, T\), with nothing empty but N"):
+        model.generate(np.zeros((0, 0), int), 4)
+
+
+def test_feedback_of_no_sequences():
+    for batch_first in (False, True):
+        model = Sequential(GRU(D, H, batch_first=batch_first), Linear(H, D), rng=0)
+        for start in (np.zeros((0, D), np.float32), np.zeros((0, 3, D), np.float32)):
+            made = model.generate(start, 4, mode="feedback")
+            assert made.shape == (0, 4, D) and made.dtype == np.float32
+        with pytest.raises(ValueError, match=r"start: expected shape \(.*, 2\)"):
+            model.generate(np.zeros((0, D + 1), np.float32), 4, mode="feedback")
+    with pytest.raises(ValueError, match="layers: expected outputs as wide as inputs, 2, got 4"):
+        Sequential(GRU(D, H, rng=0)).generate(start, 4, mode="feedback")
+    with pytest.raises(ValueError, match="expected one direction for a stream"):
+        Sequential(GRU(D, H, bidirectional=True), Linear(2 * H, D), rng=0).generate(start, 4, mode="feedback")
+
+
 # --- What stands past the lengths -------------------------------------------------------------------------------------
 
 
