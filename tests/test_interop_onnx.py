@@ -309,6 +309,14 @@ def test_what_onnx_does_not_have_is_refused(tmp_path):
         door.save(fastrnn.RNN(2, 3, nonlinearity="identity", rng=0), tmp_path / "m.onnx")
 
 
+def test_nodes_are_named_as_parameters_are(tmp_path):
+    model = fastrnn.Sequential(fastrnn.GRU(D, H, 2, rng=0), fastrnn.Linear(H, D, rng=0), fastrnn.LSTM(D, H, rng=0))
+    door.save(model, tmp_path / "m.onnx")
+    assert list(door.load_layers(tmp_path / "m.onnx")) == ["0.level_0", "0.level_1", "2.level_0"]
+    door.save(model[0], tmp_path / "m.onnx", prefix="encoder.")
+    assert list(door.load_layers(tmp_path / "m.onnx")) == ["encoder.level_0", "encoder.level_1"]
+
+
 def test_round_trip(tmp_path):
     layer = fastrnn.LSTM(D, H, bidirectional=True, peephole=True, gate_activation="hard_sigmoid_6", rng=1)
     door.save(layer, tmp_path / "m.onnx")
