@@ -1,6 +1,7 @@
 """Accelerated modules are torch's modules: constructors, errors, copies, patches, hooks, and what falls back."""
 
 import copy
+import inspect
 import io
 import pickle
 import warnings
@@ -45,6 +46,15 @@ def test_constructors_repr_and_errors_are_torchs_own():
             theirs(0, -1)
         with pytest.raises(expected.type):
             ours(0, -1)
+
+
+@pytest.mark.parametrize("name", [*SEQUENCES, *CELLS])
+def test_help_is_of_these_classes(name):
+    """It was torch's text, which says nothing of what runs where."""
+    said = inspect.getdoc(getattr(door, name))
+    assert said.startswith(f"torch.nn.{name} on fastrnn's kernels: ") and said != inspect.getdoc(getattr(nn, name))
+    assert "= module(input, hx=None)" in said and ("falls back" in said or "report()" in said)
+    assert {"RNN": "(L*S, N, H)", "LSTM": "(L*S, N, W)", "RNNCell": "(N, H)"}.get(name, "") in said
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM", "GRUCell"])
