@@ -9,29 +9,26 @@ from pathlib import Path
 
 import fastrnn
 
-SOURCE = Path(fastrnn.__file__).parents[1]
+
+def environment(**more):
+    """This process's, with `more`, and with the folder of this fastrnn in front of PYTHONPATH."""
+    folders = [str(Path(fastrnn.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))} | more
 
 
-def run_python(code, *arguments, **environment):
-    """`python -c code` in another process, which finds this fastrnn."""
+def run_python(*arguments, cwd="/", stdout=subprocess.PIPE, **more):
+    """`python ...` in another process, with `more` in its environment."""
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd="/",
-        env=os.environ | {"PYTHONPATH": str(SOURCE)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def run_command(*arguments, stdout=subprocess.PIPE, **environment):
-    """`python -m fastrnn ...` in another process."""
-    return subprocess.run(
-        [sys.executable, "-m", "fastrnn", *arguments],
-        cwd="/",
-        env=os.environ | {"PYTHONPATH": str(SOURCE)} | environment,
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**more),
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         timeout=120,
     )
+
+
+def run_command(*arguments, **options):
+    """`python -m fastrnn ...` in another process."""
+    return run_python("-m", "fastrnn", *arguments, **options)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -171,10 +169,7 @@ def test_bench_prints_a_table_and_writes_json(capsys, tmp_path, monkeypatch):
 
 
 def test_python_dash_m_is_the_same_command(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(fastrnn.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-m", "fastrnn", "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = run_command("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fastrnn {fastrnn.__version__}\n", "")
 
 

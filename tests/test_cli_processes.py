@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from process_cases import SOURCE, run_command
+from process_cases import environment, run_command, run_python
 
 DEMO = ["demo", "--epochs", "1", "--hidden-size", "4", "--no-progress"]
 
@@ -29,7 +29,7 @@ def test_without_stdout(tmp_path):
         done = subprocess.run(
             ["sh", "-c", script, "sh", *arguments],
             cwd="/",
-            env=os.environ | {"PYTHONPATH": str(SOURCE)},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=120,
@@ -60,14 +60,7 @@ def test_a_wrong_environment_ends_the_command_and_no_program_that_imports(tmp_pa
     (tmp_path / "fastrnn.d").mkdir()
     (tmp_path / "fastrnn.d" / "fastrnn").write_text(program)  # a program of this name, no script of pip's
     for arguments in (["-c", program], ["-m", "package", "fastrnn"], [str(tmp_path / "fastrnn.d" / "fastrnn")]):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(SOURCE)} | wrong,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = run_python(*arguments, cwd=tmp_path, **wrong)
         assert (done.returncode, done.stderr) == (0, ""), arguments
         assert done.stdout.startswith(f"caught {said}"), arguments
 
@@ -75,12 +68,5 @@ def test_a_wrong_environment_ends_the_command_and_no_program_that_imports(tmp_pa
 def test_the_script_that_pip_makes_is_the_command(tmp_path):
     script = tmp_path / "fastrnn"
     script.write_text("import sys\nfrom fastrnn.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
-    done = subprocess.run(
-        [sys.executable, str(script), "info"],
-        cwd="/",
-        env=os.environ | {"PYTHONPATH": str(SOURCE), "FASTRNN_ISA": "foo"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_python(script, "info", FASTRNN_ISA="foo")
     assert done.returncode == 2 and done.stderr.startswith("fastrnn: error: environment variable FASTRNN_ISA: ")

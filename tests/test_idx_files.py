@@ -36,7 +36,7 @@ def test_a_gzipped_bomb_is_not_unpacked(tmp_path):
             "try: read_idx(sys.argv[1])\nexcept ValueError as error: print(error)\n"
             "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
         )
-        done = run_python(code, str(tmp_path / "bomb.gz"))
+        done = run_python("-c", code, tmp_path / "bomb.gz")
         said, megabytes = done.stdout.splitlines()
         import re
 

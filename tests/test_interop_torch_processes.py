@@ -2,12 +2,12 @@
 
 import copy
 import io
-import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from process_cases import environment, run_python
 
 torch = pytest.importorskip("torch")
 
@@ -102,15 +102,13 @@ DISTRIBUTED = """
 def test_distributed_data_parallel_in_two_processes(tmp_path):
     script = tmp_path / "distributed.py"
     script.write_text(textwrap.dedent(DISTRIBUTED))
-    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(door.__file__))))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     both = [
         subprocess.Popen(
             [sys.executable, script, str(rank), tmp_path / "meeting"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            env=environment(),
         )
         for rank in range(2)
     ]
@@ -156,8 +154,8 @@ def test_lightnings_trainer(tmp_path):
 # --- Fresh processes --------------------------------------------------------------------------------------------------
 
 
-def run(*arguments, cwd=None):
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd or "/")
+def run(*arguments, cwd="/"):
+    done = run_python(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done
 

@@ -32,7 +32,7 @@ def test_a_second_interpreter_is_told_so():
         "import warnings\nwarnings.simplefilter('ignore')\n"
         "try: import fastrnn\nexcept ImportError as error: print(error)''')"
     )
-    done = run_python(code)
+    done = run_python("-c", code)
     assert "sub-interpreters are not supported" in done.stdout, done.stderr
     assert "pip install" not in done.stdout
 

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from process_cases import SOURCE
+from process_cases import environment
 
 import fastrnn
 from fastrnn import serialization
@@ -72,10 +72,7 @@ def test_kills_during_saves_leave_one_file(tmp_path):
     )
     for pause in (0.02, 0.03, 0.05):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "m")],
-            stdout=subprocess.PIPE,
-            cwd="/",
-            env=os.environ | {"PYTHONPATH": str(SOURCE)},
+            [sys.executable, "-c", code, str(tmp_path / "m")], stdout=subprocess.PIPE, cwd="/", env=environment()
         )
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         time.sleep(pause)
