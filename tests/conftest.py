@@ -18,7 +18,7 @@ from fastrnn import _native, functional, reference
 from fastrnn.functional.spec import CELLS as FORMS
 
 # So that a failed assertion in a helper says its numbers, as one in a test does.
-pytest.register_assert_rewrite("layer_cases", "torch_cases", "trainer_cases", "tree_cases")
+pytest.register_assert_rewrite("batch_cases", "layer_cases", "torch_cases", "trainer_cases", "tree_cases")
 
 # How far a result may be from the float64 reference: outputs and states by |error| <= tol * (1 + |value|), gradients
 # by |error| <= tol * (the gradient's largest entry). A gradient whose largest entry is below CANCELLED is a sum of
