@@ -12,7 +12,7 @@ from test_generation import Plain
 import fastrnn
 from fastrnn import GRU, Embedding, Linear, Sequential
 
-N, T, D, H, V = 3, 5, 2, 4, 7
+D, H, V = 2, 4, 7
 
 
 def language_model(compiled=True):
