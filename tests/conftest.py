@@ -5,7 +5,8 @@ Letters: T time steps, N batch, D input_size, H hidden_size, P proj_size, G gate
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrnn import reference
+from fastrnn import _native, functional, reference
 from fastrnn.functional.spec import CELLS as FORMS
+
+# So that a failed assertion in a helper says its numbers, as one in a test does.
+pytest.register_assert_rewrite("batch_cases", "layer_cases", "torch_cases", "trainer_cases", "tree_cases")
 
 # How far a result may be from the float64 reference: outputs and states by |error| <= tol * (1 + |value|), gradients
 # by |error| <= tol * (the gradient's largest entry). A gradient whose largest entry is below CANCELLED is a sum of
@@ -197,11 +201,34 @@ def assert_results_close(actual: dict[str, Any], expected: dict[str, Any], dtype
             assert_output_close(actual[name], value, dtype, name)
 
 
+def assert_same_bits_however_shared_out(case: Case) -> None:
+    """Whatever plan runs the case: the reference's results, and the same bits."""
+    try:
+        for fused in (True, False):
+            results = []
+            for threads, by_units in ((1, False), (2, False), (3, True), (8, True), (8, False)):
+                _native.force_plan(threads=threads, by_units=by_units, fused=fused)
+                results.append(case.run(functional))
+            assert_results_close(results[0], expect(case), case.x.dtype.name)
+            for other in results[1:]:
+                for name, value in results[0].items():
+                    np.testing.assert_array_equal(other[name], value, err_msg=name)
+    finally:
+        _native.force_plan()
+
+
+def run_in_threads(work: Callable[[], None], count: int = 4) -> None:
+    """work() in so many threads at once, until all have returned."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test on this instruction set's kernels; skipped where the CPU lacks it."""
-    from fastrnn import _native
-
     if request.param not in _native.isas():
         pytest.skip("this CPU has no " + request.param)
     before = _native.isa()
@@ -218,3 +245,18 @@ def torch() -> Iterator[ModuleType]:
     torch.set_num_threads(1)
     yield torch
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_door(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """fastrnn.interop.torch takes every call that it can: shapes of a test are small, and their speed is no matter."""
+    torch = pytest.importorskip("torch")
+    import fastrnn.interop.torch as door
+    from fastrnn.interop.torch import _rules
+
+    for rule in ("loses", "cell_loses", "half_loses"):
+        monkeypatch.setattr(_rules, rule, lambda *args: False)
+    torch.manual_seed(0)
+    door.report(reset=True)
+    yield
+    door.unpatch()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_cases import run_command
 
 import fastrnn
 from fastrnn.bench.report import Report
@@ -170,10 +169,7 @@ def test_bench_prints_a_table_and_writes_json(capsys, tmp_path, monkeypatch):
 
 
 def test_python_dash_m_is_the_same_command(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(fastrnn.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-m", "fastrnn", "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = run_command("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fastrnn {fastrnn.__version__}\n", "")
 
 
@@ -232,20 +228,6 @@ def test_a_learning_rate_that_explodes_is_the_users_to_mend(capsys, tmp_path):
 
 
 # What a user got wrong outside of the arguments ----------------------------------------------------------------------
-
-
-def run_command(*arguments, **environment):
-    import os
-    import subprocess
-
-    return subprocess.run(
-        [sys.executable, "-m", "fastrnn", *arguments],
-        cwd="/",  # not beside the source, which is not built
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.mark.parametrize(

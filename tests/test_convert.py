@@ -106,6 +106,29 @@ def test_through_onnx(name, tmp_path):
     np.testing.assert_allclose(x, layer(X)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("prefix", ["", "encoder.lstm."])
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "no bias"])
+def test_names_come_back_from_onnx(name, prefix, tmp_path):
+    pytest.importorskip("onnx")
+    there = {f"{prefix}{key}": a for key, a in MAKERS[name]().state_dict().items()}
+    write_tensors(tmp_path / "a.safetensors", there)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.onnx")
+    convert(tmp_path / "b.onnx", tmp_path / "c.safetensors")
+    back = read_tensors(tmp_path / "c.safetensors")
+    assert back.keys() == there.keys()
+    for key, a in there.items():
+        np.testing.assert_array_equal(back[key], a)
+
+
+def test_levels_of_a_chain_come_back_from_onnx_with_their_names(tmp_path):
+    pytest.importorskip("onnx")
+    model = fastrnn.Sequential(fastrnn.GRU(D, H, 2), fastrnn.LSTM(H, H, bidirectional=True), rng=0)
+    fastrnn.serialization.save_model(model, tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "b.onnx")
+    convert(tmp_path / "b.onnx", tmp_path / "c.safetensors")
+    assert read_tensors(tmp_path / "c.safetensors").keys() == model.params.keys()
+
+
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "no bias"])
 def test_through_keras_files(name, tmp_path):
     pytest.importorskip("h5py")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from process_cases import run_python
 
 for package in ("keras", "torch"):
     if importlib.util.find_spec(package) is None:
@@ -179,8 +178,5 @@ print("equal under", keras.backend.backend())
 def test_the_numpy_backend(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    source = os.path.dirname(os.path.dirname(os.path.dirname(door.__file__)))
-    path = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"KERAS_BACKEND": "numpy", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    done = run_python(script, KERAS_BACKEND="numpy")
     assert done.returncode == 0 and "equal under numpy" in done.stdout, done.stderr

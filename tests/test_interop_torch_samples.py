@@ -8,7 +8,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")
 
 import fastrnn.interop.torch as door  # noqa: E402
-from fastrnn.interop.torch import _rules  # noqa: E402
 
 NAMES = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
 with warnings.catch_warnings():
@@ -47,11 +46,9 @@ def outcome(cls, state, sample):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("fresh_door")
 @pytest.mark.parametrize("name", NAMES)
-def test_torchs_samples(name, monkeypatch):
-    monkeypatch.setattr(_rules, "loses", lambda *args: False)
-    monkeypatch.setattr(_rules, "cell_loses", lambda *args: False)
-    door.report(reset=True)
+def test_torchs_samples(name):
     count = 0
     for sample in samples(name):
         count += 1

@@ -1,13 +1,12 @@
 """In a torch process the kernels run on torch's threads. Letters: T, N, D, H."""
 
 import os
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from process_cases import run_python
 
 torch = pytest.importorskip("torch")
 
@@ -75,10 +74,7 @@ def test_callers_in_many_threads():
 
 
 def run(script):
-    source = os.path.dirname(os.path.dirname(fastrnn.__file__))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
+    done = run_python("-c", textwrap.dedent(script))
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

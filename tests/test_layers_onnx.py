@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import assert_output_close
-from test_layers import LAYERS, parts
+from layer_cases import LAYERS, parts
 
 T, N, D, H = 7, 5, 4, 6
 LENGTHS = np.array([3, 7, 1, 5, 2])

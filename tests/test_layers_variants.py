@@ -13,10 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import STATES, assert_output_close, every_cell, every_cell_and_variant, every_dtype
-from test_layers import LAYERS, assert_close, every_layer, joined, parts, random_arguments, run, run_torch, torch_twin
+from layer_cases import LAYERS, assert_close, every_layer, joined, parts, random_arguments, run, run_torch, torch_twin
+from test_custom import ElmanCell
 from test_reference import assert_gradients_match_differences
 
-from fastrnn import GRU, LSTM, RNN, Activation, Adam, LastStep, Linear, Sequential, Trainer, reference
+from fastrnn import (
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    Adam,
+    Jordan,
+    LastStep,
+    Linear,
+    Recurrent,
+    Sequential,
+    Trainer,
+    reference,
+)
 
 T, N, D, H = 7, 5, 5, 6
 LENGTHS = np.array([3, 7, 0, 1, 5])
@@ -312,6 +326,22 @@ def test_resets_cut_a_sequence_into_sequences_of_their_own(cell, options, bidire
     assert pieces_seen > N
     for name, total in summed.items():
         np.testing.assert_allclose(actual[name], total, rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_reset_mask_has_time_first_in_every_layout(batch_first):
+    layers = [make(D, D, batch_first=batch_first, rng=0) for make in (RNN, GRU, LSTM)]
+    layers.append(Jordan(D, H, D, batch_first=batch_first, rng=0))
+    layers.append(Recurrent(ElmanCell(D, D, dtype="float32"), batch_first=batch_first))
+    x = np.random.default_rng(0).standard_normal((N + 1, T, D)).astype(np.float32)
+    x, mask = x if batch_first else x.swapaxes(0, 1), np.zeros((T, N + 1), bool)
+    mask[3, 1] = True
+    for layer in (*layers, Sequential(*layers)):
+        y, z = (layer.run(x, reset_mask=flags)[0] for flags in (mask, np.zeros_like(mask)))
+        differs = (y != z).any(axis=2)
+        assert differs.any() and np.argwhere(differs if batch_first else differs.T)[0].tolist() == [1, 3], layer
+        with pytest.raises(ValueError, match=r"reset_mask: expected shape \(7, 6\) = \(T, N\), got \(6, 7\)"):
+            layer.run(x, reset_mask=mask.T)
 
 
 # --- Learned initial states, steps without input ----------------------------------------------------------------------

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CELLS, CELLS_MORE, Case, assert_results_close, cell_id, every_cell, every_dtype, expect, make_case
+from conftest import (
+    CELLS,
+    CELLS_MORE,
+    Case,
+    assert_results_close,
+    assert_same_bits_however_shared_out,
+    cell_id,
+    every_cell,
+    every_dtype,
+    expect,
+    make_case,
+)
 from test_recurrent_dropout import differences, masked
 
 import fastrnn
@@ -94,35 +105,16 @@ def test_kernels_are_the_reference(cell: str, options: dict[str, Any], dtype: st
         assert_results_close(alone.run(functional), expect(alone), dtype)
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_sets(name: str) -> None:
-    if name not in _native.isas():
-        pytest.skip(f"no {name}")
-    before = _native.isa()
-    _native.use_isa(name)
-    try:
-        for cell, options in CELLS:
-            case = kernel_case(cell, options, (6, 9, 5, 21), "float32", 1)
-            assert_results_close(case.run(functional), expect(case), "float32")
-    finally:
-        _native.use_isa(before)
+def test_instruction_sets(isa: str) -> None:
+    for cell, options in CELLS:
+        case = kernel_case(cell, options, (6, 9, 5, 21), "float32", 1)
+        assert_results_close(case.run(functional), expect(case), "float32")
 
 
 @every_cell
 def test_every_way_to_share_out_gives_the_same_bits(cell: str, options: dict[str, Any]) -> None:
     case = kernel_case(cell, options, (11, 14, 5, 40), "float32")
-    try:
-        for fused in (True, False):
-            results = []
-            for threads, by_units in ((1, False), (2, False), (3, True), (8, True), (8, False)):
-                _native.force_plan(threads=threads, by_units=by_units, fused=fused)
-                results.append(case.run(functional))
-            assert_results_close(results[0], expect(case), "float32")
-            for other in results[1:]:
-                for key, value in results[0].items():
-                    np.testing.assert_array_equal(other[key], value, err_msg=key)
-    finally:
-        _native.force_plan()
+    assert_same_bits_however_shared_out(case)
 
 
 @every_form

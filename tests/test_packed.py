@@ -14,6 +14,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import run_in_threads
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Adam, Linear, Sequential
@@ -378,11 +379,7 @@ def test_threads_at_once():
             if not same(layer(x), expected):
                 wrong.append(1)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work)
     assert not wrong
     layer(x)
     one = LSTM(D, H, 2, rng=1)

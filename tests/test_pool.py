@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import gc
-import threading
 
 import numpy as np
 import pytest
+from conftest import run_in_threads
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Activation, Embedding, Linear, Sequential, StreamPool
@@ -272,11 +272,7 @@ def test_streams_of_one_model_in_several_threads():
             if not np.array_equal(np.stack([stream.step(x_t) for x_t in x]), expected):
                 wrong.append(1)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work)
     assert not wrong
 
 

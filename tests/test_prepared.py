@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
 
 import numpy as np
 import pytest
+from conftest import run_in_threads
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, Activation, Adam, Embedding, LastStep, Linear, Sequential
@@ -178,11 +178,7 @@ def test_threads_at_once():
             if not same(model(x), expected):
                 wrong.append(1)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work)
     assert not wrong
 
 

@@ -312,6 +312,11 @@ def test_what_is_said_of_it():
     assert "int8" in repr(model) and f"{size:,} bytes" in repr(model) and "lstm" in repr(model)
     assert "QuantizedRecurrent" in model.summary() and "no" in model.summary().splitlines()[2]
     assert not model.trainable and not model.trainable_params
+    whole = fastrnn.quantize(fastrnn.Sequential(fastrnn.LSTM(28, 64, rng=0), fastrnn.Linear(64, 3, rng=0)))
+    *_, recurrent, linear, _, count, memory = whole.summary().splitlines()  # which no Trainer takes, Linear or not
+    assert [row.split()[-1] for row in (recurrent, linear)] == ["no", "no"]
+    assert count.endswith("(float32, int8), 0 trainable")
+    assert memory == f"memory: {(size + 4 * 3 * 65) / 1000:.3g} kB; int8 weights are for inference, without gradients"
 
 
 # ---- What is refused ----
@@ -364,8 +369,14 @@ def test_other_arguments_are_refused():
         quantized.load_state_dict(quantized.state_dict() | {"weight_ih_l0": make("lstm").params["weight_ih_l0"]})
     with pytest.raises(ValueError, match=r"x: expected shape"):
         quantized(inputs(3, 2, 8))
-    with pytest.raises(TypeError, match="got QuantizedRecurrent, which has no int8 form"):
-        fastrnn.quantize(quantized)
+    whole = fastrnn.Sequential(fastrnn.Linear(7, quantized.input_size, rng=0), quantized)
+    for again in (quantized, whole, fastrnn.Sequential(whole)):
+        said = f"^model: expected float32 weights, got int8 ones: this {type(again).__name__} is quantized already; "
+        with pytest.raises(TypeError, match=said):
+            fastrnn.quantize(again)
+    for wrong in ("int8", 1, None):
+        with pytest.raises(TypeError, match=f"^linear: expected True or False, got {wrong!r}$"):
+            fastrnn.quantize(make("lstm"), linear=wrong)
 
 
 def test_the_core_refuses_what_does_not_fit():

@@ -18,6 +18,7 @@ from conftest import (
     STATES,
     Case,
     assert_results_close,
+    assert_same_bits_however_shared_out,
     cell_id,
     every_cell,
     every_dtype,
@@ -139,36 +140,16 @@ def test_zoneout_of_one_state(cell: str, options: dict[str, Any]) -> None:
     assert_results_close(case.run(functional), expect(case), "float64")
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_instruction_sets(name: str) -> None:
-    if name not in _native.isas():
-        pytest.skip(f"no {name}")
-    before = _native.isa()
-    _native.use_isa(name)
-    try:
-        for cell, options in FORMS:
-            case = masked(noisy(make_case(cell, options, (6, 9, 5, 21), "float32")))
-            assert_results_close(case.run(functional), expect(case), "float32")
-    finally:
-        _native.use_isa(before)
+def test_instruction_sets(isa: str) -> None:
+    for cell, options in FORMS:
+        case = masked(noisy(make_case(cell, options, (6, 9, 5, 21), "float32")))
+        assert_results_close(case.run(functional), expect(case), "float32")
 
 
 @every_form
 def test_every_way_to_share_out_gives_the_same_bits(cell: str, options: dict[str, Any]) -> None:
     case = masked(noisy(make_case(cell, options, (9, 14, 5, 40), "float32")))
-    try:
-        for fused in (True, False):
-            results = []
-            for threads, by_units in ((1, False), (2, False), (3, True), (8, True), (8, False)):
-                _native.force_plan(threads=threads, by_units=by_units, fused=fused)
-                results.append(case.run(functional))
-            assert_results_close(results[0], expect(case), "float32")
-            for other in results[1:]:
-                for key, value in results[0].items():
-                    if value is not None:
-                        np.testing.assert_array_equal(other[key], value, err_msg=key)
-    finally:
-        _native.force_plan()
+    assert_same_bits_however_shared_out(case)
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])

@@ -10,13 +10,11 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
+from process_cases import run_python
 
 import fastrnn
 from fastrnn import LanguageModel, Trainer, losses, serialization
@@ -164,10 +162,7 @@ def test_a_file_of_a_model_is_read_where_nothing_of_it_was_imported(tmp_path):
         "import sys, fastrnn; assert 'fastrnn.models' not in sys.modules and 'fastrnn.words' not in sys.modules; "
         f"model = fastrnn.serialization.load_model({str(tmp_path / 'a')!r}); print(type(model).__name__)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(fastrnn.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+    done = run_python("-c", program, cwd=tmp_path)
     assert done.stdout == "LanguageModel\n", done.stderr
 
 

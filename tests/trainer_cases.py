@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import Trainer
 from fastrnn.layers import GRU, LSTM, Embedding, LastStep, Linear, Module, Sequential
 from fastrnn.trainer.callbacks import Callback
 
@@ -41,6 +42,12 @@ def tagger(*, V: int = 4, H: int = 12, batch_first: bool = False, dtype: Any = n
         GRU(5, H, batch_first=batch_first, rng=2, dtype=dtype),
         Linear(H, V, rng=3, dtype=dtype),
     )
+
+
+def fit(trainer: Trainer, x: Any, y: Any, *, epochs: int = 1, batch_size: int = 64, **options: Any) -> Trainer:
+    """The same trainer, fitted in silence and in the order of the samples."""
+    trainer.fit(x, y, epochs=epochs, batch_size=batch_size, progress=False, shuffle=False, **options)
+    return trainer
 
 
 def numbers(history: dict[str, Any]) -> dict[str, Any]:

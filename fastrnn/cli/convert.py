@@ -17,6 +17,7 @@ from .arguments import UserError
 
 KERAS = (".keras", ".h5")
 KNOWN = (".safetensors", *TORCH, ".onnx", *KERAS)
+LEVEL = re.compile(r"(.*\.|)level_(\d+)")  # how interop.onnx.save names nodes: what PyTorch's names begin with, and l
 
 
 def add(commands: Any) -> None:
@@ -105,19 +106,22 @@ def _write(args: argparse.Namespace, found: Any) -> None:
             return
         write_tensors(args.output, _tensors(found))
         return
-    model = _one_model(args, found)
+    prefix, model = _one_model(args, found)
     if args.output.suffix == ".onnx":
-        from fastrnn.interop.onnx import save
+        from fastrnn.interop import onnx
+
+        onnx.save(model, args.output, prefix=prefix)
     else:
-        from fastrnn.interop.keras import save
-    save(model, args.output)
+        from fastrnn.interop import keras
+
+        keras.save(model, args.output)
 
 
 def _tensors(found: Any) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for name, part in {"": found}.items() if isinstance(found, layers.Module) else found.items():
         if isinstance(part, layers.Module):
-            whole |= {f"{name}.{key}" if name else key: a for key, a in part.state_dict().items()}
+            whole |= {_name(name, key): a for key, a in part.state_dict().items()}
         else:
             whole[name] = part
     for name in [name for name in whole if re.search(r"(^|\.)bias_ih_l\d", name)]:  # torch's modules have both
@@ -125,14 +129,24 @@ def _tensors(found: Any) -> dict[str, Any]:
     return whole
 
 
-def _one_model(args: argparse.Namespace, found: Any) -> layers.Module:
+def _name(name: str, key: str) -> str:
+    """PyTorch's name of a parameter of a model, "", or of an ONNX node; those of fastrnn are levels of layers."""
+    level = LEVEL.fullmatch(name)
+    if level:
+        return level[1] + re.sub(r"_l0(?=$|_reverse$)", f"_l{level[2]}", key)
+    return f"{name}.{key}" if name else key
+
+
+def _one_model(args: argparse.Namespace, found: Any) -> tuple[str, layers.Module]:
+    """The model to write, and what its parameters' names begin with."""
     if isinstance(found, layers.Module):
-        return found
+        return "", found
     if all(not isinstance(part, layers.Module) for part in found.values()):
         found = recurrent_layers(found, nonlinearity=args.nonlinearity, batch_first=args.batch_first)
     if len(found) != 1:
         names = ", ".join(repr(args.prefix + name) for name in found) or "none"
         raise ValueError(f"{args.input}: expected one recurrent layer, got {names}; choose it with --prefix")
-    (model,) = found.values()
+    ((name, model),) = found.items()
     assert isinstance(model, layers.Module)
-    return model
+    level = LEVEL.fullmatch(name)
+    return level[1] if level else name, model

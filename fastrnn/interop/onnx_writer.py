@@ -30,25 +30,28 @@ ALPHAS = {"hard_sigmoid": 0.2, "hard_sigmoid_6": 1 / 6}
 OPSET, IR_VERSION = 17, 8  # what ONNX Runtime reads from 1.12 on
 
 
-def save(model: layers.Module, path: str | os.PathLike[str]) -> None:
+def save(model: layers.Module, path: str | os.PathLike[str], *, prefix: str = "") -> None:
     """Write a layer or Sequential as an ONNX model, for inference.
 
     Inputs: "x", laid out as the layer reads it, any T and N, float or for an Embedding int64 tokens; "lengths" (N,)
     int32, N entries, and for each recurrent level k "h_k" (and "c_k") (S, N, H), the state that sequences start from:
     zeros begin anew. Outputs: "y", and "h_k_n" (and "c_k_n"), the states that they end with, which a stream feeds back.
     Layers: RNN, GRU, LSTM (without projection), Embedding, Linear, Activation, Dropout, LastStep.
+    Nodes are named as parameters are: level 1 of layer 0 of a Sequential is "0.level_1", behind prefix ("encoder.").
     A file that is there is replaced as a whole or not at all.
     Raises TypeError for another layer, ValueError for an option that ONNX does not have, OSError as files do.
     """
     if not isinstance(model, layers.Module):
         raise TypeError(f"model: expected a layer or Sequential, got {type(model).__name__}")
-    _Writer(model).write(path)
+    _Writer(model, prefix).write(path)
 
 
 class _Writer:
-    def __init__(self, model: layers.Module) -> None:
-        parts = list(model) if isinstance(model, layers.Sequential) else [model]
-        self.parts = parts
+    def __init__(self, model: layers.Module, prefix: str) -> None:
+        named = {prefix: model}  # what the names of its parameters begin with -> layer
+        if isinstance(model, layers.Sequential):
+            named = {f"{prefix}{index}.": layer for index, layer in enumerate(model)}
+        self.name, self.named, parts = "", named, list(named.values())
         self.batch_first = bool(model.batch_first)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
@@ -69,7 +72,8 @@ class _Writer:
         self.inputs.append(helper.make_tensor_value_info("x", kind, shape))
         if self.recurrent:
             self.inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["N"]))
-        for layer in self.parts:
+        for name, layer in self.named.items():
+            self.name = name
             writer = self._writers().get(type(layer))
             if writer is None:
                 raise TypeError(f"model: expected layers that ONNX has, got {type(layer).__name__}")
@@ -172,7 +176,7 @@ class _Writer:
             read.append(self.constant(np.stack([np.concatenate([p[0], p[2], p[1]]) for p in both])))
         output = f"v{len(self.nodes)}"
         written = [output, *(name + "_n" for name in names)]
-        self.nodes.append(helper.make_node(kind, read, written, **_attributes(layer, S)))
+        self.nodes.append(helper.make_node(kind, read, written, f"{self.name}level_{k}", **_attributes(layer, S)))
         self.levels += 1
         if S == 2 and layer.merge == "sum":  # over both directions, which are axis 1
             return self.node("ReduceSum", [output, self.constant([1], np.int64)], keepdims=0)

@@ -81,9 +81,9 @@ class Recurrent(Stateful):
         state: the cell's, each array with an axis of length 1 in front as a one-layer RNN's state has it, (1, N, H);
         without a batch axis (1, H). None for zeros. output (T, N, M), laid out as x.
         lengths (N,), 0..T in any order: outputs past a length are 0, state_n is that of the last valid step, and the
-        cell is given the rows that still run. reset_mask (T, N): where True the state is zeroed before that step.
-        mask, of the first axes of x: where False the row keeps its state, the cell is not given it, and output is that
-        of the step before, zeros where there was none since the start or a reset.
+        cell is given the rows that still run. reset_mask (T, N), with batch_first too: where True the state is zeroed
+        before that step. mask, of the first axes of x: where False the row keeps its state, the cell is not given it,
+        and output is that of the step before, zeros where there was none since the start or a reset.
 
     dx, dstate0 = layer.backward(doutput, dstate_n=None)
         Backpropagation through time, after a call with training=True; doutput and dstate_n may be None for zeros.

@@ -52,10 +52,10 @@ class Jordan(Stateful):
           target (scheduled sampling: Bengio et al. 2015). Gradients flow through own outputs.
         Step 0 is fed the state. teacher_forcing=None takes the layer's, which may be changed from epoch to epoch.
         y_n, like state, is what the step after the last would be fed: the last target where teacher_forcing is 1 and
-        targets came, otherwise the last output. lengths (N,), 0..T: outputs past a length are 0. reset_mask (T, N):
-        where True that step is fed zeros. mask, of the first axes of x: where False the row passes over that step: the
-        next one is fed what it would have been fed, the output is that of the step before, or what the row's first step
-        would be fed.
+        targets came, otherwise the last output. lengths (N,), 0..T: outputs past a length are 0. reset_mask (T, N),
+        with batch_first too: where True that step is fed zeros. mask, of the first axes of x: where False the row
+        passes over that step: the next one is fed what it would have been fed, the output is that of the step before,
+        or what the row's first step would be fed.
 
     dx, dstate0 = layer.backward(doutput, dstate_n=None)
         Exact gradients of what was computed: through the own outputs that were fed back, not through targets.

@@ -125,7 +125,8 @@ class Module(Weights):
     ) -> tuple[Array, Any]:
         """y, state_n: the layer from `state` on, None for zeros. Every layer can be run like this: see `forward`.
 
-        A layer that does not look at the axes of time and batch passes over lengths (N,), reset_mask (T, N) and mask.
+        A layer that does not look at the axes of time and batch passes over lengths (N,), reset_mask (T, N), in every
+        layout, and mask, of the first axes of x.
         Raises ValueError for a state that the layer does not have and for lengths or resets that it cannot honour.
         """
         context = NOTHING

@@ -52,7 +52,7 @@ class Context(NamedTuple):
     """What a forward is told beside x and the state; None for what there is not."""
 
     lengths: Array | None = None  # (N,)
-    reset_mask: Array | None = None  # (T, N)
+    reset_mask: Array | None = None  # (T, N), also where x is batch-first
     targets: Array | None = None  # what the output should be, to be fed back
     steps: int | None = None  # with x None, how many steps to run without input
     teacher_forcing: float | None = None  # the probability with which a target is fed back; None: the layer's own

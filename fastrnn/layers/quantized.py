@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .._native import Stack
-from .._validate import as_real, check_choice, check_size
+from .._validate import as_real, check_boolean, check_choice, check_size
 from ..functional.spec import LINEAR, CellSpec
 from ..streaming.builder import ChainBuilder
 from .activation import Activation
@@ -50,13 +50,20 @@ def quantize(model: Module, dtype: str = "int8", *, linear: bool = False) -> Mod
     bits for any number of threads and rows and in a stream. Its `params` are int8 matrices, a "..._scale" beside each,
     and float32 vectors. A row of x that holds a NaN or an infinity gives NaN.
 
-    Raises TypeError for a call with training=True, a backward and a `Trainer`; here for a layer that has no int8 form
-    and for float64, ValueError for another dtype and for weights that are not finite.
+    Raises TypeError for a call with training=True, a backward and a `Trainer`; here for a layer that has no int8 form,
+    a model that is quantized already, float64 and a `linear` that is no bool, ValueError for another dtype and for
+    weights that are not finite.
     """
     check_choice("dtype", dtype, ("int8",))
+    linear = check_boolean("linear", linear)
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a layer such as Sequential, got {type(model).__name__}")
-    return _quantized(model, "model", bool(linear))
+    if any(isinstance(layer, Quantized) for layer in model.flatten()):
+        raise TypeError(
+            f"model: expected float32 weights, got int8 ones: this {type(model).__name__} is quantized already; "
+            "quantize the model it was made of"
+        )
+    return _quantized(model, "model", linear)
 
 
 def _quantized(layer: Module, label: str, linear: bool) -> Module:

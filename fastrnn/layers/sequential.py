@@ -19,10 +19,10 @@ class Sequential(Container):
     """y = layers[-1](... layers[1](layers[0](x))). Parameters are named "0.weight", "1.weight_ih_l0", ...
 
     Called, its recurrent layers start from zero states and pass on their output only; `run` starts them from a state
-    and returns the one they end with. `lengths` (N,) and `reset_mask` (T, N) go to the layers that take them.
-    `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture is refused
-    with ValueError, and so is a recurrent layer behind one that has reduced the axis of time, and one layer in two
-    places (it would keep only the later call for its backward).
+    and returns the one they end with. `lengths` (N,) and `reset_mask` (T, N), in every layout, go to the layers that
+    take them. `batch_first` is the layout of the layers that have one: True, False, or None where none has; a mixture
+    is refused with ValueError, and so is a recurrent layer behind one that has reduced the axis of time, and one layer
+    in two places (it would keep only the later call for its backward).
 
     rng: a seed or a Generator for the whole model: it draws anew the weights of all layers that were made without an
     rng, each from a stream of its own. Equal layers with the same seed of their own do not stay equal: the later ones
@@ -92,8 +92,8 @@ class Sequential(Container):
         mask: Array | None = None,
         training: bool = False,
     ) -> Array:
-        """y. `lengths` (N,), `reset_mask` (T, N) and `mask`, of the first axes of x, go to the layers that take them,
-        `targets` to the last one."""
+        """y. `lengths` (N,), `reset_mask` (T, N), with batch_first too, and `mask`, of the first axes of x, go to the
+        layers that take them, `targets` to the last one."""
         context = NOTHING
         if lengths is not None or reset_mask is not None or targets is not None or mask is not None:
             context = Context(lengths, reset_mask, targets, mask=mask)

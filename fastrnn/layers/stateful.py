@@ -31,9 +31,10 @@ class Stateful(Module):
         state: one array or a tuple, as the class says; None for zeros, or for the learned initial state.
         lengths: integers (N,), 0..T in any order: sequence n ends after lengths[n] steps. Output past it is 0, the
             final state is that of its last step, and a reverse direction starts there. Work follows sum(lengths).
-        reset_mask: bool (T, N), with batch_first too: where True the state is zeroed before that step, as at the start
-            of an episode, and no gradient flows back across. A reverse direction's state is zeroed at the same
-            boundary, after it has read that step. With a learned initial state resets go there, and their gradient.
+        reset_mask: bool (T, N), with batch_first too, (T, 1) for one sequence: where True the state is zeroed before
+            that step, as at the start of an episode, and no gradient flows back across. A reverse direction's state is
+            zeroed at the same boundary, after it has read that step. With a learned initial state resets go there, and
+            their gradient.
         mask: bool (T, N), or (N, T) with batch_first, (T,) for one sequence: where False the step is not real. The row
             keeps its state there, and output is that of the step before: h as it was carried, so zeros before the
             first real step of a row that starts from zeros. What x holds there is not looked at. A reset at such a step

@@ -23,7 +23,11 @@ def summarize(model: Module, x: Any = None) -> str:
     """See `Module.summary`."""
     head: Row = ("layer", "output", "parameters", "trainable")
     x = _example(model) if x is None else np.asarray(x)
-    rows = list(_rows("", model, x, model.aliases(), model.batch_first))
+    arrays, trained = model.params, model.trainable_params
+    int8 = any(a.dtype == np.int8 for a in arrays.values())
+    if int8:
+        trained = {}  # a Trainer refuses the model as a whole, layers of float32 in it too
+    rows = list(_rows("", model, x, model.aliases(), model.batch_first, not int8))
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(4)]
     line = "  ".join("-" * width for width in widths)
 
@@ -31,10 +35,10 @@ def summarize(model: Module, x: Any = None) -> str:
         name, shape, count, trains = (cell.ljust(width) for cell, width in zip(row, widths))
         return f"{name}  {shape}  {count.strip().rjust(widths[2])}  {trains}".rstrip()
 
-    arrays, trained = model.params, model.trainable_params
     total, trains = (sum(a.size for a in params.values()) for params in (arrays, trained))
     size = sum(a.nbytes for a in arrays.values())
     adam = _bytes(2 * sum(a.nbytes for a in trained.values()))
+    learning = f", in training as much for gradients, {adam} for Adam's state"
     dtypes = ", ".join(sorted({str(a.dtype) for a in arrays.values()})) or "none"
     return "\n".join(
         [
@@ -43,27 +47,29 @@ def summarize(model: Module, x: Any = None) -> str:
             *map(text, rows),
             line,
             f"{total:,} parameters ({dtypes}), {trains:,} trainable",
-            f"memory: {_bytes(size)}, in training as much for gradients, {adam} for Adam's state",
+            f"memory: {_bytes(size)}" + ("; int8 weights are for inference, without gradients" if int8 else learning),
         ]
     )
 
 
-def _rows(name: str, layer: Module, x: Any, aliases: dict[str, str], batch_first: bool | None) -> Iterator[Row]:
-    """A row for each layer that computes. name: what its parameters' names begin with."""
+def _rows(
+    name: str, layer: Module, x: Any, aliases: dict[str, str], batch_first: bool | None, learns: bool
+) -> Iterator[Row]:
+    """A row for each layer that computes. name: what its parameters' names begin with. learns: if the model can."""
     children = layer.children()
     if children:
         for index, child in enumerate(children):
-            yield from _rows(f"{name}{index}.", child, x, aliases, batch_first)
+            yield from _rows(f"{name}{index}.", child, x, aliases, batch_first, learns)
             x = _output(child, x)
         return
     if layer.parts():  # no chain: each part by itself
         for part, inner in layer.parts().items():
-            yield from _rows(f"{name}{part}.", inner, _example(inner), aliases, inner.batch_first)
+            yield from _rows(f"{name}{part}.", inner, _example(inner), aliases, inner.batch_first, learns)
         return
     own = {f"{name}{key}": value for key, value in layer.params.items()}
     tied = [aliases[key] for key in own if key in aliases]
     count = f"{sum(a.size for key, a in own.items() if key not in aliases):,}"
-    trains = "" if not own else ("yes" if layer.trainable else "no")
+    trains = "" if not own else ("yes" if learns and layer.trainable else "no")
     if tied:
         trains += f", tied to {', '.join(tied)}"
     label = f"{name[:-1]} {type(layer).__name__}".strip()

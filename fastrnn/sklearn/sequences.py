@@ -6,7 +6,6 @@ Letters: N samples, T time steps, D features, M outputs, K classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,64 +16,16 @@ from sklearn.utils.validation import _check_sample_weight, check_array
 
 from ..functional.activations import ACTIVATIONS
 from .estimator import Array, RNNEstimator
+from .labels import LabelEstimator
 
 
-class RNNClassifier(ClassifierMixin, RNNEstimator):
+class RNNClassifier(ClassifierMixin, LabelEstimator):
     """One label for each sequence, by the state after its last step; labels of any type.
 
     class_weight: None, "balanced" or a dict label -> weight. The other arguments as for every estimator here:
     """
 
     __doc__ += RNNEstimator.__doc__ or ""
-
-    def __init__(
-        self,
-        cell: str = "lstm",
-        hidden_size: int = 64,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        epochs: int = 50,
-        batch_size: int = 32,
-        optimizer: str = "adam",
-        learning_rate: float = 5e-3,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 1.0,
-        standardize: bool = True,
-        embedding: tuple[int, int] | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        class_weight: Any = None,
-        random_state: Any = None,
-        n_jobs: int | None = None,
-        verbose: int = 0,
-        warm_start: bool = False,
-    ) -> None:
-        super().__init__(
-            cell,
-            hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            standardize=standardize,
-            embedding=embedding,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            verbose=verbose,
-            warm_start=warm_start,
-        )
-        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNClassifier:
         """X as above, y (N,) labels, sample_weight (N,) or None."""
@@ -111,7 +62,7 @@ class RNNClassifier(ClassifierMixin, RNNEstimator):
             len(self.classes_),
             "cross_entropy",
             weights=_weights(sample_weight, data),
-            class_weight=_class_weight(self.class_weight, self.classes_),
+            class_weight=self._class_weight(),
             epochs=epochs,
             stratify=stratify,
             keep=self.warm_start or epochs is not None,
@@ -191,14 +142,3 @@ def _weights(sample_weight: Any, data: Any) -> Array | None:
     if sample_weight is None:
         return None
     return np.asarray(_check_sample_weight(sample_weight, np.empty((len(data), 1)), dtype=np.float64))
-
-
-def _class_weight(class_weight: Any, classes: Array) -> Any:
-    """By the index of each class, as the Trainer takes it. Raises ValueError for labels that there are not."""
-    if not isinstance(class_weight, Mapping):
-        return class_weight
-    places = {label: index for index, label in enumerate(classes.tolist())}
-    unknown = [label for label in class_weight if label not in places]
-    if unknown:
-        raise ValueError(f"class_weight: expected labels among {list(places)}, got {unknown}")
-    return {places[label]: weight for label, weight in class_weight.items()}

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..functional.activations import ACTIVATIONS
 from .estimator import Array, RNNEstimator
-from .sequences import _class_weight
+from .labels import LabelEstimator
 
 
-class RNNTagger(RNNEstimator):
+class RNNTagger(LabelEstimator):
     """One label for each step of each sequence. y: a list of N sequences of labels (T_i,), or (N, T); labels are
     numbers, strings, or anything that can be a key of a dict, such as tuples and None.
 
@@ -23,55 +23,6 @@ class RNNTagger(RNNEstimator):
     """
 
     __doc__ += RNNEstimator.__doc__ or ""
-
-    def __init__(
-        self,
-        cell: str = "lstm",
-        hidden_size: int = 64,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        epochs: int = 50,
-        batch_size: int = 32,
-        optimizer: str = "adam",
-        learning_rate: float = 5e-3,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 1.0,
-        standardize: bool = True,
-        embedding: tuple[int, int] | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        class_weight: Any = None,
-        random_state: Any = None,
-        n_jobs: int | None = None,
-        verbose: int = 0,
-        warm_start: bool = False,
-    ) -> None:
-        super().__init__(
-            cell,
-            hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            standardize=standardize,
-            embedding=embedding,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            verbose=verbose,
-            warm_start=warm_start,
-        )
-        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNTagger:
         """sample_weight: (N,) for sequences, or for steps (N, T) or a list of N (T_i,); None for 1 each."""
@@ -90,7 +41,7 @@ class RNNTagger(RNNEstimator):
             weights=sample_weight
             if sample_weight is None or isinstance(sample_weight, list)
             else np.asarray(sample_weight),
-            class_weight=_class_weight(self.class_weight, self.classes_),
+            class_weight=self._class_weight(),
             per_step=True,
             keep=self.warm_start,
         )

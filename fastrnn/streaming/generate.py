@@ -35,7 +35,7 @@ def generate(
     """Run a model that keeps time and reads it forward for `steps` more steps on its own output.
 
     start: what it reads first, samples first whatever the model's layout: tokens (N,), or a prompt (N, T) of at least
-        one token; with mode="feedback" vectors (N, D) or (N, T, D) in the model's dtype.
+        one token; with mode="feedback" vectors (N, D) or (N, T, D) in the model's dtype. N = 0 gives empty results.
     state: as `model.forward` takes and returns it; None for zeros.
     mode: what of its output it reads next. "greedy": the token with the largest logit; "sample": one drawn from
         softmax(logits / temperature) over the top_k largest logits (None for all), from `rng`, a seed or a Generator;
@@ -55,7 +55,8 @@ def generate(
     if not (model.time.in_x and model.time.in_y):
         raise ValueError("model: expected one with an output at every step of its input, got one without")
     x = _samples_first(start, mode)
-    N = len(x)
+    if not (N := len(x)):
+        return _nothing(model, x, state, steps, mode, return_state)
     stream = model.stream(N)
     stream.state = state
     try:
@@ -78,6 +79,23 @@ def generate(
         raise
     made = np.ascontiguousarray(made.swapaxes(0, 1))
     return (made, stream.state) if return_state else made
+
+
+def _nothing(model: Any, x: Array, state: Any, steps: int, mode: str, return_state: bool) -> Any:
+    """What comes of no sequences at all. A stream has a row at least, so the model itself reads the prompt."""
+    for layer in model.flatten():
+        layer.check_streams()
+    try:
+        y, state_n = model.run(x if model.batch_first else x.swapaxes(0, 1), state)
+    except (TypeError, ValueError, IndexError) as error:
+        raise type(error)(str(error).replace("x: ", "start: ", 1)) from None
+    if mode != "feedback":
+        made = np.zeros((0, steps), np.intp)
+    elif y.shape[-1] == x.shape[-1]:
+        made = np.zeros((0, steps, y.shape[-1]), y.dtype)
+    else:
+        raise ValueError(f"layers: expected outputs as wide as inputs, {x.shape[-1]}, got {y.shape[-1]}")
+    return (made, state_n) if return_state else made
 
 
 def _step_by_step(
@@ -142,6 +160,6 @@ def _samples_first(start: Any, mode: str) -> Array:
         if x.dtype.kind not in "iu":
             raise TypeError(f"start: expected integer tokens, got {x.dtype}")
         name, axes = "(N,) or (N, T)", (1, 2)
-    if x.ndim not in axes or not x.size:
-        raise ValueError(f"start: expected shape {name}, nothing empty, got {x.shape}")
+    if x.ndim not in axes or 0 in x.shape[1:]:
+        raise ValueError(f"start: expected shape {name}, with nothing empty but N, got {x.shape}")
     return x if x.ndim == axes[1] else x[:, None]

@@ -305,32 +305,76 @@ class _Ours:
 
 
 class RNN(_Ours, torch.nn.RNN):
-    __doc__ = torch.nn.RNN.__doc__
+    """torch.nn.RNN on fastrnn's kernels: h' = act(x W_ih^T + b_ih + h W_hh^T + b_hh), act tanh or relu. A subclass with
+    torch's arguments, parameters, names, random numbers and hooks; only `forward` is another.
+
+    output, h_n = module(input, hx=None), tensors on the CPU of the weights' dtype, float32, float64 or bfloat16. With T
+    steps, N batch, D input_size, H hidden_size, S directions, L num_layers:
+    input: (T, N, D), (N, T, D) with batch_first, (T, D) without a batch, or a PackedSequence.
+    hx: (L*S, N, H), or (L*S, H) without a batch; None for zeros.
+    output: as input, S*H wide, packed if input is; h_n: as hx.
+
+    Whatever the kernels do not take runs in torch's own forward, which raises torch's errors: other devices and dtypes,
+    autocast, torch.jit.trace, torch.export, torch.func, tensors that are empty or of a wrong shape, and shapes at which
+    torch is faster. `fastrnn.interop.torch.report()` counts both kinds and says why.
+    """
+
     forward = FORWARD[torch.nn.RNN]
 
 
 class GRU(_Ours, torch.nn.GRU):
-    __doc__ = torch.nn.GRU.__doc__
+    """torch.nn.GRU on fastrnn's kernels: gates r, z, n, the reset gate behind the recurrent product. A subclass with
+    torch's arguments, parameters, names, random numbers and hooks; only `forward` is another.
+
+    output, h_n = module(input, hx=None): shapes, dtypes, errors and what falls back as of `RNN`.
+    """
+
     forward = FORWARD[torch.nn.GRU]
 
 
 class LSTM(_Ours, torch.nn.LSTM):
-    __doc__ = torch.nn.LSTM.__doc__
+    """torch.nn.LSTM on fastrnn's kernels: gates i, f, g, o, with `proj_size` too. A subclass with torch's arguments,
+    parameters, names, random numbers and hooks; only `forward` is another.
+
+    output, (h_n, c_n) = module(input, hx=None): dtypes, errors and what falls back as of `RNN`. With W the width of h,
+    proj_size or else H:
+    input: (T, N, D), (N, T, D) with batch_first, (T, D) without a batch, or a PackedSequence.
+    hx: (h_0, c_0), (L*S, N, W) and (L*S, N, H), without N where there is no batch; None for zeros.
+    output: as input, S*W wide, packed if input is; (h_n, c_n): as hx.
+    """
+
     forward = FORWARD[torch.nn.LSTM]
 
 
 class RNNCell(_Ours, torch.nn.RNNCell):
-    __doc__ = torch.nn.RNNCell.__doc__
+    """torch.nn.RNNCell on fastrnn's kernels: one step of an `RNN`, with torch's arguments, parameters and errors.
+
+    h' = module(input, hx=None), tensors on the CPU of the weights' dtype, float32 or float64: input (N, D) or (D,), hx
+    and h' (N, H) or (H,), None for zeros.
+
+    Whatever the kernels do not take runs in torch's own forward, which raises torch's errors: what `RNN` names, and
+    bfloat16 and torch.compile besides. `fastrnn.interop.torch.report()` counts both kinds and says why.
+    """
+
     forward = FORWARD[torch.nn.RNNCell]
 
 
 class GRUCell(_Ours, torch.nn.GRUCell):
-    __doc__ = torch.nn.GRUCell.__doc__
+    """torch.nn.GRUCell on fastrnn's kernels: one step of a `GRU`, with torch's arguments, parameters and errors.
+
+    h' = module(input, hx=None): shapes, dtypes and what falls back as of `RNNCell`.
+    """
+
     forward = FORWARD[torch.nn.GRUCell]
 
 
 class LSTMCell(_Ours, torch.nn.LSTMCell):
-    __doc__ = torch.nn.LSTMCell.__doc__
+    """torch.nn.LSTMCell on fastrnn's kernels: one step of an `LSTM`, with torch's arguments, parameters and errors.
+
+    h', c' = module(input, hx=None): input (N, D) or (D,), hx and the result pairs (h, c) of (N, H) or (H,), None for
+    zeros; dtypes and what falls back as of `RNNCell`.
+    """
+
     forward = FORWARD[torch.nn.LSTMCell]
 
 
