@@ -1,0 +1,20 @@
+"""All layers and directions of a stack in training."""
+
+from typing import Any
+
+from ._rnn import SequenceCache
+from ._stack import Stack
+
+def train_forward(
+    stack: Stack, x: Any, state: Any, lengths: Any, reset_mask: Any, batch_first: bool
+) -> tuple[Any, Any, tuple[int, int, int], list[SequenceCache]] | None: ...
+def train_backward(
+    stack: Stack,
+    caches: list[SequenceCache],
+    dy: Any,
+    dstate_n: Any,
+    gradients: dict[str, Any],
+    batched: bool,
+    batch_first: bool,
+    need_dx: bool,
+) -> tuple[Any, Any] | None: ...
