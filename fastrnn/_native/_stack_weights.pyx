@@ -65,17 +65,28 @@ cdef bint read_gradients(fr_sequence *q, dict names, dict gradients, int typenum
     return True
 
 
-cdef bint find_arrays(Found *found, dict names, tuple arrays, int typenum, bint is_int8) except -1:
+cdef int kind_of(str name) except -1:
+    """The kind of this name, which nearly always is the very object."""
     cdef int kind
+    for kind in range(KINDS):
+        if KIND_NAMES[kind] is name:
+            return kind
+    return KIND_NAMES.index(name)
+
+
+cdef bint find_arrays(Found *found, dict names, tuple arrays, int typenum, bint is_int8) except -1:
+    cdef int kind, index = 0
     cdef bint is_matrix
     cdef cnp.ndarray a
     memset(found, 0, sizeof(Found))
-    for name, given in zip(names, arrays):
+    for name in names:
+        given = arrays[index]
+        index += 1
         if given is None:
             continue
         if not cnp.PyArray_CheckExact(given):
             return False
-        a, kind = <cnp.ndarray>given, KIND_NAMES.index(name)
+        a, kind = <cnp.ndarray>given, kind_of(name)
         is_matrix = kind == IH or kind == HH or kind == HR
         if cnp.PyArray_TYPE(a) != (cnp.NPY_INT8 if is_matrix and is_int8 else typenum) or not cnp.PyArray_ISCARRAY_RO(a) or (
                 cnp.PyArray_NDIM(a) != (2 if is_matrix else 1)):

@@ -102,7 +102,7 @@ def train_backward(Stack stack not None, list caches not None, dy, dstate_n, dic
     cdef SequenceCache cache = caches[0]
     cdef long T = cache.T, N = cache.sequence.N, H = cache.sequence.H, P = cache.sequence.P
     cdef int typenum = cache.typenum, itemsize = 4 if typenum == cnp.NPY_FLOAT32 else 8, ndim = 3 if batched else 2
-    cdef int S = stack.directions, index
+    cdef int S = stack.directions, index, k
     cdef size_t h_size = N * P * itemsize, c_size = N * H * itemsize
     cdef fr_series dys, dxs
     cdef char *dh_n
@@ -114,10 +114,11 @@ def train_backward(Stack stack not None, list caches not None, dy, dstate_n, dic
     if not _read_dy(stack, dy, ndim, T, N, batch_first, &dys) or not stack.read_state(dstate_n, ndim, N, &dh_n, &dc_n):
         return None
     cdef list added = []
-    for cache, names in zip(caches, stack.names):
+    for index in range(stack.count):
+        cache = caches[index]
         added.append([])
         if cache.states is None or cache.lookup is not None or not read_gradients(
-                &cache.sequence, names, gradients, typenum, added[len(added) - 1]):
+                &cache.sequence, stack.names[index], gradients, typenum, added[index]):
             return None
 
     cdef SequenceCall call
@@ -125,7 +126,7 @@ def train_backward(Stack stack not None, list caches not None, dy, dstate_n, dic
     cdef cnp.ndarray dx = dy, dh0 = stack.new_state(ndim, N, P), dc0 = None
     if stack.cell.cell == FR_LSTM:
         dc0 = stack.new_state(ndim, N, H)
-    for k in reversed(range(stack.count // S)):
+    for k in range(stack.count // S - 1, -1, -1):
         above, dx, dxs.data = dx, None, NULL  # no-cython-lint: `dys` points into it
         for index in range(k * S, k * S + S):
             cache = caches[index]

@@ -63,7 +63,7 @@ class StackCalls(StackStates):
         lengths, reset_mask, _, steps, _, _, mask = context
         if x is None or steps is not None or mask is not None or not self._plain:
             return None
-        if self.noise or (self.dropout and self.num_layers > 1):
+        if self.noise.recurrent_dropout or (self.dropout and self.num_layers > 1):
             return None
         found = train_forward(self._stack or self.open_stack(), x, state, lengths, reset_mask, self.batch_first)
         if found is None:
