@@ -234,3 +234,59 @@ def test_zero_grad_clears_any_array():
     layer.grads["bias_hh_l0"].fill(np.nan)
     layer.zero_grad()
     assert all(not a.any() for a in layer.grads.values())
+
+
+# --- Linear -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(D,), (3, D), (2, 5, D), (2, 1, 3, D), (0, D)], ids=str)
+def test_linear_is_the_functional_core_s(shape, bias, dtype, monkeypatch):
+    layer = layers.Linear(D, 6, bias=bias, dtype=dtype, rng=0)
+    x = random((*shape[:-1], 2 * D), dtype, 1)[..., ::2]  # of strides
+    dy = np.asfortranarray(random((*shape[:-1], 6), dtype, 2))
+
+    def results(need_dx):
+        layer.zero_grad()
+        y = layer(x, training=True)
+        dx = layer.backward(dy, need_dx=need_dx)
+        return [y.copy(), dx, *(a.copy() for a in layer.grads.values())]
+
+    found = {need_dx: results(need_dx) for need_dx in (True, False)}
+    assert found[False][1] is None
+    for forward, backward in ((True, True), (True, False), (False, True)):
+        with monkeypatch.context() as patch:
+            if forward:
+                patch.setattr(layers.linear, "map_forward", lambda *_: None)
+            if backward:
+                patch.setattr(layers.linear, "map_backward", lambda *_: None)
+            for need_dx, wanted in found.items():
+                assert_same(results(need_dx), wanted)
+
+
+def test_linear_refuses_a_gradient_that_does_not_fit():
+    layer = layers.Linear(D, 6, rng=0)
+    layer(random((2, D), "float32", 1), training=True)
+    for wrong, error, message in (
+        (np.zeros((3, 6), np.float32), ValueError, r"dy: expected shape \(2, 6\), got \(3, 6\)"),
+        (np.zeros((2, 5), np.float32), ValueError, r"dy: expected shape \(2, 6\), got \(2, 5\)"),
+        (np.zeros(6, np.float32), ValueError, r"dy: expected shape \(2, 6\), got \(6,\)"),
+        (np.zeros((2, 6)), TypeError, "dy: expected float32 like weight, got float64"),
+        ([[0.0] * 6] * 2, TypeError, "dy: expected a NumPy array, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            layer.backward(wrong)
+    layer.backward(np.ones((2, 6), np.float32))
+    assert all(a.any() for a in layer.grads.values())
+    with pytest.raises(RuntimeError, match="got none since the last"):
+        layer.backward(np.ones((2, 6), np.float32))
+
+
+def test_linear_reads_the_weights_of_now():
+    layer, x = layers.Linear(D, 6, rng=0), random((2, D), "float32", 1)
+    first = layer(x, training=True)
+    layer.params["weight"][...] *= 2
+    layer.params["bias"][...] *= 2
+    np.testing.assert_array_equal(layer(x, training=True), 2 * first)
+    np.testing.assert_array_equal(layer(x), 2 * first)

@@ -36,7 +36,7 @@ from ._step import StepCache, cell_forward
 from ._stream import Chain
 from ._subset import row_indices
 from ._token_rows import sum_rows, take_rows
-from ._training import train_backward, train_forward
+from ._training import map_backward, map_forward, train_backward, train_forward
 from ._tree import TreeCache, tree_backward, tree_forward
 from ._tree_stack import TreeStack
 
@@ -64,6 +64,8 @@ __all__ = [
     "isa",
     "isas",
     "kept_bytes",
+    "map_backward",
+    "map_forward",
     "optimizer_step",
     "row_indices",
     "set_matmul_precision",

@@ -218,7 +218,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     cdef str state = "NH" if q.P == q.H else "NP"
     cdef cnp.ndarray doutput_ = None, dh_n_ = None, dc_n_ = None
     if doutput is not None:
-        doutput_ = read_series(doutput, "doutput", typenum, f"T{state}", cache.T, q.N, q.P)
+        doutput_ = read_series(doutput, "doutput", typenum, "TNH" if q.P == q.H else "TNP", cache.T, q.N, q.P)
         q.args.doutput = series_of(doutput_)
     if dh_n is not None:
         dh_n_ = dense(dh_n, "dh_n", typenum, state, 2, q.N, q.P)
@@ -344,7 +344,7 @@ cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into, bin
     """Where the gradients of weights are added up, entries of `sums` from now on."""
     cdef fr_sequence *q = &call.sequence
     cdef long GH = call.kernels.gates(q.cell) * q.H
-    sums.update(dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh")))  # keys that are there in any case
+    sums.update({"weight_ih": None, "weight_hh": None, "bias_ih": None, "bias_hh": None})  # keys that are there in any case
     q.args.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, GH, q.D, True)
     if looked_up:
         q.args.dweight_ih = NULL  # of few rows, at the end: gradients_of_table

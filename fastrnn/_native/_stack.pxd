@@ -32,6 +32,7 @@ cdef class Stack(Watched):
     cdef bint strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs)
     cdef bint read_state(self, state, int ndim, long N, char **h, char **c) except -1
     cdef bint _fits(self, a, int ndim, long N, long width, char **at)
+    cdef cnp.ndarray read_rows(self, x)
     cdef cnp.ndarray new_state(self, int ndim, long N, long width)
     cdef int _run(self, const fr_sequence *like, fr_series x, fr_series y, long T, const void *h0,
                   const void *c0, void *h_n, void *c_n, void *between) except -1

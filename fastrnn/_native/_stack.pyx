@@ -11,7 +11,7 @@ c) All layers and directions are one call without the GIL: what lengths mean for
 """
 
 cimport numpy as cnp
-from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._arrays cimport data_of, new_array, new_like
 from fastrnn._native._infer cimport infer
 from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
 from fastrnn._native._runtime cimport (
@@ -213,27 +213,30 @@ cdef class Stack(Watched):
 
     def map(self, x):
         """W x + b on the last axis of x, for a stack of one linear map; None as for `run`."""
-        cdef cnp.ndarray x_, y
+        cdef cnp.ndarray x_ = self.read_rows(x), y
         cdef fr_sequence q
         cdef fr_series xs, ys
-        cdef cnp.npy_intp shape[32]
-        cdef int ndim
-        if not cnp.PyArray_CheckExact(x):
+        if x_ is None:
             return None
-        x_, ndim = x, cnp.PyArray_NDIM(x)
-        self._look()
-        if not self.usable or not 0 < ndim <= 32 or cnp.PyArray_TYPE(x_) != self.typenum or cnp.PyArray_SIZE(x_) == 0 or (
-                not cnp.PyArray_ISCARRAY_RO(x_)) or cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D:
-            return None
-        memcpy(shape, cnp.PyArray_DIMS(x_), ndim * sizeof(cnp.npy_intp))
-        shape[ndim - 1] = self.layers[0].P
-        y = cnp.PyArray_EMPTY(ndim, shape, self.typenum, 0)
+        y = new_like(x_, self.layers[0].P)
         q.T, q.N = 1, cnp.PyArray_SIZE(x_) // self.layers[0].D
         memset(&q.rows, 0, sizeof(fr_rows))
         xs.data, xs.step, xs.row = cnp.PyArray_DATA(x_), 0, self.layers[0].D
         ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), 0, self.layers[0].P
         self._run(&q, xs, ys, 1, NULL, NULL, NULL, NULL, NULL)
         return y
+
+    cdef cnp.ndarray read_rows(self, x):
+        """The rows of x (..., D) one behind the other, a copy where they are not; None as for `run`."""
+        cdef cnp.ndarray x_
+        if not cnp.PyArray_CheckExact(x):
+            return None
+        x_ = x
+        self._look()
+        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or cnp.PyArray_SIZE(x_) == 0 or (
+                not 0 < cnp.PyArray_NDIM(x_) <= 32) or cnp.PyArray_DIM(x_, cnp.PyArray_NDIM(x_) - 1) != self.layers[0].D:
+            return None
+        return x_ if cnp.PyArray_ISCARRAY_RO(x_) else cnp.PyArray_NewCopy(x_, cnp.NPY_CORDER)
 
     cdef int _run(self, const fr_sequence *like, fr_series x, fr_series y, long T, const void *h0, const void *c0,
                   void *h_n, void *c_n, void *between) except -1:

@@ -1,4 +1,4 @@
-"""All layers and directions of a stack in training: one call forward, one back. Letters as in _stack.pyx, L layers.
+"""All layers and directions of a stack, or a linear map, in training: one call forward, one back. Letters as in _stack.pyx, L layers.
 
 Design: of a small step of training two thirds went by in Python, layer by layer: dicts of weights and gradients, views of
 states, checks. So what most calls are has a short way here, and the rest is left to the loop of `fastrnn.layers`, which
@@ -6,7 +6,7 @@ converts or refuses it. Both leave the same caches, so that either way back may 
 """
 
 cimport numpy as cnp
-from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._arrays cimport data_of, new_array, new_like
 from fastrnn._native._rnn cimport SequenceCache, pass_backward, pass_forward
 from fastrnn._native._rows cimport read_rows
 from fastrnn._native._runtime cimport sequence_kernels
@@ -157,3 +157,57 @@ cdef bint _read_dy(Stack stack, dy, int ndim, long T, long N, bint batch_first, 
         return False
     return cnp.PyArray_DIM(dy_, time) == T and (ndim == 2 or cnp.PyArray_DIM(dy_, 1 - time) == N) and (
         stack.strides(dy_, ndim, time, dys))
+
+
+# ---- A linear map ----
+
+def map_forward(Stack stack not None, x):
+    """y = W x + b on the last axis of x, and its cache; None as for `train_forward`."""
+    cdef cnp.ndarray x_ = stack.read_rows(x), y
+    if x_ is None:
+        return None
+    cdef SequenceCache cache = _new_caches(stack, 1)[0]
+    cdef SequenceCall call
+    cdef fr_sequence *q = &call.sequence
+    y = new_like(x_, stack.layers[0].P)
+    clear_call(&call)
+    call.sequence = cache.sequence
+    q.T, q.N, q.training = 1, cnp.PyArray_SIZE(x_) // q.D, True
+    q.args.x.data, q.args.x.row = cnp.PyArray_DATA(x_), q.D
+    q.args.output.data, q.args.output.row = cnp.PyArray_DATA(y), q.P
+    call.kernels = sequence_kernels(q, stack.itemsize)
+    cache.arrays = x_, y, stack.arrays
+    cache.states = pass_forward(&call, stack.typenum, None, NULL, NULL, NULL)
+    cache.sequence, cache.kernels = call.sequence, call.kernels
+    return y, cache
+
+
+def map_backward(Stack stack not None, SequenceCache cache not None, tuple shape, dy, dict gradients, bint need_dx):
+    """dx, None unless it is needed, and None for the state that there is not; adds to `gradients`. shape: of x. None as for
+    `train_backward`."""
+    cdef cnp.ndarray dy_, dx = None
+    cdef int axis, ndim = len(shape)
+    cdef list added = []
+    if not cnp.PyArray_CheckExact(dy) or cache.states is None or cache.T != 1:
+        return None
+    dy_ = dy
+    if cnp.PyArray_TYPE(dy_) != cache.typenum or cnp.PyArray_NDIM(dy_) != ndim or ndim > 32 or (
+            cnp.PyArray_DIM(dy_, ndim - 1) != cache.sequence.P):
+        return None
+    for axis in range(ndim - 1):
+        if cnp.PyArray_DIM(dy_, axis) != shape[axis]:
+            return None
+    if not read_gradients(&cache.sequence, stack.names[0], gradients, cache.typenum, added):
+        return None
+    if not cnp.PyArray_ISCARRAY_RO(dy_):
+        dy_ = cnp.PyArray_NewCopy(dy_, cnp.NPY_CORDER)
+    cdef SequenceCall call
+    cdef fr_sequence *q = &call.sequence
+    clear_call(&call)
+    call.sequence, call.kernels = cache.sequence, cache.kernels
+    q.args.doutput.data, q.args.doutput.row = cnp.PyArray_DATA(dy_), q.P
+    if need_dx:
+        dx = new_like(dy_, q.D)
+        q.args.dx.data, q.args.dx.row = cnp.PyArray_DATA(dx), q.D
+    pass_backward(&call, cache, NULL, NULL, added)
+    return dx, None
