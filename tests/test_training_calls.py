@@ -21,6 +21,8 @@ FORMS = [
     {"num_layers": 3},
     {"bidirectional": True},
     {"num_layers": 2, "bidirectional": True, "batch_first": True},
+    {"num_layers": 3, "dropout": 0.4},
+    {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.3},
     {"dtype": "float64", "bias": False},
     {"bias": "input", "batch_first": True},
 ]
@@ -55,6 +57,8 @@ def make_case(make, form, *, state=False, batched=True, steps=T, lengths=None, r
 def run(layer, x, state, told, dy, dstate_n, need_dx=True, at_once=(True, True)):
     """All results of a step, and its gradients. at_once: whether forward and backward may run as one call each."""
     layer._plain = at_once[0]
+    if layer.dropout:
+        layer._rng = np.random.default_rng(5)
     layer.zero_grad()
     y, state_n = layer(x, state, training=True, **told)
     layer._plain = at_once[1]

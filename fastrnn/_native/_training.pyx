@@ -41,9 +41,9 @@ cdef cnp.ndarray as_given(cnp.ndarray a, bint batch_first):
 
 # ---- Forward ----
 
-def train_forward(Stack stack not None, x, state, lengths, reset_mask, bint batch_first):
-    """y and state_n as the layer gives them, (T, N, width of y) and the caches [k*S + s]; None for what has to be converted or
-    refused first."""
+def train_forward(Stack stack not None, x, state, lengths, reset_mask, bint batch_first, draw):
+    """y and state_n as the layer gives them, (T, N, width of y), the caches [k*S + s], and what x was multiplied by in front of
+    layer k: draw((T, N, width)), for dropout, where draw is not None. None for what has to be converted or refused first."""
     cdef Given given
     if (reset_mask is not None and stack.directions == 2) or not stack.read_call(x, state, batch_first, &given):
         return None
@@ -62,10 +62,15 @@ def train_forward(Stack stack not None, x, state, lengths, reset_mask, bint batc
     cdef SequenceCache cache
     cdef fr_series read, written = given.x
     cdef list caches = _new_caches(stack, T), held
+    cdef dict masks = {}
     arrays = stack.arrays  # those that the caches point to: another thread may come upon new ones meanwhile
     for index in range(stack.count):
         if index % S == 0:
             source, read = y, written
+            if index and draw is not None:
+                masks[index // S] = mask = draw((T, N, S * P))
+                source = y * (mask if given.ndim == 3 else mask[:, 0])
+                read.data = cnp.PyArray_DATA(<cnp.ndarray>source)
             y = new_rows(typenum, given.ndim, T, N, S * P, False, &written)
         cache = caches[index]
         clear_call(&call)
@@ -79,7 +84,7 @@ def train_forward(Stack stack not None, x, state, lengths, reset_mask, bint batc
         cache.states = pass_forward(&call, typenum, None, at(given.c0, index * c_size), at(data_of(h_n), index * h_size),
                                     at(data_of(c_n), index * c_size))
         cache.sequence, cache.kernels = call.sequence, call.kernels
-    return as_given(y, batch_first), h_n if c_n is None else (h_n, c_n), (T, N, S * P), caches
+    return as_given(y, batch_first), h_n if c_n is None else (h_n, c_n), (T, N, S * P), caches, masks
 
 
 cdef list _new_caches(Stack stack, long T):
@@ -95,8 +100,8 @@ cdef list _new_caches(Stack stack, long T):
 
 # ---- Backward ----
 
-def train_backward(Stack stack not None, list caches not None, dy, dstate_n, dict gradients, bint batched, bint batch_first,
-                   bint need_dx):
+def train_backward(Stack stack not None, list caches not None, dict masks not None, dy, dstate_n, dict gradients, bint batched,
+                   bint batch_first, bint need_dx):
     """dx, None unless it is needed, and dstate0; adds to `gradients`, which has those of the weights by name. None for what has
     to be converted or refused first, and then nothing has happened."""
     cdef SequenceCache cache = caches[0]
@@ -138,6 +143,8 @@ def train_backward(Stack stack not None, list caches not None, dy, dstate_n, dic
             q.args.doutput.data = at(dys.data, index % S * P * itemsize)
             q.args.dh_n, q.args.dh0 = at(dh_n, index * h_size), at(data_of(dh0), index * h_size)
             pass_backward(&call, cache, at(dc_n, index * c_size), at(data_of(dc0), index * c_size), added[index])
+        if k in masks:
+            dx *= masks[k] if batched else masks[k][:, 0]
         dys = dxs
     return None if dx is None else as_given(dx, batch_first), dh0 if dc0 is None else (dh0, dc0)
 

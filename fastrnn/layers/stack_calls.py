@@ -14,6 +14,7 @@ import numpy as np
 
 from .._native import Stack, train_backward, train_forward
 from .._validate import as_real
+from .dropout import dropout_mask
 from .merge import merge_directions
 from .module import Array
 from .noise import Noise
@@ -27,6 +28,7 @@ class StackCalls(StackStates):
     merge: str
     dropout: float
     noise: Noise
+    _rng: np.random.Generator
     _names: list[dict[str, str]]
     _plain = False  # whether inference is what the compiled call does and nothing more; False in pickles of before
 
@@ -63,24 +65,31 @@ class StackCalls(StackStates):
         lengths, reset_mask, _, steps, _, _, mask = context
         if x is None or steps is not None or mask is not None or not self._plain:
             return None
-        if self.noise.recurrent_dropout or (self.dropout and self.num_layers > 1):
+        if self.noise.recurrent_dropout:
             return None
-        found = train_forward(self._stack or self.open_stack(), x, state, lengths, reset_mask, self.batch_first)
+        stack, draw = self._stack or self.open_stack(), None
+        if self.dropout and self.num_layers > 1:
+            draw = self._draw_mask
+        found = train_forward(stack, x, state, lengths, reset_mask, self.batch_first, draw)
         if found is None:
             return None
-        y, state_n, shape, caches = found
-        self._cache = caches, {}, {}, shape, y.ndim == 3, False, []
+        y, state_n, shape, caches, masks = found
+        self._cache = caches, masks, {}, shape, y.ndim == 3, False, []
         return y, state_n
 
+    def _draw_mask(self, shape: tuple[int, ...]) -> Array:
+        """What dropout multiplies the output of a layer by."""
+        return dropout_mask(self._rng, shape, self.dropout, self.dtype)
+
     def _back_at_once(
-        self, caches: Any, dy: Any, dstate_n: Any, batched: bool, need_dx: bool
+        self, caches: Any, masks: Any, dy: Any, dstate_n: Any, batched: bool, need_dx: bool
     ) -> tuple[Any, Any] | None:
-        """The whole backward of a call without dropout as one compiled call; None for what that does not take."""
+        """The whole backward as one compiled call; None for what that does not take."""
         if not self._plain or not caches:
             return None
         stack = self._stack or self.open_stack()
         try:
-            found = train_backward(stack, caches, dy, dstate_n, self._grads, batched, self.batch_first, need_dx)
+            found = train_backward(stack, caches, masks, dy, dstate_n, self._grads, batched, self.batch_first, need_dx)
         except BaseException:  # a signal has stopped it
             self._cache = None
             raise

@@ -32,7 +32,6 @@ from .._validate import (
 from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
 from ..streaming.builder import ChainBuilder
-from .dropout import dropout_mask
 from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
@@ -60,7 +59,6 @@ class RecurrentLayer(StackCalls):
     """
 
     batch_first: bool
-    _rng: np.random.Generator
     optional_input_grad = True
     accepts = Stateful.accepts | {"mask"}
 
@@ -193,7 +191,7 @@ class RecurrentLayer(StackCalls):
         halves: dict[int, Array] = {}  # of directions that are multiplied
         for k in range(self.num_layers):
             if k and training and self.dropout:
-                masks[k] = dropout_mask(self._rng, y.shape, self.dropout, self.dtype)
+                masks[k] = self._draw_mask(y.shape)
                 y = y * masks[k]
             both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
@@ -229,10 +227,9 @@ class RecurrentLayer(StackCalls):
         if isinstance(kept, InEpisodes):
             return run_episodes_back(self, kept, dy, dstate_n, need_dx)
         caches, masks, halves, shape, batched, without_input, learned = kept
-        if not masks:
-            found = self._back_at_once(caches, dy, dstate_n, batched, need_dx)
-            if found is not None:
-                return found
+        found = self._back_at_once(caches, masks, dy, dstate_n, batched, need_dx)
+        if found is not None:
+            return found
         N = shape[1]
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
