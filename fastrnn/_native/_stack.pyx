@@ -188,8 +188,11 @@ cdef class Stack(Watched):
 
     cdef bint read_state(self, state, int ndim, long N, char **h, char **c) except -1:
         """Whether a state, or its gradient, can be read as it is; where its parts are, NULL for None."""
+        h[0] = c[0] = NULL
+        if state is None:
+            return True
         first, second = state, None
-        if self.cell.cell == FR_LSTM and state is not None:
+        if self.cell.cell == FR_LSTM:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
                 return False
             first, second = state
