@@ -49,7 +49,7 @@ class StackCalls(StackStates):
         merges = self._directions == 2 and self.merge != "concat"
         if (merges and self.num_layers > 1) or any(self.noise.zoneout):
             return None
-        if self.learn_initial_state and reset_mask is not None:
+        if self.learn_initial_state and (reset_mask is not None or _lacks_a_part(state)):
             return None
         if state is None and self.learn_initial_state:
             N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
@@ -96,3 +96,8 @@ class StackCalls(StackStates):
         if found is not None:
             self._cache = None
         return found
+
+
+def _lacks_a_part(state: Any) -> bool:
+    """Whether a state is there, but not all parts of it, for which the core would take zeros."""
+    return isinstance(state, (tuple, list)) and any(part is None for part in state)
