@@ -31,7 +31,8 @@ from typing import Any
 CELLS = ("lstm", "gru", "rnn")
 SEQUENCES = ((28, 1, 28, 64), (28, 32, 28, 64), (100, 32, 64, 128), (200, 1, 512, 512), (1000, 16, 32, 32))
 STEPS = ((1, 1, 1, 16), (1, 1, 28, 64))
-MODES = {"forward": SEQUENCES, "forward+backward": SEQUENCES, "step": STEPS}
+SMALL = ((1, 1, 24, 32), (63, 1, 24, 32))  # steps of training that Python and checks take most of
+MODES = {"forward": SEQUENCES, "forward+backward": (*SMALL, *SEQUENCES), "step": STEPS}
 BLOCK = 0.02  # seconds of calls in one turn
 PAUSE = 0.005  # seconds between two turns: threads that spin after a call are asleep by then
 

@@ -6,11 +6,12 @@ _arrays     checks of arrays                                    _tree, _tree_sta
 _sequence   the loops over time                                 _loss, _optim, _token_rows
 _lengths, _rows: which rows run when                            _stack   layers that run at once, packed once
 _tensors    a call of such a stack on torch's tensors           _watched  whether weights have changed
-_subset     some rows of a batch                                _infer, _chain_layer, _chooser: parts of these
+_training   such a stack in training, forward and back          _infer, _chain_layer, _chooser: parts of these
+_subset     some rows of a batch
 """
 
 from ._loss import count_classes, cross_entropy, ctc
-from ._optim import clip_gradients, optimizer_step
+from ._optim import clip_gradients, optimizer_step, zero_gradients
 from ._plan import force_plan
 from ._rnn import SequenceCache, backward, forward
 from ._runtime import (
@@ -35,6 +36,7 @@ from ._step import StepCache, cell_forward
 from ._stream import Chain
 from ._subset import row_indices
 from ._token_rows import sum_rows, take_rows
+from ._training import map_backward, map_forward, train_backward, train_forward
 from ._tree import TreeCache, tree_backward, tree_forward
 from ._tree_stack import TreeStack
 
@@ -62,6 +64,8 @@ __all__ = [
     "isa",
     "isas",
     "kept_bytes",
+    "map_backward",
+    "map_forward",
     "optimizer_step",
     "row_indices",
     "set_matmul_precision",
@@ -69,9 +73,12 @@ __all__ = [
     "sum_rows",
     "take_rows",
     "threads_of",
+    "train_backward",
+    "train_forward",
     "tree_backward",
     "tree_forward",
     "use_isa",
     "use_vnni",
     "why_no_amx",
+    "zero_gradients",
 ]

@@ -3,6 +3,7 @@
 cimport numpy as cnp
 from fastrnn._validate import check_plain
 from fastrnn._native.kernels cimport fr_series
+from libc.string cimport memcpy
 
 cnp.import_array()
 
@@ -47,6 +48,16 @@ cdef int expect_shape(cnp.ndarray a, str name, str letters, int ndim, long d0, l
     wanted = [letter if size < 0 else size for letter, size in zip(letters, (d0, d1, d2))]
     raise ValueError(f"{name}: expected shape ({', '.join(map(str, wanted))}{',' if ndim == 1 else ''})"
                      f" = ({', '.join(letters[:ndim])}{',' if ndim == 1 else ''}), got {shape_of(a)}")
+
+
+cdef bint is_plain(a, int typenum, int ndim, long d0, long d1) noexcept:
+    """Whether `a` is an array of this shape that the kernels can read as it is."""
+    cdef cnp.ndarray array
+    if not cnp.PyArray_CheckExact(a):
+        return False
+    array = <cnp.ndarray>a
+    return cnp.PyArray_TYPE(array) == typenum and cnp.PyArray_NDIM(array) == ndim and cnp.PyArray_ISCARRAY_RO(array) and (
+        cnp.PyArray_DIM(array, 0) == d0 and (ndim == 1 or cnp.PyArray_DIM(array, 1) == d1))
 
 
 cdef cnp.ndarray dense(object a, str name, int typenum, str letters, int ndim, long d0, long d1):
@@ -115,10 +126,21 @@ cdef cnp.ndarray new_array(int typenum, long d0, long d1, long d2, bint zeros):
     return cnp.PyArray_ZEROS(ndim, shape, typenum, 0) if zeros else cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
 
 
+cdef cnp.ndarray new_like(cnp.ndarray a, long width):
+    """A new array of the type and the shape of `a`, with another last axis."""
+    cdef cnp.npy_intp shape[32]
+    cdef int ndim = cnp.PyArray_NDIM(a)
+    memcpy(shape, cnp.PyArray_DIMS(a), ndim * sizeof(cnp.npy_intp))
+    shape[ndim - 1] = width
+    return cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(a), 0)
+
+
 cdef cnp.ndarray gradient(object into, str name, int typenum, str letters, int ndim, long d0, long d1):
     given = into.get(name) if into is not None else None
     if given is None:
         return new_array(typenum, d0, d1, -1, True)
+    if is_plain(given, typenum, ndim, d0, d1) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>given):
+        return given  # nearly always; the names of the checks below take as long as the rest of them
     cdef cnp.ndarray array = dense(given, f"into[{name!r}]", typenum, letters, ndim, d0, d1)
     check_written(array, given, f"into[{name!r}]")
     return array

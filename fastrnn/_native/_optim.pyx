@@ -327,3 +327,18 @@ def clip_gradients(grads, long block, max_norm, value):
         for given, array in copies:
             given[...] = array
     return norm
+
+
+# ---- Zeros ----
+
+cdef enum: SMALL_ARRAY = 1 << 16  # bytes: larger ones are cleared by NumPy, which lets other threads run meanwhile
+
+
+def zero_gradients(gradients):
+    """Set all gradients of a layer to 0, what `fill(0)` does in 0.2 us an array."""
+    for grad in gradients.values():
+        if cnp.PyArray_CheckExact(grad) and cnp.PyArray_ISCARRAY(<cnp.ndarray>grad) and cnp.PyArray_ISFLOAT(<cnp.ndarray>grad) and (
+                cnp.PyArray_NBYTES(<cnp.ndarray>grad) < SMALL_ARRAY):
+            memset(cnp.PyArray_DATA(<cnp.ndarray>grad), 0, cnp.PyArray_NBYTES(<cnp.ndarray>grad))
+        else:
+            grad.fill(0)

@@ -51,7 +51,7 @@ def forward(CompiledCell cell not None, x, weight_ih, weight_hh=None, bias_ih=No
     cdef long G = build_for(itemsize).sequence.gates(q.cell)
     read_weights(q, held, typenum, G, x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, bias_hr, weight_peephole,
                  scale_ih, scale_hh, scale_hr)
-    cdef cnp.ndarray output, h_n = None, c_n = None, projected = None
+    cdef cnp.ndarray output, h_n = None, c_n = None
     output = _read_x(q, held, typenum, x, out) if table is None else _read_tokens(q, held, typenum, x, table, out)
     _read_h0(q, held, typenum, h0, training or out is not None)
     cdef cnp.ndarray c0_ = None if c0 is None else dense(c0, "c0", typenum, "NH", 2, q.N, q.H)
@@ -65,21 +65,7 @@ def forward(CompiledCell cell not None, x, weight_ih, weight_hh=None, bias_ih=No
 
     q.training = training
     call.kernels = sequence_kernels(q, itemsize) if table is None else build_for(itemsize).sequence
-    plan_call(&call, True)
-    if table is not None:
-        q.input_projection = FR_AHEAD
-    cdef Workspace states = _make_states(&call), scratch = _make_scratch(&call)  # no-cython-lint: scratch lives to the end
-    if q.cell == FR_LSTM:
-        call.kernels.pack_state(q, q.workspace.c, data_of(c0_))
-    if table is not None:
-        projected = project_table(&call, typenum, table)  # no-cython-lint: lives to the end
-    if q.T:
-        with nogil:
-            run_forward(&call)
-        if was_stopped(&call.work, whole_cost(&call)):
-            raise_signal()
-    call.kernels.last_states(q, data_of(h_n), data_of(c_n))
-    call.kernels.carry_outputs(q)
+    cdef Workspace states = pass_forward(&call, typenum, table, data_of(c0_), data_of(h_n), data_of(c_n))
     if not training:
         return output, h_n, c_n, None
     cdef SequenceCache cache = SequenceCache.__new__(SequenceCache)
@@ -87,6 +73,35 @@ def forward(CompiledCell cell not None, x, weight_ih, weight_hh=None, bias_ih=No
     cache.T, cache.family = cnp.PyArray_DIM(output, 0), cell.family
     cache.lookup = None if table is None else (x, table)
     return output, h_n, c_n, cache
+
+
+# Multiply-adds, some microseconds of them, for which a pass keeps the GIL: to hand it over would take longer than others gain.
+cdef enum: SMALL_PASS = 20000
+
+
+cdef Workspace pass_forward(SequenceCall *call, int typenum, table, const void *c0, void *h_n, void *c_n):
+    """Run a call that has been read; returns what its backward pass needs."""
+    cdef fr_sequence *q = &call.sequence
+    cdef cnp.ndarray projected = None
+    plan_call(call, True)
+    if table is not None:
+        q.input_projection = FR_AHEAD
+    cdef Workspace states = _make_states(call), scratch = _make_scratch(call)  # no-cython-lint: scratch lives to the end
+    if q.cell == FR_LSTM:
+        call.kernels.pack_state(q, q.workspace.c, c0)
+    if table is not None:
+        projected = project_table(call, typenum, table)  # no-cython-lint: lives to the end
+    if q.T:
+        if call.threads == 1 and whole_cost(call) < SMALL_PASS:
+            run_forward(call)
+        else:
+            with nogil:
+                run_forward(call)
+        if was_stopped(&call.work, whole_cost(call)):
+            raise_signal()
+    call.kernels.last_states(q, h_n, c_n)
+    call.kernels.carry_outputs(q)
+    return states
 
 
 cdef cnp.ndarray _read_x(fr_sequence *q, list held, int typenum, x, out):
@@ -203,7 +218,7 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     cdef str state = "NH" if q.P == q.H else "NP"
     cdef cnp.ndarray doutput_ = None, dh_n_ = None, dc_n_ = None
     if doutput is not None:
-        doutput_ = read_series(doutput, "doutput", typenum, f"T{state}", cache.T, q.N, q.P)
+        doutput_ = read_series(doutput, "doutput", typenum, "TNH" if q.P == q.H else "TNP", cache.T, q.N, q.P)
         q.args.doutput = series_of(doutput_)
     if dh_n is not None:
         dh_n_ = dense(dh_n, "dh_n", typenum, state, 2, q.N, q.P)
@@ -221,25 +236,9 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     q.args.dh0 = data_of(dh0)
     _weight_gradients(&call, typenum, sums, into, cache.lookup is not None)
 
-    plan_call(&call, False)
-    cdef dict saved = None if into is None else _save(&call, into)
-    cdef Workspace scratch = _make_backward_scratch(&call), states = cache.states  # no-cython-lint: alive until the end
-    arrays = cache.arrays  # no-cython-lint: alive until the end
-    cache.states = cache.arrays = None  # used up from here on
-    call.kernels.pack_state(q, q.scratch.dstate, data_of(dc_n_))
-    if q.rows.times != NULL:
-        call.kernels.gather_late(q)
-    if q.args.zoneout_h.data != NULL:
-        memset(q.scratch.dkept, 0, q.N * call.kernels.padded(q.P) * call.kernels.itemsize)
-    if q.T:
-        with nogil:
-            run_backward(&call)
-        if was_stopped(&call.work, whole_cost(&call) if call.may_stop == EVERY_PHASE else 0):
-            _stop(into, saved)
-    elif dh0 is not None:
-        call.kernels.grad_state(q, partition_of(&call, 0, 1, 0))
-    if is_lstm:
-        call.kernels.unpack_state(q, cnp.PyArray_DATA(dc0), q.scratch.dstate)
+    cdef list added = [] if into is None else [array for array in into.values() if array is not None]
+    states, arrays = cache.states, cache.arrays  # no-cython-lint: alive until the end
+    pass_backward(&call, cache, data_of(dc_n_), data_of(dc0), added)
     if cache.lookup is not None:
         gradients["x"] = gradients_of_table(&call, cache.lookup, sums["weight_ih"], into is None or "x" not in into)
     for name, total in state_sums.items():
@@ -250,22 +249,52 @@ def backward(SequenceCache cache not None, doutput, dh_n, dc_n, into):
     return gradients
 
 
-cdef dict _save(SequenceCall *call, into):
+cdef int pass_backward(SequenceCall *call, SequenceCache cache, const void *dc_n, void *dc0, list added) except -1:
+    """Run a call that has been read, from what `cache` keeps, which it uses up. added: the caller's arrays that it adds to."""
+    cdef fr_sequence *q = &call.sequence
+    cdef double cost
+    plan_call(call, False)
+    cost = whole_cost(call)
+    cdef list saved = _save(call, added)
+    cdef Workspace scratch = _make_backward_scratch(call), states = cache.states  # no-cython-lint: alive until the end
+    arrays = cache.arrays  # no-cython-lint: alive until the end
+    cache.states = cache.arrays = None  # used up from here on
+    call.kernels.pack_state(q, q.scratch.dstate, dc_n)
+    if q.rows.times != NULL:
+        call.kernels.gather_late(q)
+    if q.args.zoneout_h.data != NULL:
+        memset(q.scratch.dkept, 0, q.N * call.kernels.padded(q.P) * call.kernels.itemsize)
+    if q.T:
+        if call.threads == 1 and cost < SMALL_PASS:
+            run_backward(call)
+        else:
+            with nogil:
+                run_backward(call)
+        if was_stopped(&call.work, cost if call.may_stop == EVERY_PHASE else 0):
+            _stop(added, saved)
+    elif q.args.dh0 != NULL:
+        call.kernels.grad_state(q, partition_of(call, 0, 1, 0))
+    if q.cell == FR_LSTM:
+        call.kernels.unpack_state(q, dc0, q.scratch.dstate)
+    return 0
+
+
+cdef list _save(SequenceCall *call, list added):
     """Copies of the arrays that a long backward pass adds to, for a signal that stops it. Where there are few rows to add, the
     copies would cost more than 1% of the call: gradients that it has begun to add are finished instead."""
     if whole_cost(call) < WORTH_COPIES or fr_packed(&call.sequence, call.sequence.T) < MANY_ROWS:
         call.may_stop = STEPS
-        return None
-    return {name: array.copy() for name, array in into.items() if array is not None}
+        return []
+    return [array.copy() for array in added]
 
 
-cdef int _stop(into, dict saved) except -1:
+cdef int _stop(list added, list saved) except -1:
     """Raise what the handler of the signal has raised, with the caller's arrays as they were."""
     try:
         raise_signal()
     except BaseException:
-        for name, array in (saved or {}).items():
-            into[name][...] = array
+        for array, before in zip(added, saved):
+            array[...] = before
         raise
 
 
@@ -315,7 +344,7 @@ cdef int _weight_gradients(SequenceCall *call, int typenum, dict sums, into, bin
     """Where the gradients of weights are added up, entries of `sums` from now on."""
     cdef fr_sequence *q = &call.sequence
     cdef long GH = call.kernels.gates(q.cell) * q.H
-    sums.update(dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh")))  # keys that are there in any case
+    sums.update({"weight_ih": None, "weight_hh": None, "bias_ih": None, "bias_hh": None})  # keys that are there in any case
     q.args.dweight_ih = _sum(sums, into, "weight_ih", typenum, "GD", 2, GH, q.D, True)
     if looked_up:
         q.args.dweight_ih = NULL  # of few rows, at the end: gradients_of_table

@@ -11,6 +11,14 @@ cdef class Packed:
     cdef bint ready, claimed
 
 
+cdef struct Given:  # what a call is given
+    long T, N
+    int ndim  # 2 for one sequence
+    fr_series x
+    char *h0  # NULL: zeros
+    char *c0
+
+
 cdef class Stack(Watched):
     cdef CompiledCell cell
     cdef int count, directions, typenum, itemsize
@@ -20,8 +28,11 @@ cdef class Stack(Watched):
     cdef void _keep_one(self, Packed packed)
     cdef Packed _pack(self, const fr_sequence_kernels *k)
     cdef Packed pack(self, const fr_sequence_kernels *k)
-    cdef bint _strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs)
-    cdef bint _fits(self, a, int ndim, long N, long width)
-    cdef cnp.ndarray _new_state(self, int ndim, long N, long width)
+    cdef bint read_call(self, x, state, bint batch_first, Given *given) except -1
+    cdef bint strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs)
+    cdef bint read_state(self, state, int ndim, long N, char **h, char **c) except -1
+    cdef bint _fits(self, a, int ndim, long N, long width, char **at)
+    cdef cnp.ndarray read_rows(self, x)
+    cdef cnp.ndarray new_state(self, int ndim, long N, long width)
     cdef int _run(self, const fr_sequence *like, fr_series x, fr_series y, long T, const void *h0,
                   const void *c0, void *h_n, void *c_n, void *between) except -1

@@ -11,7 +11,7 @@ c) All layers and directions are one call without the GIL: what lengths mean for
 """
 
 cimport numpy as cnp
-from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._arrays cimport data_of, new_array, new_like
 from fastrnn._native._infer cimport infer
 from fastrnn._native._lengths cimport read_lengths_and_resets, zeros_past_lengths
 from fastrnn._native._runtime cimport (
@@ -126,37 +126,18 @@ cdef class Stack(Watched):
 
     def run(self, x, state, lengths, reset_mask, bint batch_first):
         """y, state_n without training, as the layer gives them; None for what has to be converted or refused first."""
-        cdef cnp.ndarray x_, y, h_n, c_n = None, h0_ = None, c0_ = None
+        cdef cnp.ndarray y, h_n, c_n = None
+        cdef Given given
         cdef fr_sequence q
-        cdef fr_series xs, ys
+        cdef fr_series ys
         cdef long T, N, width
-        cdef int ndim, time, S = self.directions
+        cdef int ndim, S = self.directions
         cdef bint is_lstm = self.cell.cell == FR_LSTM
-        if not cnp.PyArray_CheckExact(x):
+        if isinstance(state, list):
+            state = tuple(state)  # which keeps its arrays
+        if not self.read_call(x, state, batch_first, &given):
             return None
-        x_, ndim = x, cnp.PyArray_NDIM(x)
-        if ndim != 3 and ndim != 2:
-            return None
-        self._look()
-        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or not cnp.PyArray_ISBEHAVED_RO(x_) or (
-                cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D):
-            return None
-        time = 1 if batch_first and ndim == 3 else 0
-        T, N = cnp.PyArray_DIM(x_, time), cnp.PyArray_DIM(x_, 1 - time) if ndim == 3 else 1
-        if N < 1 or not self._strides(x_, ndim, time, &xs):
-            return None
-        if state is not None:
-            h0 = state
-            if is_lstm:
-                if not isinstance(state, (tuple, list)) or len(state) != 2:
-                    return None
-                h0, c0 = state
-                if not self._fits(c0, ndim, N, self.layers[0].H):
-                    return None
-                c0_ = c0
-            if not self._fits(h0, ndim, N, self.layers[0].P):
-                return None
-            h0_ = h0
+        T, N, ndim = given.T, given.N, given.ndim
         q.T, q.N = T, N
         memset(&q.rows, 0, sizeof(fr_rows))
         held = None
@@ -168,57 +149,97 @@ cdef class Stack(Watched):
         width = S * self.layers[0].P
         y = new_array(self.typenum, T, N if ndim == 3 else width, width if ndim == 3 else -1, False)
         ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), N * width, width
-        h_n = self._new_state(ndim, N, self.layers[0].P)
+        h_n = self.new_state(ndim, N, self.layers[0].P)
         if is_lstm:
-            c_n = self._new_state(ndim, N, self.layers[0].H)
+            c_n = self.new_state(ndim, N, self.layers[0].H)
         cdef Workspace between = None
         if self.count > S:  # layers in between write to two places by turns
             between = new_workspace(2 * (T * N * width * self.itemsize + 64))
-        self._run(&q, xs, ys, T, data_of(h0_), data_of(c0_), data_of(h_n), data_of(c_n), NULL if between is None else between.at)
+        self._run(&q, given.x, ys, T, given.h0, given.c0, data_of(h_n), data_of(c_n), NULL if between is None else between.at)
         if batch_first and ndim == 3:
             y = cnp.PyArray_SwapAxes(y, 0, 1)
         return y, (h_n if not is_lstm else (h_n, c_n))
 
-    cdef bint _strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs):
-        """Where x (T, N, D), (N, T, D) or (T, D) is; False for strides that are not whole elements."""
+    cdef bint read_call(self, x, state, bint batch_first, Given *given) except -1:
+        """Whether x and the state can be read as they are, and the weights; where they are. `x` and `state` keep them alive."""
+        cdef cnp.ndarray x_
+        cdef int ndim, time
+        if not cnp.PyArray_CheckExact(x):
+            return False
+        x_, ndim = x, cnp.PyArray_NDIM(x)
+        if ndim != 3 and ndim != 2:
+            return False
+        self._look()
+        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or not cnp.PyArray_ISBEHAVED_RO(x_) or (
+                cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D):
+            return False
+        time = 1 if batch_first and ndim == 3 else 0
+        given.T, given.N = cnp.PyArray_DIM(x_, time), cnp.PyArray_DIM(x_, 1 - time) if ndim == 3 else 1
+        given.ndim = ndim
+        return given.N > 0 and self.strides(x_, ndim, time, &given.x) and self.read_state(
+            state, ndim, given.N, &given.h0, &given.c0)
+
+    cdef bint strides(self, cnp.ndarray x, int ndim, int time, fr_series *xs):
+        """Where x (T, N, ...), (N, T, ...) or (T, ...) is; False for strides that are not whole elements."""
         cdef long step = cnp.PyArray_STRIDE(x, time), row = cnp.PyArray_STRIDE(x, 1 - time) if ndim == 3 else 0
         xs.data, xs.step, xs.row = cnp.PyArray_DATA(x), step // self.itemsize, row // self.itemsize
         return cnp.PyArray_SIZE(x) == 0 or (step % self.itemsize == 0 and row % self.itemsize == 0 and (
-            self.layers[0].D == 1 or cnp.PyArray_STRIDE(x, ndim - 1) == self.itemsize))
+            cnp.PyArray_DIM(x, ndim - 1) == 1 or cnp.PyArray_STRIDE(x, ndim - 1) == self.itemsize))
 
-    cdef bint _fits(self, a, int ndim, long N, long width):
-        """Whether `a` is a state of this width, to be read as it is."""
-        return (cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == self.typenum
+    cdef bint read_state(self, state, int ndim, long N, char **h, char **c) except -1:
+        """Whether a state, or its gradient, can be read as it is; where its parts are, NULL for None."""
+        h[0] = c[0] = NULL
+        if state is None:
+            return True
+        first, second = state, None
+        if self.cell.cell == FR_LSTM:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                return False
+            first, second = state
+        return self._fits(first, ndim, N, self.layers[0].P, h) and self._fits(second, ndim, N, self.layers[0].H, c)
+
+    cdef bint _fits(self, a, int ndim, long N, long width, char **at):
+        """Whether `a` is a state of this width, to be read as it is, or None."""
+        at[0] = NULL
+        if a is None:
+            return True
+        if not (cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == self.typenum
                 and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a) and cnp.PyArray_NDIM(<cnp.ndarray>a) == ndim
                 and cnp.PyArray_DIM(<cnp.ndarray>a, 0) == self.count and cnp.PyArray_DIM(<cnp.ndarray>a, ndim - 1) == width
-                and (ndim == 2 or cnp.PyArray_DIM(<cnp.ndarray>a, 1) == N))
+                and (ndim == 2 or cnp.PyArray_DIM(<cnp.ndarray>a, 1) == N)):
+            return False
+        at[0] = <char *>cnp.PyArray_DATA(<cnp.ndarray>a)
+        return True
 
-    cdef cnp.ndarray _new_state(self, int ndim, long N, long width):
+    cdef cnp.ndarray new_state(self, int ndim, long N, long width):
         return new_array(self.typenum, self.count, N if ndim == 3 else width, width if ndim == 3 else -1, False)
 
     def map(self, x):
         """W x + b on the last axis of x, for a stack of one linear map; None as for `run`."""
-        cdef cnp.ndarray x_, y
+        cdef cnp.ndarray x_ = self.read_rows(x), y
         cdef fr_sequence q
         cdef fr_series xs, ys
-        cdef cnp.npy_intp shape[32]
-        cdef int ndim
-        if not cnp.PyArray_CheckExact(x):
+        if x_ is None:
             return None
-        x_, ndim = x, cnp.PyArray_NDIM(x)
-        self._look()
-        if not self.usable or not 0 < ndim <= 32 or cnp.PyArray_TYPE(x_) != self.typenum or cnp.PyArray_SIZE(x_) == 0 or (
-                not cnp.PyArray_ISCARRAY_RO(x_)) or cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D:
-            return None
-        memcpy(shape, cnp.PyArray_DIMS(x_), ndim * sizeof(cnp.npy_intp))
-        shape[ndim - 1] = self.layers[0].P
-        y = cnp.PyArray_EMPTY(ndim, shape, self.typenum, 0)
+        y = new_like(x_, self.layers[0].P)
         q.T, q.N = 1, cnp.PyArray_SIZE(x_) // self.layers[0].D
         memset(&q.rows, 0, sizeof(fr_rows))
         xs.data, xs.step, xs.row = cnp.PyArray_DATA(x_), 0, self.layers[0].D
         ys.data, ys.step, ys.row = cnp.PyArray_DATA(y), 0, self.layers[0].P
         self._run(&q, xs, ys, 1, NULL, NULL, NULL, NULL, NULL)
         return y
+
+    cdef cnp.ndarray read_rows(self, x):
+        """The rows of x (..., D) one behind the other, a copy where they are not; None as for `run`."""
+        cdef cnp.ndarray x_
+        if not cnp.PyArray_CheckExact(x):
+            return None
+        x_ = x
+        self._look()
+        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or cnp.PyArray_SIZE(x_) == 0 or (
+                not 0 < cnp.PyArray_NDIM(x_) <= 32) or cnp.PyArray_DIM(x_, cnp.PyArray_NDIM(x_) - 1) != self.layers[0].D:
+            return None
+        return x_ if cnp.PyArray_ISCARRAY_RO(x_) else cnp.PyArray_NewCopy(x_, cnp.NPY_CORDER)
 
     cdef int _run(self, const fr_sequence *like, fr_series x, fr_series y, long T, const void *h0, const void *c0,
                   void *h_n, void *c_n, void *between) except -1:

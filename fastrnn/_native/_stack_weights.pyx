@@ -39,17 +39,54 @@ cdef bint read_layers(fr_sequence *layers, list names, tuple arrays, int directi
     return True
 
 
-cdef bint find_arrays(Found *found, dict names, tuple arrays, int typenum, bint is_int8) except -1:
+cdef bint have_same(const fr_sequence_arguments *a, const fr_sequence_arguments *b) noexcept:
+    """Whether the same weights are there."""
+    return (a.weight_hh == NULL) == (b.weight_hh == NULL) and (a.weight_hr == NULL) == (b.weight_hr == NULL) and (
+        (a.bias_ih == NULL) == (b.bias_ih == NULL)) and (a.bias_hh == NULL) == (b.bias_hh == NULL) and (
+        (a.weight_peephole == NULL) == (b.weight_peephole == NULL))
+
+
+cdef bint read_gradients(fr_sequence *q, dict names, dict gradients, int typenum, list added) except -1:
+    cdef Found found
+    cdef fr_sequence like = q[0]
+    cdef tuple arrays = tuple([gradients.get(names[kind_name]) for kind_name in names])
+    if not find_arrays(&found, names, arrays, typenum, False) or not read_layer(&like, &found, False):
+        return False
+    if like.D != q.D or like.H != q.H or like.P != q.P or not have_same(&like.args, &q.args):
+        return False
+    for a in arrays:
+        if a is not None:
+            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>a):
+                return False
+            added.append(a)
+    q.args.dweight_ih, q.args.dweight_hh, q.args.dweight_hr = found.data[IH], found.data[HH], found.data[HR]
+    q.args.dbias_ih, q.args.dbias_hh, q.args.dbias_hr = found.data[BIAS_IH], found.data[BIAS_HH], found.data[BIAS_HR]
+    q.args.dweight_peephole = found.data[PEEPHOLE]
+    return True
+
+
+cdef int kind_of(str name) except -1:
+    """The kind of this name, which nearly always is the very object."""
     cdef int kind
+    for kind in range(KINDS):
+        if KIND_NAMES[kind] is name:
+            return kind
+    return KIND_NAMES.index(name)
+
+
+cdef bint find_arrays(Found *found, dict names, tuple arrays, int typenum, bint is_int8) except -1:
+    cdef int kind, index = 0
     cdef bint is_matrix
     cdef cnp.ndarray a
     memset(found, 0, sizeof(Found))
-    for name, given in zip(names, arrays):
+    for name in names:
+        given = arrays[index]
+        index += 1
         if given is None:
             continue
         if not cnp.PyArray_CheckExact(given):
             return False
-        a, kind = <cnp.ndarray>given, KIND_NAMES.index(name)
+        a, kind = <cnp.ndarray>given, kind_of(name)
         is_matrix = kind == IH or kind == HH or kind == HR
         if cnp.PyArray_TYPE(a) != (cnp.NPY_INT8 if is_matrix and is_int8 else typenum) or not cnp.PyArray_ISCARRAY_RO(a) or (
                 cnp.PyArray_NDIM(a) != (2 if is_matrix else 1)):

@@ -9,7 +9,7 @@ back takes longer than anybody would wait.
 
 cimport cython
 cimport numpy as cnp
-from fastrnn._native._arrays cimport data_of, new_array
+from fastrnn._native._arrays cimport data_of, is_plain, new_array
 from fastrnn._native._rnn cimport SequenceCache
 from fastrnn._native._runtime cimport (
     Rooms, allot, allot_nogil, build_for, point_to_rooms, raise_signal, reserve, return_workspace, sequence_kernels, was_stopped,
@@ -35,16 +35,6 @@ cdef class StepCache:
 
     def __reduce__(self):
         raise TypeError("a step's cache cannot be pickled")
-
-
-cdef bint is_plain(a, int typenum, int ndim, long d0, long d1) noexcept:
-    """Whether `a` is an array of this shape that the kernels can read as it is."""
-    cdef cnp.ndarray array
-    if not cnp.PyArray_CheckExact(a):
-        return False
-    array = <cnp.ndarray>a
-    return cnp.PyArray_TYPE(array) == typenum and cnp.PyArray_NDIM(array) == ndim and cnp.PyArray_ISCARRAY_RO(array) and (
-        cnp.PyArray_DIM(array, 0) == d0 and (ndim == 1 or cnp.PyArray_DIM(array, 1) == d1))
 
 
 cdef bint read_plain(fr_sequence *q, int typenum, cnp.ndarray x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh) noexcept:

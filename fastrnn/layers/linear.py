@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import functional
-from .._native import Stack
+from .._native import Stack, map_backward, map_forward
 from .._validate import as_real, check_dtype, check_size
-from ..functional.linear import checked_linear_map
+from ..functional.linear import LinearCache, checked_linear_map
 from ..functional.spec import LINEAR
 from ..streaming.builder import ChainBuilder
 from .init import uniform
@@ -55,9 +55,15 @@ class Linear(Module):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        if not training:
-            stack = self._stack or self.open_stack()
-            y = None if stack is None else stack.map(x)
+        stack = self._stack or self.open_stack()
+        if training:
+            found = map_forward(stack, x)
+            if found is not None:
+                y, sequence = found
+                self._cache = LinearCache(sequence, x.shape, self.out_features, self.dtype)
+                return y, None
+        else:
+            y = stack.map(x)
             if y is not None:
                 return y, None
         x = as_real("x", x, self.dtype)
@@ -76,7 +82,10 @@ class Linear(Module):
         return builder.add_linear(self._params["weight"], self._params.get("bias"), self.open_stack())
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
-        into: dict[str, Any] = self._grads if need_dx else {**self._grads, "x": None}
-        dx = functional.linear_backward(dy, self._kept(), into=into)["x"]
+        kept, stack = self._kept(), self._stack or self.open_stack()
+        found = map_backward(stack, kept.sequence, kept.shape, dy, self._grads, need_dx)
+        if found is None:
+            into: dict[str, Any] = self._grads if need_dx else {**self._grads, "x": None}
+            found = functional.linear_backward(dy, kept, into=into)["x"], None
         self._cache = None
-        return dx, None
+        return found

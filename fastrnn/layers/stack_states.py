@@ -82,6 +82,10 @@ class StackStates(Stateful):
             return self._as_state([a[None] for a in state_n[0]])
         return self._as_state([np.stack(rows) for rows in zip(*state_n)])
 
+    def _state_of_no_rows(self) -> State:
+        rows = self.num_layers * self._directions
+        return self._as_state([np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()])
+
     def _as_state(self, parts: list[Array]) -> State:
         return parts[0] if len(parts) == 1 else tuple(parts)
 

@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._native import Stack
 from .._validate import (
-    as_real,
     check_bias,
     check_choice,
     check_dtype,
@@ -34,7 +32,6 @@ from .._validate import (
 from ..functional.sequence import sequence_backward, sequence_forward
 from ..functional.spec import CellSpec
 from ..streaming.builder import ChainBuilder
-from .dropout import dropout_mask
 from .episodes import Episodes, InEpisodes
 from .episodes import backward as run_episodes_back
 from .episodes import forward as run_episodes
@@ -45,7 +42,7 @@ from .merge import MERGES, merge_directions, split_directions
 from .module import Array
 from .noise import Noise
 from .protocol import NOTHING, Context, StateSpec
-from .stack_states import StackStates
+from .stack_calls import StackCalls
 from .stateful import Stateful
 
 if TYPE_CHECKING:
@@ -54,7 +51,7 @@ if TYPE_CHECKING:
 State = Any  # an array (RNN, GRU) or a tuple of arrays (LSTM)
 
 
-class RecurrentLayer(StackStates):
+class RecurrentLayer(StackCalls):
     """What RNN, GRU and LSTM share.
 
     The state is h, or (h, c) for the LSTM: h (L*S, N, P), c (L*S, N, H), without a batch axis (L*S, ...). The output is
@@ -62,12 +59,10 @@ class RecurrentLayer(StackStates):
     """
 
     batch_first: bool
-    _rng: np.random.Generator
     optional_input_grad = True
     accepts = Stateful.accepts | {"mask"}
 
     reads = "features"
-    _plain = False  # whether inference is what the compiled call does and nothing more; False in pickles of before
 
     def __init__(
         self,
@@ -174,10 +169,9 @@ class RecurrentLayer(StackStates):
     def forward(
         self, x: Any, state: Any = None, *, context: Context = NOTHING, training: bool = False
     ) -> tuple[Array, Any]:
-        if not training:
-            found = self._infer(x, state, context)
-            if found is not None:
-                return found
+        found = self._train(x, state, context) if training else self._infer(x, state, context)
+        if found is not None:
+            return found
         lengths, reset_mask = context.lengths, context.reset_mask
         y, batched = self._read_input(x, state, context.steps)
         T, N, _ = y.shape
@@ -193,11 +187,11 @@ class RecurrentLayer(StackStates):
         resets = resets_of_directions(reset_mask, lengths, S, T, N)
         state_n: list[list[Array]] = []  # [k*S + s] -> h_n, (c_n), each (N, P or H)
         caches: list[Any] = []
-        masks: list[Array | None] = [None] * self.num_layers
-        halves: list[Array | None] = [None] * self.num_layers  # of directions that are multiplied
+        masks: dict[int, Array] = {}  # of dropout, in front of layer k
+        halves: dict[int, Array] = {}  # of directions that are multiplied
         for k in range(self.num_layers):
             if k and training and self.dropout:
-                masks[k] = dropout_mask(self._rng, y.shape, self.dropout, self.dtype)
+                masks[k] = self._draw_mask(y.shape)
                 y = y * masks[k]
             both: Array | None = np.empty((T, N, 2 * P), self.dtype) if S == 2 else None
             for s in range(S):
@@ -222,43 +216,20 @@ class RecurrentLayer(StackStates):
                 state_n.append([h_n] if c_n is None else [h_n, c_n])
                 caches.append(cache)
             y = output if both is None else merge_directions(both, self.merge)
-            halves[k] = both if self.merge == "mul" else None
+            if both is not None and self.merge == "mul":
+                halves[k] = both
         if training:
             self._cache = caches, masks, halves, (T, N, self._width), batched, x is None, learned
         return as_given(y, batched, self.batch_first), self._pack(state_n, batched)
-
-    def _infer(self, x: Any, state: Any, context: Context) -> tuple[Array, Any] | None:
-        """The whole forward without training as one compiled call, from packed weights; None for what that does not
-        take: no input, and what has to be refused."""
-        lengths, reset_mask, _, steps, _, _, mask = context
-        if x is None or steps is not None or mask is not None:
-            return None
-        stack = self._stack or self.open_stack()
-        if self._plain:
-            found = stack.run(x, state, lengths, reset_mask, self.batch_first)
-            if found is not None:
-                return found
-        merges = self._directions == 2 and self.merge != "concat"
-        if (merges and self.num_layers > 1) or any(self.noise.zoneout):
-            return None
-        if self.learn_initial_state and reset_mask is not None:
-            return None
-        if state is None and self.learn_initial_state:
-            N = np.shape(x)[0 if self.batch_first else 1] if np.ndim(x) == 3 else None
-            learned = [self._params[f"initial_{name}"] for name in self.states]
-            state = self._as_state(learned if N is None else [np.repeat(a[:, None], N, axis=1) for a in learned])
-        told = state, lengths, reset_mask, self.batch_first
-        found = stack.run(x, *told) or stack.run(as_real("x", x, self.dtype), *told)
-        return (merge_directions(found[0], self.merge), found[1]) if merges and found else found
-
-    def make_stack(self) -> Stack:
-        return Stack(self._params, self._names, self._directions, self.spec.compiled)
 
     def backpropagate(self, dy: Any, dstate_n: Any = None, *, need_dx: bool = True) -> tuple[Any, Any]:
         kept = self._kept()
         if isinstance(kept, InEpisodes):
             return run_episodes_back(self, kept, dy, dstate_n, need_dx)
         caches, masks, halves, shape, batched, without_input, learned = kept
+        found = self._back_at_once(caches, masks, dy, dstate_n, batched, need_dx)
+        if found is not None:
+            return found
         N = shape[1]
         if dy is not None:
             dy = read_doutput(dy, shape, batched, self.batch_first, self.dtype)
@@ -271,9 +242,9 @@ class RecurrentLayer(StackStates):
             return dx, self._state_of_no_rows()
         dstate0: list[list[Array]] = [[] for _ in caches]  # [k*S + s] -> dh0, (dc0)
         for k in reversed(range(self.num_layers)):
-            dys = split_directions(dy, self.merge, self._directions, halves[k])
+            dys = split_directions(dy, self.merge, self._directions, halves.get(k))
             dy = self._backward_of_layer(k, dys, dstate, dstate0, caches, without_input, need_dx)
-            if masks[k] is not None:
+            if k in masks:
                 dy *= masks[k]
             dx = dy
         if learned:
@@ -334,13 +305,9 @@ class RecurrentLayer(StackStates):
         if lengths is not None:
             check_lengths(lengths, T, 0)
         if training:
-            self._cache = None, None, None, (T, 0, self._width), True, without_input, []
+            self._cache = [], {}, {}, (T, 0, self._width), True, without_input, []
         y = np.zeros((T, 0, self._width), self.dtype)
         return as_given(y, True, self.batch_first), self._state_of_no_rows()
-
-    def _state_of_no_rows(self) -> Any:
-        rows = self.num_layers * self._directions
-        return self._as_state([np.zeros((rows, 0, width), self.dtype) for width in self._state_widths()])
 
     def _episodes(self, reset_mask: Any, lengths: Any, T: int, N: int) -> Episodes | None:
         """Where resets go to a learned state; None where there are none, or they go to zeros."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._native import zero_gradients
 from .._validate import as_generator, check_dtype
 from .params import Params
 
@@ -101,8 +102,7 @@ class Weights:
         self._grads[name] = np.zeros(value.shape, value.dtype)
 
     def zero_grad(self) -> None:
-        for grad in self.grads.values():
-            grad.fill(0)
+        zero_gradients(self.grads)
 
     def state_dict(self) -> dict[str, Array]:
         """Name -> copy of the parameter; of tied ones under each of their names, as in PyTorch."""

@@ -12,6 +12,8 @@ import numpy as np
 from ..layers import Module
 from .bptt import BPTT, Array, check_loss
 from .carried import CarriedState
+from .checks import check_learns_online
+from .objective import Objective
 from .tally import Values
 from .weights import EQUAL, Weighting
 
@@ -29,6 +31,13 @@ class OnlineWindow:
         self.carried = carried
         self.samples: list[Array] = []  # each (N, D), or (N,) tokens
         self.masks: list[Array] = []  # each (N,), which streams the step is real for
+        self._checked: tuple[Module, Objective] | None = None
+
+    def check(self, model: Module, objective: Objective) -> None:
+        """Refuse what cannot learn online, once."""
+        if self._checked != (model, objective):
+            check_learns_online(model, objective)
+            self._checked = model, objective
 
     def settle(self, model: Module) -> None:
         """Let the carried state take in all samples of the window, which then is empty."""
@@ -104,7 +113,9 @@ def _stack(samples: list[Array], model: Module) -> Array:
 
 def _flags(mask: Any, N: int) -> Array:
     """(N,), from True or False for all, or one for each; None for True."""
-    flags = np.asarray(True if mask is None else mask)
+    if mask is None:
+        return np.ones(N, bool)
+    flags = np.asarray(mask)
     if flags.dtype != bool:
         raise TypeError(f"mask: expected bool, got {flags.dtype}")
     if flags.shape not in ((), (N,)):

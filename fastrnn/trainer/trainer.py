@@ -22,7 +22,7 @@ from .callbacks import Callback
 from .carried import CarriedState
 from .checkpointing import CheckpointedBPTT
 from .checkpoints import newest
-from .checks import check_callbacks, check_learns_online, check_model, check_pieces, check_rows, check_targets
+from .checks import check_callbacks, check_model, check_pieces, check_rows, check_targets
 from .data import Batch, Data
 from .feeding import Feeding, in_validation_data, weigh_sample
 from .history import History
@@ -269,7 +269,7 @@ class Trainer:
         Returns the loss and the metrics, as they were before the update. Raises ValueError for shapes that do not fit,
         FloatingPointError as `fit`.
         """
-        check_learns_online(self.model, self.objective)
+        self._window.check(self.model, self.objective)
         weighting = weigh_sample(y_t, sample_weight, class_weight)
         with np.errstate(all="ignore"):
             values, learns = self._window.learn(self._bptt, x_t, y_t, weighting, mask)
