@@ -33,7 +33,7 @@ def force_plan(threads=None, by_units=None, fused=None, partitions=None, chunk=N
 cdef enum: SHORT_CALL = 1500000, LEAST_CALL = 250000  # flops: too short to wake a thread; too short for two in any case
 
 
-cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward, pace pace) noexcept nogil:
+cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint forward, Pace pace) noexcept nogil:
     """How to share the work out. Ratios are torch's time over ours on a 2-core Zen 4 (T, N, D, H as named).
 
     Project first, for N <= 4: the recurrence alone streams W_hh from L2 for one row, while the projection of all steps
@@ -76,7 +76,7 @@ cdef Plan choose_plan(const fr_sequence *q, const fr_sequence_kernels *k, bint f
     return plan
 
 
-cdef bint is_dense(double flops, pace pace) noexcept nogil:
+cdef bint is_dense(double flops, Pace pace) noexcept nogil:
     return flops >= LEAST_CALL and max_threads() > 1 and (pace == DENSE or (pace == ASK and calls_are_dense()))
 
 
@@ -85,10 +85,10 @@ cdef bint halves_stay_closer(const fr_sequence *q, const fr_sequence_kernels *k,
 
     LSTM and GRU, H = 512, N = 32 and 64, L2 of 2 MB before a slow L3: forward 1.14 to 1.20 times as fast. Where L3 is fast
     1.00 to 1.04 times in the same place by the size of L2. With fewer weights rows are better (0.83 to 1.0), and with more neither.
-    Backward, whose panels pass by for one block of rows more, 1.04 to 1.15 times from 1 MB of weights on before an L2 of 1 MB.
+    Backward 1.01 to 1.08 times with 64 rows from one L2 of weights on, and 0.97 to 1.01 with 32.
     (benches/DECISIONS.md) A projection or a second product would double the barriers; rows with lengths are fewer and fewer.
     """
-    cdef bint fit = 2 * _l2_bytes < weights <= 4 * _l2_bytes if forward else 0 < _l2_bytes < weights
+    cdef bint fit = 2 * _l2_bytes < weights <= 4 * _l2_bytes if forward else q.N > 32 and 0 < _l2_bytes < weights
     return fit and q.N <= 64 and max_threads() == 2 and (
         q.rows.order == NULL and q.args.scale_ih == NULL and k.passes(q) == 1)
 

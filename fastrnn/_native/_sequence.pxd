@@ -1,6 +1,6 @@
 """One call of a layer over a sequence in one direction, as it is put together by `_rnn` and `_stream`."""
 
-from fastrnn._native._plan cimport Plan, pace
+from fastrnn._native._plan cimport Pace, Plan
 from fastrnn._native._runtime cimport Rooms
 from fastrnn._native.kernels cimport *
 
@@ -32,7 +32,7 @@ cdef void clear_call(SequenceCall *call) noexcept nogil  # before anything else 
 cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_ih, weight_hh, bias_ih, bias_hh,
                       weight_hr, bias_hr, weight_peephole, scale_ih, scale_hh, scale_hr) except -1
 cdef int type_of_weights(weight_ih, scale_ih) except -1  # of all that is no int8
-cdef void plan_call(SequenceCall *call, bint forward, pace pace=*) noexcept nogil
+cdef void plan_call(SequenceCall *call, bint forward, Pace pace=*) noexcept nogil
 cdef void follow_plan(SequenceCall *call, const Plan *plan) noexcept nogil
 cdef long projected_steps(const SequenceCall *call, long most) noexcept nogil
 cdef void reserve_states(Rooms *rooms, SequenceCall *call, bint training, long rows) noexcept nogil

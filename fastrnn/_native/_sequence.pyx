@@ -16,7 +16,7 @@ e) A signal may stop a long call between two steps, and within one that takes lo
 
 cimport numpy as cnp
 from fastrnn._native._arrays cimport hidden_size, hold, real_type
-from fastrnn._native._plan cimport ASK, Plan, choose_plan, pace, weight_partitions
+from fastrnn._native._plan cimport ASK, Pace, Plan, choose_plan, weight_partitions
 from fastrnn._native._runtime cimport Rooms, build_for, look, next_task, plan_work, reserve, run_parallel, stops
 from fastrnn._native.kernels cimport *
 from libc.string cimport memset
@@ -96,7 +96,7 @@ cdef int read_weights(fr_sequence *q, list held, int typenum, long G, x, weight_
 
 # ---- Plan and workspaces ----
 
-cdef void plan_call(SequenceCall *call, bint forward, pace pace=ASK) noexcept nogil:
+cdef void plan_call(SequenceCall *call, bint forward, Pace pace=ASK) noexcept nogil:
     """Who does what; backward runs with the form of projection that its forward pass had."""
     cdef fr_sequence *q = &call.sequence
     cdef Plan plan = choose_plan(q, call.kernels, forward, pace)

@@ -227,7 +227,8 @@ typedef struct {
     row_deal deal;
     row_pointers at;
     cell_step view; /* its c, gates and inner are those of a step */
-    int behind_projection, seen; /* what arrives from outside was the projection's; h of the step before, as weights see it */
+    int behind_projection,
+        seen;    /* what arrives from outside was the projection's; h of the step before, as weights see it */
     int regular; /* every row runs at every step, and goes on from the output of the step before */
 } backward_pass;
 

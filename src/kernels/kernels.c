@@ -4,7 +4,7 @@
  * build, and each family of kernels exports one table, fr_<family>_<build>; runtime/cpu.c knows them all.
  *
  * Each file rests on those before it: simd.h, vecmath.h, activation.h, tile.h, epilogues.h, cells.h, rows.h, passes.h,
- * forward.h, backward.h, gradients.h; for trees tree_products.h, tree_forward.h, tree_backward.h; and on simd.h and vecmath.h
+ * noise.h, inputs.h, forward.h, backward.h, gradients.h; for trees tree_products.h, tree_forward.h, tree_backward.h; and on simd.h and vecmath.h
  * alone cross_entropy.h, ctc.h, updates.h.
  */
 #include "build.h"
