@@ -1,4 +1,4 @@
-"""Short calls that come thick use two threads, others one; the bits are the same. T time steps, N batch, H hidden_size."""
+"""Short calls that come thick use two threads, others one; the bits are the same. T time steps, N batch, H hidden."""
 
 from __future__ import annotations
 
