@@ -10,6 +10,7 @@
 #include "train.h"
 #include "words_scratch.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,7 @@ typedef struct {
     fr_looks *look;
     int *stopped; /* by a signal */
     int busy;     /* threads that are at a task, or about to take one */
+    pthread_mutex_t giving;
 } training;
 
 static void train_some(training *t, int id) {
@@ -136,8 +138,11 @@ static void train_some(training *t, int id) {
         const long end = place + s->task_size < s->end ? place + s->task_size : s->end;
         t->losses[i] = t->kernels->train(t->model, s, begin, end, scratch);
     }
+    /* One after the other: threads end together, and would walk through the same rows side by side. */
+    pthread_mutex_lock(&t->giving);
     give_rows(&scratch->inputs, t->model->inputs, t->model->stride);
     give_rows(&scratch->outputs, t->model->outputs, t->model->stride);
+    pthread_mutex_unlock(&t->giving);
     free(scratch);
 }
 
@@ -160,6 +165,7 @@ int fr_words_train(const fr_words_kernels *kernels, const fr_words *model, const
         .stretch = s,
         .look = look,
         .stopped = stopped,
+        .giving = PTHREAD_MUTEX_INITIALIZER,
         .tasks = (s->first + s->end - 1) / s->task_size - (s->first + s->begin) / s->task_size + 1,
     };
     t.losses = calloc(t.tasks, sizeof(double));
