@@ -294,3 +294,42 @@ def test_linear_reads_the_weights_of_now():
     layer.params["bias"][...] *= 2
     np.testing.assert_array_equal(layer(x, training=True), 2 * first)
     np.testing.assert_array_equal(layer(x), 2 * first)
+
+
+def test_linear_with_another_byte_order():
+    layer, x = layers.Linear(D, 6, rng=0), random((2, D), "float32", 1)
+    swapped = x.astype(x.dtype.newbyteorder())
+    expected = layer(x)
+    np.testing.assert_array_equal(layer(swapped), expected)
+    np.testing.assert_array_equal(layer(swapped, training=True), expected)
+    with pytest.raises(TypeError, match="dy: expected float32 like weight, got >f4"):
+        layer.backward(np.ones((2, 6), ">f4"))
+
+
+def test_a_state_in_a_list_that_changes_during_the_call():
+    """The dropout's generator is Python code, which runs between the layers and may do anything."""
+    x = random((T, 40, D), "float32", 1)
+    state = [random((2, 40, 64), "float32", 2), random((2, 40, 64), "float32", 3)]
+
+    def run(given, meanwhile):
+        layer = layers.LSTM(D, 64, num_layers=2, dropout=0.5, rng=0)
+
+        class Generator:
+            def __getattr__(self, name):
+                meanwhile()
+                return getattr(generator, name)
+
+        generator, layer._rng = layer._rng, Generator()
+        return layer(x, given, training=True)
+
+    expected = run(tuple(state), lambda: None)
+    given, others = [a.copy() for a in state], []
+
+    def change():
+        given[0] = given[1] = None
+        others.extend(np.full((2, 40, 64), 1e3, np.float32) for _ in range(8))  # in the memory that is free now
+
+    found = run(given, change)
+    assert given == [None, None]
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1][1], expected[1][1])

@@ -45,6 +45,8 @@ def train_forward(Stack stack not None, x, state, lengths, reset_mask, bint batc
     """y and state_n as the layer gives them, (T, N, width of y), the caches [k*S + s], and what x was multiplied by in front of
     layer k: draw((T, N, width)), for dropout, where draw is not None. None for what has to be converted or refused first."""
     cdef Given given
+    if isinstance(state, list):
+        state = tuple(state)  # `given` points into its arrays, which others could take out of a list meanwhile
     if (reset_mask is not None and stack.directions == 2) or not stack.read_call(x, state, batch_first, &given):
         return None
     cdef long T = given.T, N = given.N, H = stack.layers[0].H, P = stack.layers[0].P
@@ -112,6 +114,8 @@ def train_backward(Stack stack not None, list caches not None, dict masks not No
     cdef fr_series dys, dxs
     cdef char *dh_n
     cdef char *dc_n
+    if isinstance(dstate_n, list):
+        dstate_n = tuple(dstate_n)  # as in `train_forward`
     if stack.arrays is None:
         stack._look()  # the loop has made the caches
     if typenum != stack.typenum or H != stack.layers[0].H or P != stack.layers[0].P:
@@ -199,7 +203,7 @@ def map_backward(Stack stack not None, SequenceCache cache not None, tuple shape
         return None
     dy_ = dy
     if cnp.PyArray_TYPE(dy_) != cache.typenum or cnp.PyArray_NDIM(dy_) != ndim or ndim > 32 or (
-            cnp.PyArray_DIM(dy_, ndim - 1) != cache.sequence.P):
+            not cnp.PyArray_ISNOTSWAPPED(dy_) or cnp.PyArray_DIM(dy_, ndim - 1) != cache.sequence.P):
         return None
     for axis in range(ndim - 1):
         if cnp.PyArray_DIM(dy_, axis) != shape[axis]:
