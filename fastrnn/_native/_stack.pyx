@@ -236,8 +236,9 @@ cdef class Stack(Watched):
             return None
         x_ = x
         self._look()
-        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or cnp.PyArray_SIZE(x_) == 0 or (
-                not 0 < cnp.PyArray_NDIM(x_) <= 32) or not cnp.PyArray_ISNOTSWAPPED(x_) or cnp.PyArray_DIM(x_, cnp.PyArray_NDIM(x_) - 1) != self.layers[0].D:
+        cdef int ndim = cnp.PyArray_NDIM(x_)
+        if not self.usable or cnp.PyArray_TYPE(x_) != self.typenum or not cnp.PyArray_ISNOTSWAPPED(x_) or not 0 < ndim <= 32 or (
+                cnp.PyArray_SIZE(x_) == 0 or cnp.PyArray_DIM(x_, ndim - 1) != self.layers[0].D):
             return None
         return x_ if cnp.PyArray_ISCARRAY_RO(x_) else cnp.PyArray_NewCopy(x_, cnp.NPY_CORDER)
 

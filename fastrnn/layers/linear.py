@@ -60,7 +60,7 @@ class Linear(Module):
             found = map_forward(stack, x)
             if found is not None:
                 y, sequence = found
-                self._cache = LinearCache(sequence, x.shape, self.out_features, self.dtype)
+                self._cache = LinearCache(sequence, x.shape, y.shape[-1], self.dtype)
                 return y, None
         else:
             y = stack.map(x)

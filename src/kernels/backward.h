@@ -226,10 +226,10 @@ typedef struct {
     fr_partition partition;
     row_deal deal;
     row_pointers at;
-    cell_step view; /* its c, gates and inner are those of a step */
-    int behind_projection,
-        seen;    /* what arrives from outside was the projection's; h of the step before, as weights see it */
-    int regular; /* every row runs at every step, and goes on from the output of the step before */
+    cell_step view;        /* its c, gates and inner are those of a step */
+    int behind_projection; /* what arrives from outside was the projection's */
+    int seen;              /* h of the step before is wanted as the weights see it */
+    int regular;           /* rows_are_regular, from the output of the step before to that of the step */
 } backward_pass;
 
 static void begin_backward_pass(backward_pass *b, const fr_sequence *q, int index, fr_partition partition) {
@@ -251,7 +251,7 @@ static void begin_backward_pass(backward_pass *b, const fr_sequence *q, int inde
         .doutput = q->args.doutput.data && !b->behind_projection ? b->at.doutput : 0,
         .dh_n = has_late(q) && !b->behind_projection ? b->at.dh_n : 0,
     };
-    b->regular = !q->rows.order && !q->rows.reset_mask && !has_noise(q) && !q->args.weight_hr && !p->same_step;
+    b->regular = rows_are_regular(q) && !has_noise(q) && !q->args.weight_hr && !p->same_step;
 }
 
 /* What the epilogues of a step see, and the pointers to the rows that this thread works on. */

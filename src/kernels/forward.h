@@ -68,7 +68,7 @@ typedef struct {
     cell_step view;        /* its gates, c and inner are those of a step */
     epilogue *epilogue;
     int noise, order, ahead, sequential, writes_inner; /* writes_inner: its h is what the next product projects */
-    int regular; /* every row runs at every step, from the output of the step before to its own */
+    int regular; /* rows_are_regular, from the output of the step before to that of the step */
 } forward_pass;
 
 static void begin_forward_pass(forward_pass *f, const fr_sequence *q, int index, fr_partition partition) {
@@ -90,7 +90,7 @@ static void begin_forward_pass(forward_pass *f, const fr_sequence *q, int index,
     f->epilogue = is_default_cell(q) ? p->form->epilogue : p->form->generic_epilogue;
     f->noise = has_noise(q), f->order = q->as_one_row ? AS_ONE_ROW : ANY_ORDER;
     f->writes_inner = q->args.weight_hr && !p->is_projection;
-    f->regular = !q->rows.order && !q->rows.reset_mask && !f->writes_inner && !p->form->reads_inner;
+    f->regular = rows_are_regular(q) && !f->writes_inner && !p->form->reads_inner;
 }
 
 /* What the epilogues of a step see, and the pointers to the rows that this thread works on. */
@@ -102,7 +102,7 @@ static void go_to_step(const fr_sequence *q, forward_pass *f, long s) {
         f->view.gates = (real *)q->workspace.gates + first_row(q, s) * cell_of(q)->slots * f->view.Hp;
     block_walk walk = walk_dealt(f->deal, fr_active(q, s), f->partition);
     if (f->regular && s) {
-        const long t = q->rows.reverse ? q->T - 1 - s : s, before = q->rows.reverse ? t + 1 : t - 1;
+        const long t = time_of(q, s, 0), before = time_of(q, s - 1, 0);
         const fr_series xs = q->args.x, hs = q->args.output;
         const real *x = (real *)xs.data + t * xs.step, *h_prev = (real *)hs.data + before * hs.step;
         const real *c_prev = q->workspace.c ? c_at(q, s - 1) : q->workspace.zeros;

@@ -116,6 +116,8 @@ INLINE long time_of(const fr_sequence *q, long s, long i) {
     if (q->rows.times) return q->rows.times[fr_packed(q, s) + i];
     return q->rows.reverse ? length_of(q, i) - 1 - s : s;
 }
+/* Whether every row runs at every step, all at the same time, and goes on from the step before. */
+INLINE int rows_are_regular(const fr_sequence *q) { return !q->rows.order && !q->rows.times && !q->rows.reset_mask; }
 INLINE int starts_anew(const fr_sequence *q, long s, long i) {
     const fr_rows *r = &q->rows;
     return r->reset_mask && r->reset_mask[time_of(q, s, i) * r->reset_step + user_row(q, i) * r->reset_row];
